@@ -1,0 +1,218 @@
+"""What a config may say: every key has a type, every `_target_` is one of ours, and all faults are told at once."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
+
+from segkd.errors import UserError
+
+ALLOWED_TARGETS = ("segkd.", "torch.optim.")
+"""A config may come from somebody else: it can name these and nothing more."""
+
+_GIVEN_BY_BUILD = {"checkpoint"}  # keys of a node that are for us, not for the constructor
+
+Node = dict[str, Any]
+
+
+def target_of(node: Node) -> Any:
+    """The class that a node names.
+
+    Raises:
+        ValueError: it is not allowed, or there is no such thing.
+    """
+    path = str(node["_target_"])
+    module, _, name = path.rpartition(".")
+    if not path.startswith(ALLOWED_TARGETS) or any(part.startswith("_") for part in path.split(".")):
+        raise ValueError(f"'{path}' is not allowed as _target_; only {', '.join(p + '*' for p in ALLOWED_TARGETS)} are")
+    try:
+        target = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        raise ValueError(f"there is no '{path}'") from None
+    if not (inspect.isclass(target) and target.__module__.startswith(ALLOWED_TARGETS)):
+        raise ValueError(f"'{path}' is not a class of segkd or torch.optim")
+    return target
+
+
+def construct(node: Node, **given: Any) -> Any:
+    """The object that a node describes, with what only the caller knows."""
+    arguments = {
+        key: construct(value) if isinstance(value, dict) and "_target_" in value else value
+        for key, value in node.items()
+        if key not in {"_target_", *_GIVEN_BY_BUILD}
+    }
+    return target_of(node)(**{**arguments, **given})
+
+
+def _fits(node: Node) -> Node:
+    """A node whose keys and values its class takes."""
+    if node.get("_target_") is None:
+        return node
+    target = target_of(node)
+    known = _parameters(target)
+    faults = []
+    for key, value in node.items():
+        if key in {"_target_", *_GIVEN_BY_BUILD}:
+            continue
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            faults.append(f"{target.__name__} takes no '{key}'{hint} It takes {', '.join(known)}")
+        elif isinstance(value, dict) and "_target_" in value:
+            _fits(value)
+        elif wrong := _wrong_type(value, known[key]):
+            faults.append(f"'{key}' {wrong}, not {value!r}")
+    if faults:
+        raise ValueError("; ".join(faults))
+    return node
+
+
+def _parameters(target: Any) -> dict[str, Any]:
+    """Names and types of what a constructor takes."""
+    hints = typing.get_type_hints(target.__init__)
+    names = [name for name in inspect.signature(target).parameters if name not in ("args", "kwargs")]
+    return {name: hints.get(name, Any) for name in names}
+
+
+def _wrong_type(value: Any, expected: Any) -> str | None:
+    try:
+        TypeAdapter(expected).validate_python(value)
+    except ValidationError as error:
+        return f"must be {getattr(expected, '__name__', expected)} ({error.errors()[0]['msg'].lower()})"
+    except (PydanticSchemaGenerationError, NameError, TypeError):
+        return None  # a type of our own, given by build
+    return None
+
+
+Target = Annotated[Node, AfterValidator(_fits)]
+
+
+class Settings(BaseModel):
+    """Base of all settings: unknown keys are faults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class JitterSettings(Settings):
+    """Ranges of colour changes."""
+
+    brightness: float = Field(ge=0, le=1)
+    contrast: float = Field(ge=0, le=1)
+    saturation: float = Field(ge=0, le=1)
+    hue: float = Field(ge=0, le=0.5)
+
+
+class DataSettings(Settings):
+    """How batches are made."""
+
+    batch_size: PositiveInt
+    crop_size: tuple[PositiveInt, PositiveInt] | None
+    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+    flip: float = Field(ge=0, le=1)
+    jitter: JitterSettings
+    workers: int = Field(ge=0)
+    train_split: str
+    val_split: str
+
+
+class TrainerSettings(Settings):
+    """What of Lightning's Trainer makes sense here; the rest is ours to do (clipping, step counts) or unsound."""
+
+    max_epochs: PositiveInt
+    devices: PositiveInt | Literal["auto"]
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
+    num_nodes: PositiveInt
+    precision: Annotated[str, AfterValidator(lambda p: _precision(p))]
+    gradient_clip: float | None = Field(gt=0)
+    validate_every: PositiveInt
+    log_every: PositiveInt
+    limit_train_batches: int | float | None
+    limit_val_batches: int | float | None
+    progress: bool
+
+
+class WandbSettings(Settings):
+    """Where curves go besides metrics.csv."""
+
+    mode: Literal["auto", "online", "offline", "disabled"]
+    project: str
+    entity: str | None
+    group: str | None
+    tags: list[str]
+    timeout: PositiveInt
+
+
+class TrainSettings(Settings):
+    """`python -m segkd.train`."""
+
+    name: str
+    seed: int = Field(ge=0, lt=2**31)
+    output_dir: Path
+    resume: Path | None
+    preflight: Literal["stop", "warn", "off"]
+    dataset: Target
+    data: DataSettings
+    student: Target
+    teacher: Target
+    loss: dict[str, Target] = Field(min_length=1)
+    adversary: Target
+    optimizers: dict[str, Target]
+    schedule: Target
+    trainer: TrainerSettings
+    wandb: WandbSettings
+
+
+class EvaluateSettings(Settings):
+    """`python -m segkd.evaluate`."""
+
+    run: Path | None
+    model: Target | None = None
+    checkpoint: Path | None
+    dataset: Target
+    split: str
+    void: Literal["ignored", "counted"]
+    output_dir: Path | None
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
+    workers: int = Field(ge=0)
+
+
+def _precision(value: str) -> str:
+    allowed = ("32-true", "bf16-mixed")
+    if value == "16-mixed":
+        raise ValueError("16-mixed scales losses and breaks clipping and the critic's penalty; use bf16-mixed or 32-true")
+    if value not in allowed:
+        raise ValueError(f"precision is {' or '.join(allowed)}")
+    return value
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def validate(cfg: DictConfig, settings: type[S]) -> S:
+    """The typed settings of a composed config.
+
+    Raises:
+        UserError: with all faults in one message.
+    """
+    try:
+        return settings.model_validate(OmegaConf.to_container(cfg, resolve=True))
+    except ValidationError as error:
+        raise UserError("; ".join(_sentence(fault) for fault in error.errors())) from None
+
+
+def _sentence(fault: Any) -> str:
+    """One fault: which key, what is wrong, what was given."""
+    key = ".".join(str(part) for part in fault["loc"] if not str(part).startswith(("function-", "literal[", "constrained")))
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        return f"there is no key '{key}'"
+    given = "" if fault["type"] == "value_error" and isinstance(fault["input"], dict) else f" (given: {fault['input']})"
+    return f"{key}: {message[0].lower() + message[1:] if message[:2].istitle() else message}{given}"

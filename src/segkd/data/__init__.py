@@ -1,0 +1,1 @@
+"""Data sets: one a file, all under the contract of `base`, all served by `datamodule`."""

@@ -1,0 +1,96 @@
+"""Cityscapes: street scenes of 2048×1024 from 50 cities, 19 classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from segkd.data.base import FileDataset, matched
+from segkd.errors import UserError
+from segkd.types import IGNORE_INDEX
+
+CLASSES = (
+    "road",
+    "sidewalk",
+    "building",
+    "wall",
+    "fence",
+    "pole",
+    "traffic light",
+    "traffic sign",
+    "vegetation",
+    "terrain",
+    "sky",
+    "person",
+    "rider",
+    "car",
+    "truck",
+    "bus",
+    "train",
+    "motorcycle",
+    "bicycle",
+)
+_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)  # of the classes, in their order
+_LAST_LABEL_ID = 33
+_FOLDERS = {"train_extra": "gtCoarse"}  # the 20,000 coarsely labelled images; all other splits lie in gtFine
+
+
+class Cityscapes(FileDataset):
+    """Cityscapes in its own layout: `leftImg8bit/SPLIT/CITY/*_leftImg8bit.png` and `gtFine` (`gtCoarse` for `train_extra`).
+
+    Labels are read from `*_labelTrainIds.png` where these exist, else from `*_labelIds.png` by table.
+    Cordts et al., *The Cityscapes Dataset for Semantic Urban Scene Understanding*, CVPR 2016.
+    """
+
+    classes = CLASSES
+    colors = (
+        (128, 64, 128),
+        (244, 35, 232),
+        (70, 70, 70),
+        (102, 102, 156),
+        (190, 153, 153),
+        (153, 153, 153),
+        (250, 170, 30),
+        (220, 220, 0),
+        (107, 142, 35),
+        (152, 251, 152),
+        (70, 130, 180),
+        (220, 20, 60),
+        (255, 0, 0),
+        (0, 0, 142),
+        (0, 0, 70),
+        (0, 60, 100),
+        (0, 80, 100),
+        (0, 0, 230),
+        (119, 11, 32),
+    )
+    ids: ClassVar[dict[int, int]] = {
+        **dict.fromkeys((*range(_LAST_LABEL_ID + 1), 255), IGNORE_INDEX),  # 255: the licence plate's id -1, as 8 bits
+        **{label_id: i for i, label_id in enumerate(_LABEL_IDS)},
+    }
+    train_ids: ClassVar[dict[int, int]] = {**{i: i for i in range(len(CLASSES))}, 255: IGNORE_INDEX}
+    mean = (73.158, 82.909, 72.392)
+    std = (47.675, 48.494, 47.736)  # over pixels, as widely published; not measured here
+    splits = ("train", "val", "test", "train_extra")
+    size = (1024, 2048)
+    how_to_get = (
+        "expected leftImg8bit/ and gtFine/ there; register at cityscapes-dataset.com and fetch leftImg8bit_trainvaltest and "
+        "gtFine_trainvaltest with its tool csDownload (pip install cityscapesscripts)"
+    )
+
+    def pairs(self) -> list[tuple[Path, Path]]:
+        images_root = self.root / "leftImg8bit" / self.split
+        if not images_root.is_dir():
+            raise UserError(f"no {self.title()} {self.split} at {images_root}: there is no such folder; {self.how_to_get}")
+        images = sorted(images_root.glob("*/*_leftImg8bit.png"))
+        labels = [self._label(image, "labelTrainIds") for image in images]
+        if not any(label.is_file() for label in labels):
+            labels = [self._label(image, "labelIds") for image in images]
+        else:
+            self.ids = self.train_ids  # type: ignore[misc]
+        return matched(images, labels, f"{self.title()} {self.split} in {images_root}", self.how_to_get)
+
+    def _label(self, image: Path, kind: str) -> Path:
+        folder = _FOLDERS.get(self.split, "gtFine")
+        stem = image.name.removesuffix("_leftImg8bit.png")
+        return self.root / folder / self.split / image.parent.name / f"{stem}_{folder}_{kind}.png"

@@ -1,0 +1,159 @@
+"""One LightningDataModule for every data set, and the order in which it serves: a pure function of (seed, epoch)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from segkd.data.base import SegmentationDataset
+from segkd.data.transforms import Augmentation, sample_key, to_batch
+from segkd.errors import UserError
+from segkd.types import IGNORE_INDEX, Batch
+
+OpenSplit = Callable[[str], SegmentationDataset]
+
+
+class Draw(NamedTuple):
+    """Which image to serve, and in which epoch."""
+
+    index: int
+    epoch: int
+
+
+_NOTHING = Draw(0, -1)  # an image whose labels are all ignored, for a process that has none of its own
+
+
+class Samples(Dataset[Batch]):
+    """The samples of a data set as tensors, augmented where an augmentation is given."""
+
+    def __init__(self, source: SegmentationDataset, augmentation: Augmentation | None = None, seed: int = 0) -> None:
+        self.source = source
+        self.augmentation = augmentation
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, draw: Draw) -> Batch:
+        sample = self.source[draw.index]
+        if draw == _NOTHING:
+            return to_batch(sample.image, np.full_like(sample.label, IGNORE_INDEX))
+        key = sample_key(self.seed, draw.epoch, draw.index)
+        return to_batch(*sample, key) if self.augmentation is None else self.augmentation(sample, key)
+
+
+class ShuffledShard(Sampler[Draw]):
+    """This process's share of each global batch of a shuffled epoch.
+
+    The order depends on (seed, epoch) alone; the last, short batch is left out. Consecutive `batch_size / world` draws
+    of each process make up one global batch, so any number of processes takes the same steps.
+    """
+
+    def __init__(self, length: int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        self.length, self.batch_size, self.seed, self.rank, self.world = length, batch_size, seed, rank, world
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length // self.batch_size * (self.batch_size // self.world)
+
+    def __iter__(self) -> Iterator[Draw]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
+        share = self.batch_size // self.world
+        for batch in range(self.length // self.batch_size):
+            start = batch * self.batch_size + self.rank * share
+            for index in order[start : start + share]:
+                yield Draw(int(index), self.epoch)
+
+
+class ExactShard(Sampler[Draw]):
+    """This process's share of an evaluation: every image once in all, none twice.
+
+    A process without an image gets one whose labels are all ignored, since each must take part in the sum.
+    """
+
+    def __init__(self, length: int, rank: int = 0, world: int = 1) -> None:
+        self.draws = [Draw(i, 0) for i in range(rank, length, world)] or [_NOTHING]
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+    def __iter__(self) -> Iterator[Draw]:
+        return iter(self.draws)
+
+
+class SegmentationData(pl.LightningDataModule):
+    """Training and validation batches of any data set.
+
+    Args:
+        open_split: opens the data set's split of a name.
+        augmentation: for training samples.
+        batch_size: images per optimiser step, over all processes together.
+        workers: loading processes of each process; 0 loads in the training process itself.
+        seed: of order and augmentation.
+        train_split: what is trained on.
+        val_split: what is validated on.
+    """
+
+    def __init__(
+        self,
+        open_split: OpenSplit,
+        augmentation: Augmentation,
+        batch_size: int = 8,
+        workers: int = 0,
+        seed: int = 0,
+        train_split: str = "train",
+        val_split: str = "val",
+    ) -> None:
+        super().__init__()
+        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        self.train = Samples(open_split(train_split), augmentation, seed)
+        self.val = Samples(open_split(val_split))
+        if len(self.train) < batch_size:
+            raise UserError(f"data.batch_size={batch_size} exceeds the {len(self.train)} images of {train_split}; lower it")
+
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps, the same on any number of processes."""
+        return len(self.train) // self.batch_size
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        rank, world = self._place()
+        if self.batch_size % world:
+            raise UserError(f"data.batch_size={self.batch_size} counts all {world} processes and must be divisible by {world}")
+        sampler = ShuffledShard(len(self.train), self.batch_size, self.seed, rank, world)
+        return self._loader(self.train, sampler, self.batch_size // world)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self._loader(self.val, ExactShard(len(self.val), *self._place()), 1)
+
+    def _place(self) -> tuple[int, int]:
+        trainer = self.trainer
+        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+
+    def _loader(self, samples: Samples, sampler: Sampler[Draw], batch_size: int) -> DataLoader[Batch]:
+        return loader(samples, sampler, batch_size, self.workers)
+
+
+def loader(samples: Samples, sampler: Sampler[Draw], batch_size: int = 1, workers: int = 0) -> DataLoader[Batch]:
+    """A DataLoader of samples in the order of a sampler."""
+    return DataLoader(
+        samples,
+        batch_size,
+        sampler=sampler,  # type: ignore[arg-type]
+        num_workers=workers,
+        worker_init_fn=_single_threaded if workers else None,
+        persistent_workers=workers > 0,
+    )
+
+
+def _single_threaded(_: int) -> None:
+    # OpenCV would start as many threads in each worker as the machine has cores.
+    cv2.setNumThreads(0)

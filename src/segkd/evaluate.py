@@ -1,0 +1,93 @@
+"""`python -m segkd.evaluate`: the scores of a network on a split of a data set."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from segkd import build
+from segkd.cli import launch
+from segkd.config import EvaluateSettings, validate
+from segkd.data.base import SegmentationDataset
+from segkd.errors import UserError
+from segkd.evaluation import confusion_matrix
+from segkd.metrics import Scores
+from segkd.models.base import SegmentationModel
+from segkd.models.weights import load_student, sha256
+
+
+def evaluate(cfg: DictConfig) -> float:
+    """Score a network, write `evaluation.json`, print a table and, as the last line of stdout, the mIoU."""
+    settings = validate(cfg, EvaluateSettings)
+    dataset = build.dataset(settings.dataset, settings.split)
+    network, checkpoint = _network(settings, dataset)
+    matrix = confusion_matrix(
+        network,
+        dataset,
+        count_void=settings.void == "counted",
+        device=build.device(settings.accelerator),
+        workers=settings.workers,
+        progress=f"{dataset.title()} {settings.split}",
+    )
+    scores = Scores.of(matrix, len(dataset.classes))
+    facts = {
+        **scores.facts(dataset.classes),
+        "confusion_matrix": matrix.tolist(),
+        "protocol": {
+            "void": settings.void,
+            "competing": "all outputs of the network" if settings.void == "counted" else "the data set's classes",
+            "input": "whole image, single scale, no flip",
+            "logits": f"enlarged bilinearly to the label's size, align_corners={network.align_corners}",
+            "mean_over": f"{len(dataset.classes)} classes, from one confusion matrix over all images (rows = truth)",
+        },
+        "images": len(dataset),
+        "dataset": dataset.title(),
+        "split": settings.split,
+        "classes": list(dataset.classes),
+        "checkpoint": str(checkpoint),
+        "checkpoint_sha256": sha256(checkpoint),
+    }
+    directory = settings.output_dir or settings.run or Path("runs") / f"evaluation_{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "evaluation.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    _show(scores, dataset, settings)
+    print(f"mIoU {100 * scores.miou:.2f}")
+    return scores.miou
+
+
+def _network(settings: EvaluateSettings, dataset: SegmentationDataset) -> tuple[SegmentationModel, Path]:
+    """The network to score and the file it comes from."""
+    if settings.run is not None:
+        student = load_student(settings.run)
+        if student.num_classes not in (len(dataset.classes), len(dataset.classes) + 1):
+            raise UserError(
+                f"the student in {settings.run} scores {student.num_classes} classes, {dataset.title()} has {len(dataset.classes)}; "
+                "evaluate it on the data set it was trained on"
+            )
+        return student, settings.run / "student.safetensors"
+    if settings.model is None or settings.checkpoint is None:
+        raise UserError("say what to evaluate: run=DIR, or model=NAME and checkpoint=FILE")
+    network, found = build.network(settings.model, settings.checkpoint, type(dataset))
+    print(found, file=sys.stderr)
+    return network, settings.checkpoint
+
+
+def _show(scores: Scores, dataset: SegmentationDataset, settings: EvaluateSettings) -> None:
+    table = Table(title=f"{dataset.title()} {settings.split}, {len(dataset)} images, void {settings.void}")
+    table.add_column("class")
+    table.add_column("IoU %", justify="right")
+    for name, iou in zip(dataset.classes, scores.iou, strict=True):
+        table.add_row(name, "absent" if iou != iou else f"{100 * iou:.2f}")
+    console = Console()
+    console.print(table)
+    console.print(f"class accuracy {100 * scores.class_accuracy:.2f} · pixel accuracy {100 * scores.pixel_accuracy:.2f}")
+
+
+if __name__ == "__main__":
+    launch(evaluate, "evaluate")

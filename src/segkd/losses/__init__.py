@@ -1,0 +1,1 @@
+"""What a student can be taught by: one loss a file, all under the contract of `base`."""

@@ -1,0 +1,207 @@
+"""Reading and writing weights: nothing that is read is ever executed, and nothing loads halfway.
+
+A student is exchanged as two files, `student.safetensors` and `student.yaml`; foreign networks come as PyTorch state
+dicts. Weights so small that their products are denormal numbers, which long training with weight decay leaves in dead filters, are
+set to zero on the way in and out: they change no score and slow a CPU up to 11 times.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from segkd.errors import UserError
+from segkd.models.base import Normalization, SegmentationModel
+
+NEGLIGIBLE = 1e-20
+"""Weights below this are zeroed: float32 is denormal below 1.2e-38, and a product of two factors gets there sooner."""
+
+State = dict[str, Tensor]
+
+
+def restore(
+    network: type[SegmentationModel], arguments: Mapping[str, Any], checkpoint: Path, num_classes: int, default: Normalization
+) -> tuple[SegmentationModel, str]:
+    """A network with the weights of `checkpoint`, and one line on what was found there.
+
+    The file says how the network must be built where it is one of ours or of the family's authors; `arguments` say it
+    otherwise. Loading is strict.
+
+    Raises:
+        UserError: the file is missing, damaged, would run code, or holds another network or other classes.
+    """
+    state = read_state(checkpoint)
+    zeroed = zero_negligible(state)
+    facts = _facts_beside(checkpoint)
+    if facts is not None:
+        model, whose = _rebuild(facts, checkpoint), "segkd's"
+        if not isinstance(model, network):
+            raise UserError(f"{checkpoint} holds a {type(model).__name__}, not a {network.__name__}; choose the model it was saved from")
+    elif origin := network.recognise(state):
+        model = network(**{**arguments, **origin.arguments}, normalization=origin.normalization)
+        state, whose = origin.state, f"{origin.author}'s"
+    else:
+        model, whose = network(num_classes=num_classes, normalization=default, **arguments), "a"
+    load_strictly(model, state, checkpoint)
+    if model.num_classes not in (num_classes, num_classes + 1):  # one more: void was trained as the last class
+        raise UserError(f"{checkpoint} scores {model.num_classes} classes, the data set has {num_classes}; take weights of this data set")
+    found = ", ".join(f"{k}={v}" for k, v in model.arguments.items())
+    return model, f"{checkpoint.name}: {whose} {network.__name__} ({found}), {model.num_classes} outputs, {zeroed} denormal weights zeroed"
+
+
+def read_state(path: Path) -> State:
+    """The state dict in a .safetensors file, a PyTorch file, or the student of one of our training checkpoints.
+
+    Raises:
+        UserError: missing, empty, damaged, no checkpoint, or a pickle that holds more than tensors and plain values.
+    """
+    if not path.is_file():
+        raise UserError(f"no checkpoint at {path}; give the path of a file")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty (0 bytes); fetch or copy it again")
+    try:
+        content = load_file(path) if path.suffix == ".safetensors" else safe_load(path)
+    except SafetensorError as error:
+        raise UserError(f"{path} is not a readable safetensors file ({error}); fetch or copy it again") from None
+    for wrapper in ("state_dict", "model", "model_state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise UserError(f"{path} holds no state dict (names → tensors); export one with torch.save(network.state_dict(), FILE)")
+    return _without_wrappers(content)
+
+
+def safe_load(path: Path) -> Any:
+    """`torch.load` of tensors and plain values only, onto the CPU. The project's only use of it.
+
+    Raises:
+        UserError: the file is damaged or no checkpoint, or holds objects whose loading would run code.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+            raise UserError(f"{path} holds objects whose loading would run code; refused. Save the bare state dict instead") from None
+        raise UserError(f"{path} is not a checkpoint that PyTorch can read; fetch or copy it again") from None
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError):
+        raise UserError(f"{path} is not a checkpoint that PyTorch can read, or is damaged; fetch or copy it again") from None
+
+
+def load_strictly(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Load every weight or none.
+
+    Raises:
+        UserError: keys are missing, unknown or of another shape; says how many and which first.
+    """
+    ours = network.state_dict()
+    faults = {
+        "are missing": [key for key in ours if key not in state],
+        "are not this network's": [key for key in state if key not in ours],
+        "have another shape": [
+            f"{key} {tuple(state[key].shape)} for {tuple(ours[key].shape)}" for key in ours if key in state and state[key].shape != ours[key].shape
+        ],
+    }
+    told = [f"{len(keys)} of {len(ours)} keys {what} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})" for what, keys in faults.items() if keys]
+    if told:
+        raise UserError(f"{path} is not of a {type(network).__name__}: {'; '.join(told)}. Choose the model that it was saved from")
+    network.load_state_dict(dict(state))
+
+
+def zero_negligible(state: State) -> int:
+    """Zero, in place, what is smaller than NEGLIGIBLE; how many were not zero before."""
+    count = 0
+    for tensor in state.values():
+        if tensor.is_floating_point():
+            tiny = (tensor.abs() < NEGLIGIBLE) & (tensor != 0)
+            count += int(tiny.sum())
+            tensor[tiny] = 0
+    return count
+
+
+def save_student(student: SegmentationModel, directory: Path, facts: Mapping[str, Any]) -> int:
+    """Write `student.safetensors` and `student.yaml`; how many denormal weights were zeroed.
+
+    `facts` go into the yaml beside what rebuilds the network.
+    """
+    state = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in student.state_dict().items()}
+    zeroed = zero_negligible(state)
+    save_file(state, directory / "student.safetensors")
+    network = {
+        "network": f"{type(student).__module__}.{type(student).__qualname__}",
+        "num_classes": student.num_classes,
+        "arguments": student.arguments,
+        "normalization": student.normalization.facts(),
+    }
+    (directory / "student.yaml").write_text(yaml.safe_dump({**network, **facts}, sort_keys=False, allow_unicode=True))
+    return zeroed
+
+
+def load_student(directory: str | Path) -> SegmentationModel:
+    """The student of a run, in evaluation mode, from `student.safetensors` and `student.yaml`.
+
+    Raises:
+        UserError: a file is missing or damaged, or the yaml names something that is no network of segkd.
+    """
+    path = Path(directory) / "student.safetensors"
+    facts = _facts_beside(path)
+    if facts is None:
+        raise UserError(f"no student in {directory}: student.yaml is missing; give the folder of a finished run")
+    student = _rebuild(facts, path)
+    load_strictly(student, read_state(path), path)
+    return student.eval()
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(network: nn.Module) -> str:
+    """A hash of every weight and running statistic: equal before and after means that nothing moved."""
+    digest = hashlib.sha256()
+    for key, tensor in network.state_dict().items():
+        digest.update(key.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _facts_beside(checkpoint: Path) -> dict[str, Any] | None:
+    path = checkpoint.with_suffix(".yaml")
+    if checkpoint.suffix != ".safetensors" or not path.is_file():
+        return None
+    try:
+        facts = yaml.safe_load(path.read_text())
+    except yaml.YAMLError:
+        facts = None
+    if not isinstance(facts, dict) or not {"network", "num_classes", "arguments", "normalization"} <= facts.keys():
+        raise UserError(f"{path} does not describe a network; copy it again from the run, beside {checkpoint.name}")
+    return facts
+
+
+def _rebuild(facts: Mapping[str, Any], path: Path) -> SegmentationModel:
+    module, _, name = str(facts["network"]).rpartition(".")
+    network = getattr(importlib.import_module(module), name, None) if module.startswith("segkd.models.") else None
+    if not (isinstance(network, type) and issubclass(network, SegmentationModel)):
+        raise UserError(f"{path.with_suffix('.yaml')} names '{facts['network']}', which is no network of segkd")
+    normalization = Normalization(**facts["normalization"])
+    return network(num_classes=facts["num_classes"], normalization=normalization, **facts["arguments"])
+
+
+def _without_wrappers(state: Mapping[str, Tensor]) -> State:
+    """Without DataParallel's `module.`; of a training checkpoint, the student alone."""
+    if any(key.startswith("student.") for key in state):
+        state = {key.removeprefix("student."): value for key, value in state.items() if key.startswith("student.")}
+    if all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    return dict(state)
