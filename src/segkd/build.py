@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.strategies import DDPStrategy
+from torch import nn
+from torch.optim import Optimizer
 
-from segkd.config import Node, construct, target_of
+from segkd.adversary import Adversary
+from segkd.callbacks.last_checkpoint import LastCheckpoint
+from segkd.config import Node, TrainerSettings, TrainSettings, construct, target_of
 from segkd.data.base import SegmentationDataset
+from segkd.data.datamodule import SegmentationData
+from segkd.data.transforms import Augmentation, Jitter
+from segkd.distiller import Distiller
 from segkd.errors import UserError
+from segkd.losses.total import LossSum
 from segkd.models.base import Normalization, SegmentationModel
+from segkd.models.frozen import Frozen
 from segkd.models.weights import restore
 
 
@@ -21,17 +36,121 @@ def dataset(node: Node, split: str) -> SegmentationDataset:
     return opened
 
 
-def network(node: Node, checkpoint: Path | None, facts: type[SegmentationDataset]) -> tuple[SegmentationModel, str | None]:
+def network(node: Node, facts: type[SegmentationDataset]) -> tuple[SegmentationModel, str | None]:
     """A network for the classes of a data set, and one line on its checkpoint if it has one.
 
     Without a checkpoint its weights are random and it normalises by the data set's statistics.
     """
     classes, normalization = len(facts.classes), Normalization(facts.mean, facts.std)
+    checkpoint = node.get("checkpoint")
     if checkpoint is None:
         fresh: SegmentationModel = construct(node, num_classes=classes, normalization=normalization)
         return fresh, None
     arguments = {key: value for key, value in node.items() if key not in ("_target_", "checkpoint")}
-    return restore(target_of(node), arguments, checkpoint, classes, normalization)
+    return restore(target_of(node), arguments, Path(checkpoint), classes, normalization)
+
+
+def data(settings: TrainSettings) -> SegmentationData:
+    """Training and validation batches.
+
+    Raises:
+        UserError: no data, or too little of it.
+    """
+    facts = target_of(settings.dataset)
+    given = settings.data
+    augmentation = Augmentation(crop_size(settings), given.scale, given.flip, Jitter(**given.jitter.model_dump()), facts.mean)
+    return SegmentationData(
+        partial(dataset, settings.dataset),
+        augmentation,
+        given.batch_size,
+        given.workers,
+        settings.seed,
+        given.train_split,
+        given.val_split,
+    )
+
+
+def crop_size(settings: TrainSettings) -> tuple[int, int]:
+    """Height and width of training crops."""
+    size: tuple[int, int] = settings.data.crop_size or target_of(settings.dataset).size
+    return size
+
+
+def distiller(settings: TrainSettings, served: SegmentationData) -> tuple[Distiller, list[str]]:
+    """Student, teacher, losses and critic, connected; and what was read from their checkpoints.
+
+    Raises:
+        UserError: a teacher without weights, a checkpoint that does not fit, a tap or a size that does not.
+    """
+    facts = target_of(settings.dataset)
+    # Each part draws its weights from a seed of its own: the student starts the same with or without a teacher.
+    torch.manual_seed(settings.seed)
+    student, found = network(settings.student, facts)
+    if min(crop := crop_size(settings)) < student.smallest:
+        raise UserError(f"data.crop_size={list(crop)} is less than the {student.smallest} pixels that {type(student).__name__} takes")
+    teacher, found_teacher = _teacher(settings, facts)
+    torch.manual_seed(settings.seed + 1)
+    losses = LossSum({name: construct(node) for name, node in settings.loss.items()})
+    losses.connect(student.taps, None if teacher is None else teacher.network.taps)
+    torch.manual_seed(settings.seed + 2)
+    adversary = _adversary(settings, student)
+    if adversary is not None:
+        adversary.connect(student.taps, None if teacher is None else teacher.network.taps, crop)
+    if teacher is not None and teacher.network.num_classes != student.num_classes:
+        raise UserError(
+            f"the teacher scores {teacher.network.num_classes} classes, the student {student.num_classes}; take a teacher of the same classes"
+        )
+    built = Distiller(
+        student,
+        teacher,
+        losses,
+        adversary,
+        {name: partial(_optimizer, node) for name, node in settings.optimizers.items()},
+        construct(settings.schedule),
+        total_steps=_steps_per_epoch(settings.trainer, served) * settings.trainer.max_epochs,
+        classes=facts.classes,
+        gradient_clip=settings.trainer.gradient_clip,
+    )
+    return built, [line for line in (found, found_teacher) if line]
+
+
+def trainer(settings: TrainerSettings, directory: Path, loggers: Sequence[Logger]) -> pl.Trainer:
+    """Lightning's Trainer, with what it would get wrong for two players switched off.
+
+    Raises:
+        UserError: an accelerator that is not there.
+    """
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
+    device(settings.accelerator)
+    several = settings.devices not in (1, "auto") or settings.num_nodes > 1
+    if settings.devices == "auto":
+        several = settings.accelerator != "cpu" and torch.cuda.device_count() > 1
+    callbacks: list[pl.Callback] = [LastCheckpoint(directory)]
+    if settings.progress:
+        callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
+    return pl.Trainer(
+        accelerator=settings.accelerator,
+        devices=settings.devices if settings.devices != "auto" or settings.accelerator != "cpu" else 1,
+        num_nodes=settings.num_nodes,
+        # The critic's phase leaves the student unused and the student's the critic. BatchNorm's statistics differ between
+        # processes until the Distiller averages them, and broadcasting them would tie evaluations of unequal length together.
+        strategy=DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if several else "auto",
+        precision=settings.precision,  # type: ignore[arg-type]
+        max_epochs=settings.max_epochs,
+        check_val_every_n_epoch=settings.validate_every,
+        log_every_n_steps=settings.log_every,
+        limit_train_batches=settings.limit_train_batches,
+        limit_val_batches=settings.limit_val_batches,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        logger=list(loggers),
+        callbacks=callbacks,
+        enable_checkpointing=False,
+        enable_progress_bar=settings.progress,
+        enable_model_summary=False,
+        default_root_dir=directory,
+    )
 
 
 def device(accelerator: str) -> torch.device:
@@ -42,6 +161,47 @@ def device(accelerator: str) -> torch.device:
     """
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise UserError(f"accelerator={accelerator}, but PyTorch sees no CUDA device; use accelerator=cpu")
-    if accelerator == "mps" or (accelerator in ("gpu", "auto") and torch.backends.mps.is_available()):
+    if accelerator == "mps" and not torch.backends.mps.is_available():
+        raise UserError("accelerator=mps, but PyTorch sees no such device; use accelerator=cpu")
+    if accelerator == "mps":
         return torch.device("mps")
     return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _teacher(settings: TrainSettings, facts: type[SegmentationDataset]) -> tuple[Frozen | None, str | None]:
+    node = settings.teacher
+    if node.get("_target_") is None:
+        if node.get("checkpoint") is not None:
+            raise UserError("teacher.checkpoint is given, but no teacher; say which network it holds: model@teacher=NAME")
+        return None, None
+    if node.get("checkpoint") is None:
+        raise UserError(
+            "the teacher has no weights, and a random teacher teaches nothing; give teacher.checkpoint=FILE, or model@teacher=none to train on labels"
+        )
+    taught, found = network(node, facts)
+    return Frozen(taught), found
+
+
+def _adversary(settings: TrainSettings, student: SegmentationModel) -> Adversary | None:
+    node = settings.adversary
+    if node.get("_target_") is None:
+        return None
+    critic = construct(node["discriminator"], num_classes=student.num_classes)
+    built: Adversary = construct(node, discriminator=critic)
+    return built
+
+
+def _optimizer(node: Node, parameters: Sequence[nn.Parameter]) -> Optimizer:
+    """An optimiser that decays matrices only: decay of scales, slopes and biases kills filters and helps nothing."""
+    matrices = [p for p in parameters if p.ndim > 1]
+    vectors = [p for p in parameters if p.ndim <= 1]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    made: Optimizer = construct(node, params=[group for group in groups if group["params"]])
+    return made
+
+
+def _steps_per_epoch(settings: TrainerSettings, served: SegmentationData) -> int:
+    steps, limit = served.steps_per_epoch(), settings.limit_train_batches
+    if limit is None:
+        return steps
+    return min(steps, limit) if isinstance(limit, int) else max(1, int(steps * limit))

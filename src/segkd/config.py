@@ -47,7 +47,7 @@ def construct(node: Node, **given: Any) -> Any:
     arguments = {
         key: construct(value) if isinstance(value, dict) and "_target_" in value else value
         for key, value in node.items()
-        if key not in {"_target_", *_GIVEN_BY_BUILD}
+        if key not in {"_target_", *_GIVEN_BY_BUILD, *given}
     }
     return target_of(node)(**{**arguments, **given})
 
@@ -84,7 +84,7 @@ def _parameters(target: Any) -> dict[str, Any]:
 
 def _wrong_type(value: Any, expected: Any) -> str | None:
     try:
-        TypeAdapter(expected).validate_python(value)
+        TypeAdapter(expected, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
     except ValidationError as error:
         return f"must be {getattr(expected, '__name__', expected)} ({error.errors()[0]['msg'].lower()})"
     except (PydanticSchemaGenerationError, NameError, TypeError):

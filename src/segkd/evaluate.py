@@ -73,7 +73,7 @@ def _network(settings: EvaluateSettings, dataset: SegmentationDataset) -> tuple[
         return student, settings.run / "student.safetensors"
     if settings.model is None or settings.checkpoint is None:
         raise UserError("say what to evaluate: run=DIR, or model=NAME and checkpoint=FILE")
-    network, found = build.network(settings.model, settings.checkpoint, type(dataset))
+    network, found = build.network({**settings.model, "checkpoint": settings.checkpoint}, type(dataset))
     print(found, file=sys.stderr)
     return network, settings.checkpoint
 

@@ -5,6 +5,7 @@ Shape letters, everywhere: B images, C channels, K classes, H W height and width
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch.nn.functional as F
@@ -12,6 +13,16 @@ from torch import Tensor
 
 IGNORE_INDEX = 255
 """The label of a pixel that has none. Every data set maps its void to it."""
+
+
+class Tap(NamedTuple):
+    """What is known of a network's inner map before any image is seen."""
+
+    channels: int
+    stride: int
+
+
+Taps = Mapping[str, Tap]
 
 
 class Batch(NamedTuple):
@@ -48,6 +59,8 @@ class Step(NamedTuple):
     batch: Batch
     student: Outputs
     teacher: Outputs | None
+    draw: int = 0
+    """How often the current phase has seen this batch before."""
 
 
 def resize(maps: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:

@@ -18,14 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from segkd.errors import UserError
-from segkd.types import Outputs
-
-
-class Tap(NamedTuple):
-    """What is known of an inner map before any image is seen."""
-
-    channels: int
-    stride: int
+from segkd.types import Outputs, Tap, Taps
 
 
 class Origin(NamedTuple):
@@ -75,11 +68,11 @@ class SegmentationModel(nn.Module):
     smallest: ClassVar[int] = 32
     """The least height and width that it can be trained on, in pixels."""
 
-    def __init__(self, num_classes: int, normalization: Normalization, taps: Mapping[str, Tap], **arguments: Any) -> None:
+    def __init__(self, num_classes: int, normalization: Normalization, taps: Taps, **arguments: Any) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.normalization = normalization
-        self.taps = dict(taps)
+        self.taps: dict[str, Tap] = dict(taps)
         self.arguments = arguments
         """What rebuilds it, besides the classes and the normalisation."""
 

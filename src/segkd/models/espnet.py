@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segkd.models.base import Normalization, Origin, SegmentationModel, Tap, rename, with_batch_counts
+from segkd.models.base import Normalization, Origin, SegmentationModel, rename, with_batch_counts
+from segkd.types import Tap
 
 _DILATIONS = (1, 2, 4, 8, 16)
 _EPS = 1e-3  # the authors' BatchNorm

@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segkd.errors import UserError
-from segkd.models.base import Normalization, Origin, SegmentationModel, Tap, rename
+from segkd.models.base import Normalization, Origin, SegmentationModel, rename
 from segkd.models.layers import SampleDropout2d
-from segkd.types import resize
+from segkd.types import Tap, resize
 
 _BINS = (1, 2, 3, 6)
 _BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}

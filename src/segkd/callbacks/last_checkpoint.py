@@ -1,0 +1,21 @@
+"""Keeps the run resumable."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytorch_lightning as pl
+
+
+class LastCheckpoint(pl.Callback):
+    """Writes `last.ckpt` after every epoch; the one before stays until the new one is whole."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "last.ckpt"
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        partial = self.path.with_suffix(".part")
+        trainer.save_checkpoint(partial)
+        if trainer.is_global_zero:
+            os.replace(partial, self.path)

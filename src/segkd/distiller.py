@@ -1,0 +1,151 @@
+"""The LightningModule: it sequences a step and knows no loss, network or data set by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from segkd.adversary import Adversary
+from segkd.losses.total import LossSum
+from segkd.metrics import ConfusionMatrix, Scores
+from segkd.models.base import SegmentationModel
+from segkd.models.frozen import Frozen
+from segkd.models.layers import sample_keys
+from segkd.phases import Phase, phases
+from segkd.schedules import Schedule
+from segkd.types import Batch, Step
+
+OptimizerOf = Callable[[Sequence[nn.Parameter]], Optimizer]
+
+
+class Distiller(pl.LightningModule):
+    """A student that learns from labels, a frozen teacher and a critic, each as far as there is one.
+
+    Optimisation is manual: each phase of a step has its own loss and optimiser. Lightning's `global_step` counts optimiser
+    steps; `step_count` counts batches, and is what everything here goes by.
+
+    Args:
+        student: what is trained, validated and kept.
+        teacher: None to train on labels alone.
+        losses: the student's objective, connected.
+        adversary: None for no critic.
+        optimizers: by phase.
+        schedule: factor of every phase's learning rate.
+        total_steps: batches in the whole run.
+        classes: names of the data set's classes.
+        gradient_clip: greatest norm of a phase's gradient.
+    """
+
+    step_count: Tensor
+
+    def __init__(
+        self,
+        student: SegmentationModel,
+        teacher: Frozen | None,
+        losses: LossSum,
+        adversary: Adversary | None,
+        optimizers: Mapping[str, OptimizerOf],
+        schedule: Schedule,
+        total_steps: int,
+        classes: Sequence[str],
+        gradient_clip: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.student, self.teacher, self.losses, self.adversary = student, teacher, losses, adversary
+        self.phases = phases(student, losses, adversary)
+        self.optimizers_of = optimizers
+        self.schedule = schedule
+        self.total_steps = total_steps
+        self.classes = tuple(classes)
+        self.gradient_clip = gradient_clip
+        self.confusion = ConfusionMatrix(len(self.classes))
+        self.register_buffer("step_count", torch.tensor(0))
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        optimizers = [self.optimizers_of[phase.name](phase.parameters()) for phase in self.phases]
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["initial_lr"] = group["lr"]
+        return optimizers
+
+    def on_fit_start(self) -> None:
+        if self.teacher is not None:
+            self.teacher.to(self.device)
+
+    def on_train_start(self) -> None:
+        self._set_learning_rates()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        step = self.observe(batch)
+        for phase, optimizer in zip(self.phases, self._optimizers(), strict=True):
+            for draw in range(phase.repeats):
+                self.descend(phase, optimizer, step._replace(draw=draw))
+        self.step_count += 1
+        self._set_learning_rates()
+
+    def observe(self, batch: Batch) -> Step:
+        """One forward of each network, shared by all phases."""
+        with sample_keys(batch.keys):
+            student = self.student(batch.images)
+        return Step(batch, student, self.teacher(batch.images) if self.teacher is not None else None)
+
+    def descend(self, phase: Phase, optimizer: LightningOptimizer, step: Step) -> None:
+        """One update of a phase: the only place where weights change."""
+        with self.toggled_optimizer(optimizer):
+            total, terms = phase.objective(step)
+            optimizer.zero_grad()
+            self.manual_backward(total)
+            if self.gradient_clip is not None:
+                nn.utils.clip_grad_norm_(phase.parameters(), self.gradient_clip)
+            rate = optimizer.param_groups[0]["lr"]
+            optimizer.step()
+        logged: dict[str, Any] = {f"train/{name}": value.detach() for name, value in terms.items()}
+        self.log_dict({**logged, f"lr/{phase.name}": rate}, sync_dist=self._world() > 1)
+        if phase.name == "student":
+            self.log("train/total", total.detach(), prog_bar=True, sync_dist=self._world() > 1)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        outputs = self.student(batch.images)
+        self.confusion.update(outputs.at((batch.target.shape[-2], batch.target.shape[-1])).float(), batch.target)
+
+    def on_validation_start(self) -> None:
+        self._average_statistics()
+
+    def on_validation_epoch_end(self) -> None:
+        scores = Scores.of(self.confusion.compute(), len(self.classes))
+        self.confusion.reset()
+        self.log("val/miou", scores.miou, prog_bar=True)
+        self.log_dict({"val/class_accuracy": scores.class_accuracy, "val/pixel_accuracy": scores.pixel_accuracy})
+        self.log_dict({f"val/iou/{name}": iou for name, iou in zip(self.classes, scores.iou, strict=True)})
+
+    def on_train_epoch_end(self) -> None:
+        self._average_statistics()
+
+    def _optimizers(self) -> list[LightningOptimizer]:
+        held = self.optimizers()
+        return held if isinstance(held, list) else [held]  # type: ignore[return-value,list-item]
+
+    def _set_learning_rates(self) -> None:
+        factor = self.schedule(self.step_count.item() / self.total_steps)
+        for optimizer in self._optimizers():
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * factor
+
+    def _average_statistics(self) -> None:
+        """Each process's BatchNorm saw its own images; what is validated and kept is their mean."""
+        if self._world() > 1:
+            for buffer in self.student.buffers():
+                if buffer.is_floating_point():
+                    torch.distributed.all_reduce(buffer)
+                    buffer /= self._world()
+
+    def _world(self) -> int:
+        return int(self.trainer.world_size)

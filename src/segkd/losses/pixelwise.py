@@ -1,0 +1,65 @@
+"""Pixel-wise distillation: each pixel's class probabilities follow the teacher's."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from segkd.errors import UserError
+from segkd.losses.base import Loss, global_mean, tap_of, teacher_of
+from segkd.types import IGNORE_INDEX, Step, Taps, resize
+
+
+class Pixelwise(Loss):
+    """Kullback–Leibler divergence of the teacher's class probabilities from the student's, pixel by pixel.
+
+        L = T² · mean over pixels of Σ_k p_k (log p_k − log q_k),   p = softmax(Q_teacher / T), q = softmax(Q_student / T)
+
+    Liu et al., 2019, equation 1; T² keeps the gradient's size (Hinton et al., 2015). Maps are B K h w; the teacher's is
+    resized to the student's. Every pixel counts that augmentation did not pad, void included, as in the paper.
+
+    Args:
+        weight: None for 10/K: the paper's λ = 10 on `KLDivLoss`'s mean over B·K·h·w, which is what the code that trained the
+            published students computes (cvpr_19, utils/criterion.py, CriterionKD; IFVD and TorchDistiller alike).
+        temperature: T.
+        tap: the class scores that are compared, of both networks.
+        mask_void: count labelled pixels only.
+    """
+
+    def __init__(
+        self, weight: float | None = None, temperature: float = 1.0, tap: str = "scores", mask_void: bool = False
+    ) -> None:
+        if temperature <= 0:
+            raise ValueError(f"temperature must be positive, not {temperature}")
+        super().__init__(weight)
+        self.temperature = temperature
+        self.tap = tap
+        self.mask_void = mask_void
+
+    def connect(self, student: Taps, teacher: Taps | None) -> None:
+        assert teacher is not None
+        ours, theirs = tap_of(student, self.tap, "student"), tap_of(teacher, self.tap, "teacher")
+        if ours.channels != theirs.channels:
+            raise UserError(f"the student scores {ours.channels} classes, the teacher {theirs.channels}; take a teacher of the same classes")
+        if self.weight is None:
+            self.weight = 10 / ours.channels
+
+    def forward(self, step: Step) -> Tensor:
+        teacher = teacher_of(step)
+        ours = step.student.taps[self.tap]
+        size = (ours.shape[-2], ours.shape[-1])
+        theirs = resize(teacher.taps[self.tap], size, teacher.align_corners).detach()
+        # In the maps' own precision where that is wider than float32.
+        log_q = F.log_softmax((ours.float() if ours.dtype.itemsize < 4 else ours) / self.temperature, 1)
+        log_p = F.log_softmax(theirs.to(log_q) / self.temperature, 1)
+        divergence = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1)
+        counted = step.batch.valid
+        if self.mask_void:
+            counted = counted & (step.batch.target != IGNORE_INDEX)
+        weight = at_stride(counted, size).to(divergence)
+        return self.temperature**2 * global_mean((divergence * weight).sum(), weight.sum())
+
+
+def at_stride(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """B H W bool at a map's size, B h w: a place counts where the pixel nearest to it does."""
+    return mask if mask.shape[-2:] == size else F.interpolate(mask[:, None].float(), size=size, mode="nearest-exact")[:, 0] > 0.5

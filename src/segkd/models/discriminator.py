@@ -1,0 +1,73 @@
+"""The critic: does this score map fit this image?"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from segkd.types import resize
+
+_LAST_KERNEL = 4
+
+
+class SelfAttention(nn.Module):
+    """Each place looks at all others; starts as the identity.
+
+    Zhang et al., *Self-Attention Generative Adversarial Networks*, 2019 (arXiv 1805.08318). B C h w to the same.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.query = nn.Conv2d(channels, channels // 8, 1)
+        self.key = nn.Conv2d(channels, channels // 8, 1)
+        self.value = nn.Conv2d(channels, channels, 1)
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = (layer(x).flatten(2) for layer in (self.query, self.key, self.value))
+        attention = torch.softmax(query.mT @ key, -1)  # B n n, rows sum to one
+        return x + self.gamma * (value @ attention.mT).view_as(x)
+
+
+class Discriminator(nn.Module):
+    """Scores pairs of an image and a map of class probabilities.
+
+    Liu et al., 2019, section 3.3: five convolutions, the first four spectrally normalised, self-attention after the third
+    and the fourth, image and map concatenated. Unlike the published code it sees the image, feeds no BatchNorm (whose
+    statistics tie the samples that the gradient penalty needs apart), and takes maps from 16×16 up.
+
+    Args:
+        num_classes: K of the maps.
+        width: channels of the first convolution, doubled by each of the next three.
+        image_channels: 3, or 0 for the unconditional critic of the published code.
+    """
+
+    smallest = 16
+    """The least height and width of a map: four halvings leave one pixel."""
+
+    def __init__(self, num_classes: int, width: int = 64, image_channels: int = 3) -> None:
+        super().__init__()
+        self.image_channels = image_channels
+        sizes = (num_classes + image_channels, width, 2 * width, 4 * width, 8 * width)
+        self.convolutions = nn.ModuleList(
+            spectral_norm(nn.Conv2d(a, b, 4, stride=2, padding=1)) for a, b in zip(sizes, sizes[1:], strict=False)
+        )
+        self.attentions = nn.ModuleDict({"2": SelfAttention(sizes[3]), "3": SelfAttention(sizes[4])})
+        self.last = nn.Conv2d(sizes[4], 1, _LAST_KERNEL)
+
+    def forward(self, maps: Tensor, images: Tensor) -> Tensor:
+        """One score per pair, B, of maps B K h w and RGB images B 3 H W in 0..255."""
+        x = maps
+        if self.image_channels:
+            scaled = resize(images.to(maps.dtype) / 127.5 - 1, (maps.shape[-2], maps.shape[-1]), align_corners=True)
+            x = torch.cat([scaled, maps], 1)
+        for i, convolution in enumerate(self.convolutions):
+            x = F.leaky_relu(convolution(x), 0.1)
+            if str(i) in self.attentions:
+                x = self.attentions[str(i)](x)
+        missing_height, missing_width = (max(0, _LAST_KERNEL - side) for side in x.shape[-2:])
+        padding = (missing_width // 2, missing_width - missing_width // 2, missing_height // 2, missing_height - missing_height // 2)
+        scores: Tensor = self.last(F.pad(x, padding)).mean((1, 2, 3))
+        return scores

@@ -1,0 +1,45 @@
+"""One optimiser's share of a training step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from segkd.adversary import Adversary
+from segkd.losses.total import LossSum
+from segkd.types import Step
+
+Objective = Callable[[Step], tuple[Tensor, dict[str, Tensor]]]
+"""What is minimised, and the raw terms to log."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What is minimised, over whose parameters, how often a batch."""
+
+    name: str
+    objective: Objective
+    modules: tuple[nn.Module, ...]
+    repeats: int = 1
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All that this phase's optimiser moves."""
+        return [p for module in self.modules for p in module.parameters() if p.requires_grad]
+
+
+def phases(student: nn.Module, losses: LossSum, adversary: Adversary | None) -> list[Phase]:
+    """The phases of a step, in the paper's order: the critic first, then the student against the updated critic."""
+    if adversary is None:
+        return [Phase("student", losses, (student, losses))]
+
+    def objective(step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        total, terms = losses(step)
+        opposed, more = adversary.student_loss(step)
+        return total + opposed, {**terms, **more}
+
+    return [
+        Phase("discriminator", adversary.discriminator_loss, (adversary,), adversary.critic_steps),
+        Phase("student", objective, (student, losses)),
+    ]

@@ -1,0 +1,51 @@
+"""What a run leaves about itself: enough to know what was run, and to run it again."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from segkd import __version__
+
+_PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "albumentations", "numpy", "opencv-python-headless")
+
+
+def write_record(directory: Path, config: dict[str, Any], seed: int) -> None:
+    """Write `config.yaml` (resolved) and `environment.json` (command, versions, seed, git state, device)."""
+    (directory / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    environment = {
+        "segkd": __version__,
+        "command": ["python", "-m", "segkd.train", *sys.argv[1:]],
+        "seed": seed,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "git": _git(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine(),
+    }
+    (directory / "environment.json").write_text(json.dumps(environment, indent=1) + "\n")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit and whether the tree differs from it, of the checkout that segkd runs from; None outside of one."""
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+        changes = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit, "modified": bool(changes.strip())}

@@ -1,0 +1,141 @@
+"""`python -m segkd.train`: train a student from labels, a frozen teacher and a critic."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from segkd import __version__, build
+from segkd.callbacks.metrics_file import MetricsFile
+from segkd.callbacks.wandb_curves import WandbCurves
+from segkd.cli import launch
+from segkd.config import TrainSettings, target_of, validate
+from segkd.distiller import Distiller
+from segkd.errors import UserError
+from segkd.models.weights import load_strictly, safe_load, save_student
+from segkd.preflight import preflight
+from segkd.record import write_record
+
+
+def train(cfg: DictConfig) -> float:
+    """Run one training; returns the last `val/miou`, which is what a sweep optimises."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    _drop_unselected_losses(cfg)
+    settings = validate(cfg, TrainSettings)
+    _refuse_sweep_over_processes(settings)
+    directory = Path(HydraConfig.get().runtime.output_dir)
+    if (directory / "last.ckpt").exists() and settings.resume is None:
+        raise UserError(f"{directory} already holds a run; choose another output_dir, or continue it with resume={directory / 'last.ckpt'}")
+
+    data = build.data(settings)
+    distiller, found = build.distiller(settings, data)
+    first = os.environ.get("LOCAL_RANK", "0") == "0"  # Lightning starts the other processes by running this command again
+    if settings.resume is not None:
+        _check_resumable(settings.resume, distiller)
+    if first:
+        print(*found, sep="\n", end="\n" * bool(found), file=sys.stderr)
+        preflight(distiller, data, build.crop_size(settings), settings.preflight, build.device(settings.trainer.accelerator))
+
+    config = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(config, dict)
+    directory.mkdir(parents=True, exist_ok=True)
+    if first:
+        write_record(directory, config, settings.seed)
+    wandb = WandbCurves(directory, config, name=_run_name(settings), **settings.wandb.model_dump())
+    trainer = build.trainer(settings.trainer, directory, [MetricsFile(directory), wandb])
+    teacher_before = distiller.teacher.fingerprint() if distiller.teacher is not None else None
+    started = time.monotonic()
+    try:
+        trainer.fit(distiller, datamodule=data, ckpt_path=str(settings.resume) if settings.resume else None, weights_only=True)
+    finally:
+        wandb.finish()
+    if getattr(trainer, "received_sigterm", False):
+        raise SystemExit(143)
+    return _finish(settings, directory, trainer, distiller, teacher_before, time.monotonic() - started)
+
+
+def _finish(
+    settings: TrainSettings, directory: Path, trainer: pl.Trainer, distiller: Distiller, teacher_before: str | None, seconds: float
+) -> float:
+    """Write the student and the summary; one line for whoever watched."""
+    miou = float(trainer.callback_metrics.get("val/miou", float("nan")))
+    if not trainer.is_global_zero:
+        return miou
+    facts = target_of(settings.dataset)
+    teacher_after = distiller.teacher.fingerprint() if distiller.teacher is not None else None
+    if teacher_after != teacher_before:
+        raise RuntimeError("the teacher changed while the student was trained; its result means nothing")
+    trained = {
+        "classes": list(facts.classes),
+        "colors": [list(color) for color in facts.colors],
+        "dataset": facts.title(),
+        "experiment": settings.name,
+        "seed": settings.seed,
+        "segkd": __version__,
+    }
+    zeroed = save_student(distiller.student, directory, trained)
+    summary: dict[str, Any] = {
+        "val_miou": miou,
+        "steps": int(distiller.step_count),
+        "seconds": round(seconds, 1),
+        "teacher_sha256": teacher_after,
+        "denormal_weights_zeroed": zeroed,
+    }
+    (directory / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    cleaned = f", {zeroed} denormal weights zeroed" if zeroed else ""
+    print(f"{settings.name}: val mIoU {100 * miou:.2f} after {summary['steps']} steps in {seconds:.0f} s{cleaned} → {directory}")
+    return miou
+
+
+def _drop_unselected_losses(cfg: DictConfig) -> None:
+    """An experiment may set a weight of a loss that the command line then leaves out; the command line may not.
+
+    Raises:
+        UserError: an override on the command line speaks of a loss that is not selected.
+    """
+    unselected = [str(name) for name, node in cfg.loss.items() if "_target_" not in node]
+    asked = HydraConfig.get().overrides.task
+    for name in unselected:
+        if any(override.lstrip("+").startswith(f"loss.{name}.") for override in asked):
+            raise UserError(f"loss '{name}' is not selected; add it to loss=[...] or leave its override out")
+        with open_dict(cfg):
+            del cfg.loss[name]
+
+
+def _refuse_sweep_over_processes(settings: TrainSettings) -> None:
+    several = settings.trainer.num_nodes > 1 or settings.trainer.devices not in (1, "auto")
+    if several and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise UserError(
+            "a sweep (-m) with several devices would start the whole sweep again on each of them; use trainer.devices=1 in sweeps, "
+            "or call the command once for each run"
+        )
+
+
+def _check_resumable(checkpoint: Path, distiller: Distiller) -> None:
+    if not checkpoint.is_file():
+        raise UserError(f"no checkpoint to resume at {checkpoint}; give the last.ckpt of a run")
+    if checkpoint.stat().st_size == 0:
+        raise UserError(f"{checkpoint} is empty (0 bytes); resume from another")
+    content = safe_load(checkpoint)
+    if not isinstance(content, dict) or not {"state_dict", "loops", "optimizer_states"} <= content.keys():
+        raise UserError(f"{checkpoint} holds no training state; give the last.ckpt of a run (weights alone go to student.checkpoint)")
+    load_strictly(distiller, content["state_dict"], checkpoint)
+
+
+def _run_name(settings: TrainSettings) -> str:
+    job = HydraConfig.get().job
+    return f"{settings.name}: {job.override_dirname}" if job.override_dirname else settings.name
+
+
+if __name__ == "__main__":
+    launch(train, "train")
