@@ -79,7 +79,12 @@ class Adversary(nn.Module):
     """
 
     def __init__(
-        self, discriminator: Discriminator, form: Form, weight: float = 0.001, critic_steps: int = 1, tap: str = "scores"
+        self,
+        discriminator: Discriminator,
+        form: Form,
+        weight: float = 0.001,
+        critic_steps: int = 1,
+        tap: str = "scores",
     ) -> None:
         super().__init__()
         self.discriminator = discriminator
@@ -98,7 +103,9 @@ class Adversary(nn.Module):
             raise UserError("adversary=holistic needs a teacher; give model@teacher=NAME and teacher.checkpoint=FILE")
         ours, theirs = tap_of(student, self.tap, "student"), tap_of(teacher, self.tap, "teacher")
         if ours.channels != theirs.channels:
-            raise UserError(f"the student scores {ours.channels} classes, the teacher {theirs.channels}; take a teacher of the same classes")
+            raise UserError(
+                f"the student scores {ours.channels} classes, the teacher {theirs.channels}; take a teacher of the same classes"
+            )
         least = Discriminator.smallest * ours.stride
         if min(crop_size) < least:
             raise UserError(

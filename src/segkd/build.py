@@ -58,7 +58,9 @@ def data(settings: TrainSettings) -> SegmentationData:
     """
     facts = target_of(settings.dataset)
     given = settings.data
-    augmentation = Augmentation(crop_size(settings), given.scale, given.flip, Jitter(**given.jitter.model_dump()), facts.mean)
+    augmentation = Augmentation(
+        crop_size(settings), given.scale, given.flip, Jitter(**given.jitter.model_dump()), facts.mean
+    )
     return SegmentationData(
         partial(dataset, settings.dataset),
         augmentation,
@@ -87,7 +89,9 @@ def distiller(settings: TrainSettings, served: SegmentationData) -> tuple[Distil
     torch.manual_seed(settings.seed)
     student, found = network(settings.student, facts)
     if min(crop := crop_size(settings)) < student.smallest:
-        raise UserError(f"data.crop_size={list(crop)} is less than the {student.smallest} pixels that {type(student).__name__} takes")
+        raise UserError(
+            f"data.crop_size={list(crop)} is less than the {student.smallest} pixels that {type(student).__name__} takes"
+        )
     teacher, found_teacher = _teacher(settings, facts)
     torch.manual_seed(settings.seed + 1)
     losses = LossSum({name: construct(node) for name, node in settings.loss.items()})
@@ -172,7 +176,9 @@ def _teacher(settings: TrainSettings, facts: type[SegmentationDataset]) -> tuple
     node = settings.teacher
     if node.get("_target_") is None:
         if node.get("checkpoint") is not None:
-            raise UserError("teacher.checkpoint is given, but no teacher; say which network it holds: model@teacher=NAME")
+            raise UserError(
+                "teacher.checkpoint is given, but no teacher; say which network it holds: model@teacher=NAME"
+            )
         return None, None
     if node.get("checkpoint") is None:
         raise UserError(

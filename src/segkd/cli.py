@@ -93,7 +93,11 @@ def explain(error: Exception, config_name: str) -> str:
 def unknown_key(key: str, keys: list[str]) -> str:
     """The sentence for a key that is not in the config."""
     key = key.split("@")[-1]
-    if (parts := key.split("."))[0] == "loss" and len(parts) > 1 and not any(k.startswith(f"loss.{parts[1]}.") for k in keys):
+    if (
+        (parts := key.split("."))[0] == "loss"
+        and len(parts) > 1
+        and not any(k.startswith(f"loss.{parts[1]}.") for k in keys)
+    ):
         return f"'{key}' speaks of a loss that is not selected; add '{parts[1]}' to loss=[...] or leave '{key}' out"
     leaf = parts[-1]
     namesakes = [k for k in keys if k.split(".")[-1] == leaf]
@@ -112,7 +116,9 @@ def _flat_keys(config_name: str) -> list[str]:
     from hydra.core.global_hydra import GlobalHydra
     from hydra.initialize import initialize_config_dir
 
-    groups = [a for a in sys.argv[1:] if re.match(r"(experiment|dataset|adversary|loss|model@\w+)=", a) and "],[" not in a]
+    groups = [
+        a for a in sys.argv[1:] if re.match(r"(experiment|dataset|adversary|loss|model@\w+)=", a) and "],[" not in a
+    ]
     for overrides in (groups, []):
         try:
             GlobalHydra.instance().clear()

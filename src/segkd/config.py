@@ -187,7 +187,9 @@ class EvaluateSettings(Settings):
 def _precision(value: str) -> str:
     allowed = ("32-true", "bf16-mixed")
     if value == "16-mixed":
-        raise ValueError("16-mixed scales losses and breaks clipping and the critic's penalty; use bf16-mixed or 32-true")
+        raise ValueError(
+            "16-mixed scales losses and breaks clipping and the critic's penalty; use bf16-mixed or 32-true"
+        )
     if value not in allowed:
         raise ValueError(f"precision is {' or '.join(allowed)}")
     return value
@@ -210,7 +212,9 @@ def validate(cfg: DictConfig, settings: type[S]) -> S:
 
 def _sentence(fault: Any) -> str:
     """One fault: which key, what is wrong, what was given."""
-    key = ".".join(str(part) for part in fault["loc"] if not str(part).startswith(("function-", "literal[", "constrained")))
+    key = ".".join(
+        str(part) for part in fault["loc"] if not str(part).startswith(("function-", "literal[", "constrained"))
+    )
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
         return f"there is no key '{key}'"

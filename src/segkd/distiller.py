@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -131,7 +131,7 @@ class Distiller(pl.LightningModule):
 
     def _optimizers(self) -> list[LightningOptimizer]:
         held = self.optimizers()
-        return held if isinstance(held, list) else [held]  # type: ignore[return-value,list-item]
+        return cast("list[LightningOptimizer]", held if isinstance(held, list) else [held])
 
     def _set_learning_rates(self) -> None:
         factor = self.schedule(self.step_count.item() / self.total_steps)

@@ -86,7 +86,9 @@ def _show(scores: Scores, dataset: SegmentationDataset, settings: EvaluateSettin
         table.add_row(name, "absent" if iou != iou else f"{100 * iou:.2f}")
     console = Console()
     console.print(table)
-    console.print(f"class accuracy {100 * scores.class_accuracy:.2f} · pixel accuracy {100 * scores.pixel_accuracy:.2f}")
+    console.print(
+        f"class accuracy {100 * scores.class_accuracy:.2f} · pixel accuracy {100 * scores.pixel_accuracy:.2f}"
+    )
 
 
 if __name__ == "__main__":

@@ -47,7 +47,9 @@ def preflight(
     if score > constant:
         console.print(verdict)
     elif mode == "stop":
-        raise UserError(f"{verdict}. It has nothing to teach here: check its weights and classes (preflight=warn goes on all the same)")
+        raise UserError(
+            f"{verdict}. It has nothing to teach here: check its weights and classes (preflight=warn goes on all the same)"
+        )
     else:
         print(f"segkd: {verdict}; going on, as preflight=warn says", file=sys.stderr)
 
@@ -73,7 +75,12 @@ def _networks(distiller: Distiller, teacher: SegmentationModel | None, crop_size
 def _objective(distiller: Distiller) -> Table:
     table = Table("loss", "weight", "tap", "projector parameters")
     for name, loss in distiller.losses.named():
-        table.add_row(name, f"{loss.weight:.4g}", getattr(loss, "tap", "logits"), f"{parameters_of(loss):,}" if parameters_of(loss) else "none")
+        table.add_row(
+            name,
+            f"{loss.weight:.4g}",
+            getattr(loss, "tap", "logits"),
+            f"{parameters_of(loss):,}" if parameters_of(loss) else "none",
+        )
     if distiller.adversary is not None:
         table.add_row("holistic", f"{distiller.adversary.weight:.4g}", distiller.adversary.tap, "none")
     return table

@@ -15,7 +15,16 @@ import yaml
 
 from segkd import __version__
 
-_PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "albumentations", "numpy", "opencv-python-headless")
+_PACKAGES = (
+    "torch",
+    "pytorch-lightning",
+    "torchmetrics",
+    "hydra-core",
+    "omegaconf",
+    "albumentations",
+    "numpy",
+    "opencv-python-headless",
+)
 
 
 def write_record(directory: Path, config: dict[str, Any], seed: int) -> None:
@@ -28,7 +37,9 @@ def write_record(directory: Path, config: dict[str, Any], seed: int) -> None:
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "git": _git(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else platform.processor() or platform.machine(),
     }
     (directory / "environment.json").write_text(json.dumps(environment, indent=1) + "\n")
 
@@ -44,8 +55,12 @@ def _git() -> dict[str, Any] | None:
     """Commit and whether the tree differs from it, of the checkout that segkd runs from; None outside of one."""
     here = Path(__file__).parent
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-        changes = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True).stdout
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changes = subprocess.run(
+            ["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
     return {"commit": commit, "modified": bool(changes.strip())}

@@ -25,7 +25,7 @@ class Poly:
         self.warmup = warmup
 
     def __call__(self, progress: float) -> float:
-        return _climb(progress, self.warmup) * (1 - min(progress, 1)) ** self.power
+        return _climb(progress, self.warmup) * math.pow(1 - min(progress, 1), self.power)
 
 
 class Cosine:
@@ -45,7 +45,7 @@ class Cosine:
 class Constant:
     """One, whatever the progress."""
 
-    def __call__(self, progress: float) -> float:
+    def __call__(self, progress: float) -> float:  # noqa: ARG002
         return 1.0
 
 

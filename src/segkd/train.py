@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
@@ -35,19 +35,24 @@ def train(cfg: DictConfig) -> float:
     _refuse_sweep_over_processes(settings)
     directory = Path(HydraConfig.get().runtime.output_dir)
     if (directory / "last.ckpt").exists() and settings.resume is None:
-        raise UserError(f"{directory} already holds a run; choose another output_dir, or continue it with resume={directory / 'last.ckpt'}")
+        raise UserError(
+            f"{directory} already holds a run; choose another output_dir, or continue it with resume={directory / 'last.ckpt'}"
+        )
 
     data = build.data(settings)
     distiller, found = build.distiller(settings, data)
-    first = os.environ.get("LOCAL_RANK", "0") == "0"  # Lightning starts the other processes by running this command again
+    first = (
+        os.environ.get("LOCAL_RANK", "0") == "0"
+    )  # Lightning starts the other processes by running this command again
     if settings.resume is not None:
         _check_resumable(settings.resume, distiller)
     if first:
         print(*found, sep="\n", end="\n" * bool(found), file=sys.stderr)
-        preflight(distiller, data, build.crop_size(settings), settings.preflight, build.device(settings.trainer.accelerator))
+        preflight(
+            distiller, data, build.crop_size(settings), settings.preflight, build.device(settings.trainer.accelerator)
+        )
 
-    config = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(config, dict)
+    config = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
     directory.mkdir(parents=True, exist_ok=True)
     if first:
         write_record(directory, config, settings.seed)
@@ -56,7 +61,9 @@ def train(cfg: DictConfig) -> float:
     teacher_before = distiller.teacher.fingerprint() if distiller.teacher is not None else None
     started = time.monotonic()
     try:
-        trainer.fit(distiller, datamodule=data, ckpt_path=str(settings.resume) if settings.resume else None, weights_only=True)
+        trainer.fit(
+            distiller, datamodule=data, ckpt_path=str(settings.resume) if settings.resume else None, weights_only=True
+        )
     finally:
         wandb.finish()
     if getattr(trainer, "received_sigterm", False):
@@ -65,7 +72,12 @@ def train(cfg: DictConfig) -> float:
 
 
 def _finish(
-    settings: TrainSettings, directory: Path, trainer: pl.Trainer, distiller: Distiller, teacher_before: str | None, seconds: float
+    settings: TrainSettings,
+    directory: Path,
+    trainer: pl.Trainer,
+    distiller: Distiller,
+    teacher_before: str | None,
+    seconds: float,
 ) -> float:
     """Write the student and the summary; one line for whoever watched."""
     miou = float(trainer.callback_metrics.get("val/miou", float("nan")))
@@ -93,7 +105,9 @@ def _finish(
     }
     (directory / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     cleaned = f", {zeroed} denormal weights zeroed" if zeroed else ""
-    print(f"{settings.name}: val mIoU {100 * miou:.2f} after {summary['steps']} steps in {seconds:.0f} s{cleaned} → {directory}")
+    print(
+        f"{settings.name}: val mIoU {100 * miou:.2f} after {summary['steps']} steps in {seconds:.0f} s{cleaned} → {directory}"
+    )
     return miou
 
 
@@ -128,7 +142,9 @@ def _check_resumable(checkpoint: Path, distiller: Distiller) -> None:
         raise UserError(f"{checkpoint} is empty (0 bytes); resume from another")
     content = safe_load(checkpoint)
     if not isinstance(content, dict) or not {"state_dict", "loops", "optimizer_states"} <= content.keys():
-        raise UserError(f"{checkpoint} holds no training state; give the last.ckpt of a run (weights alone go to student.checkpoint)")
+        raise UserError(
+            f"{checkpoint} holds no training state; give the last.ckpt of a run (weights alone go to student.checkpoint)"
+        )
     load_strictly(distiller, content["state_dict"], checkpoint)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -18,4 +17,4 @@ class LastCheckpoint(pl.Callback):
         partial = self.path.with_suffix(".part")
         trainer.save_checkpoint(partial)
         if trainer.is_global_zero:
-            os.replace(partial, self.path)
+            partial.replace(self.path)

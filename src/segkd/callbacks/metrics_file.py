@@ -7,7 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers.logger import Logger, rank_zero_experiment
+from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 
@@ -29,11 +29,6 @@ class MetricsFile(Logger):
     @property
     def version(self) -> str:
         return ""
-
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> None:
-        return None
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Nothing: the run's folder holds its config."""

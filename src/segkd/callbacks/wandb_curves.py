@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pytorch_lightning.loggers.logger import Logger, rank_zero_experiment
+from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 Mode = Literal["auto", "online", "offline", "disabled"]
@@ -72,7 +72,6 @@ class WandbCurves(Logger):
         return ""
 
     @property
-    @rank_zero_experiment
     def experiment(self) -> Any:
         """The W&B run, or None."""
         return self._run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -97,7 +97,7 @@ class FileDataset(SegmentationDataset):
 
     def __getitem__(self, index: int) -> Sample:
         image_path, label_path = self.files[index]
-        image = cv2.cvtColor(_decode(image_path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        image = _decode(image_path, cv2.IMREAD_COLOR)[..., ::-1]
         label = self._to_classes(_decode(label_path, cv2.IMREAD_UNCHANGED), label_path)
         if image.shape[:2] != label.shape:
             raise UserError(
@@ -111,7 +111,9 @@ class FileDataset(SegmentationDataset):
 
     def _to_classes(self, label: Array, path: Path) -> Array:
         if label.ndim != 2 or label.dtype != np.uint8:
-            raise UserError(f"label {path} is not one 8-bit channel of ids but {label.shape} {label.dtype}; convert it to ids")
+            raise UserError(
+                f"label {path} is not one 8-bit channel of ids but {label.shape} {label.dtype}; convert it to ids"
+            )
         table = np.full(256, _UNKNOWN, np.uint8)
         for label_id, class_index in self.ids.items():
             table[label_id] = class_index
@@ -135,7 +137,9 @@ def matched(images: list[Path], labels: list[Path], what: str, how_to_get: str) 
         raise UserError(f"found no images of {what}; {how_to_get}")
     missing = [label for label in labels if not label.is_file()]
     if missing:
-        raise UserError(f"{len(missing)} of {len(images)} images of {what} have no label; the first that is missing is {missing[0]}")
+        raise UserError(
+            f"{len(missing)} of {len(images)} images of {what} have no label; the first that is missing is {missing[0]}"
+        )
     return list(zip(images, labels, strict=True))
 
 
@@ -149,7 +153,7 @@ def _decode(path: Path, flags: int) -> Array:
     decoded = cv2.imdecode(content, flags) if len(content) and not truncated else None
     if decoded is None:
         raise UserError(f"{path} is no whole image ({len(content)} bytes); fetch or copy it again")
-    return decoded.astype(np.uint8, copy=False) if flags == cv2.IMREAD_COLOR else decoded  # type: ignore[return-value]
+    return cast("Array", decoded)  # whoever reads a label refuses another depth
 
 
 def _ranges(ids: list[int]) -> str:

@@ -30,7 +30,27 @@ CLASSES = (
     "motorcycle",
     "bicycle",
 )
-_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)  # of the classes, in their order
+_LABEL_IDS = (
+    7,
+    8,
+    11,
+    12,
+    13,
+    17,
+    19,
+    20,
+    21,
+    22,
+    23,
+    24,
+    25,
+    26,
+    27,
+    28,
+    31,
+    32,
+    33,
+)  # of the classes, in their order
 _LAST_LABEL_ID = 33
 _FOLDERS = {"train_extra": "gtCoarse"}  # the 20,000 coarsely labelled images; all other splits lie in gtFine
 
@@ -81,7 +101,9 @@ class Cityscapes(FileDataset):
     def pairs(self) -> list[tuple[Path, Path]]:
         images_root = self.root / "leftImg8bit" / self.split
         if not images_root.is_dir():
-            raise UserError(f"no {self.title()} {self.split} at {images_root}: there is no such folder; {self.how_to_get}")
+            raise UserError(
+                f"no {self.title()} {self.split} at {images_root}: there is no such folder; {self.how_to_get}"
+            )
         images = sorted(images_root.glob("*/*_leftImg8bit.png"))
         labels = [self._label(image, "labelTrainIds") for image in images]
         if not any(label.is_file() for label in labels):

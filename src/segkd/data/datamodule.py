@@ -21,7 +21,7 @@ OpenSplit = Callable[[str], SegmentationDataset]
 class Draw(NamedTuple):
     """Which image to serve, and in which epoch."""
 
-    index: int
+    image: int
     epoch: int
 
 
@@ -40,10 +40,10 @@ class Samples(Dataset[Batch]):
         return len(self.source)
 
     def __getitem__(self, draw: Draw) -> Batch:
-        sample = self.source[draw.index]
+        sample = self.source[draw.image]
         if draw == _NOTHING:
             return to_batch(sample.image, np.full_like(sample.label, IGNORE_INDEX))
-        key = sample_key(self.seed, draw.epoch, draw.index)
+        key = sample_key(self.seed, draw.epoch, draw.image)
         return to_batch(*sample, key) if self.augmentation is None else self.augmentation(sample, key)
 
 
@@ -118,7 +118,9 @@ class SegmentationData(pl.LightningDataModule):
         self.train = Samples(open_split(train_split), augmentation, seed)
         self.val = Samples(open_split(val_split))
         if len(self.train) < batch_size:
-            raise UserError(f"data.batch_size={batch_size} exceeds the {len(self.train)} images of {train_split}; lower it")
+            raise UserError(
+                f"data.batch_size={batch_size} exceeds the {len(self.train)} images of {train_split}; lower it"
+            )
 
     def steps_per_epoch(self) -> int:
         """Optimiser steps, the same on any number of processes."""
@@ -127,7 +129,9 @@ class SegmentationData(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         rank, world = self._place()
         if self.batch_size % world:
-            raise UserError(f"data.batch_size={self.batch_size} counts all {world} processes and must be divisible by {world}")
+            raise UserError(
+                f"data.batch_size={self.batch_size} counts all {world} processes and must be divisible by {world}"
+            )
         sampler = ShuffledShard(len(self.train), self.batch_size, self.seed, rank, world)
         return self._loader(self.train, sampler, self.batch_size // world)
 
@@ -147,7 +151,7 @@ def loader(samples: Samples, sampler: Sampler[Draw], batch_size: int = 1, worker
     return DataLoader(
         samples,
         batch_size,
-        sampler=sampler,  # type: ignore[arg-type]
+        sampler=sampler,
         num_workers=workers,
         worker_init_fn=_single_threaded if workers else None,
         persistent_workers=workers > 0,

@@ -99,7 +99,14 @@ class _Scene:
         mix = np.linspace(0, 1, self.height)[:, None, None]
         self.image[:] = (np.array(top) * (1 - mix) + np.array(bottom) * mix).astype(np.uint8)
         for _ in range(self.rng.integers(0, 4)):
-            self._ellipse(SKY, self._at(0, self.width), self._at(0, self.horizon), self._at(12, 40), self._at(3, 9), self._tone(200, 250, 8))
+            self._ellipse(
+                SKY,
+                self._at(0, self.width),
+                self._at(0, self.horizon),
+                self._at(12, 40),
+                self._at(3, 9),
+                self._tone(200, 250, 8),
+            )
 
     def _skyline(self) -> None:
         x = -5
@@ -123,12 +130,25 @@ class _Scene:
         half = self.width * self.rng.uniform(0.3, 0.6)
         left, right = int(self.vanishing - half), int(self.vanishing + half)
         kerb = int(self.width * self.rng.uniform(0.12, 0.4))
-        self._polygon(PAVEMENT, [(0, self.horizon), (self.width, self.horizon), (self.width, bottom), (0, bottom)], self._tone(80, 185, 18))
+        self._polygon(
+            PAVEMENT,
+            [(0, self.horizon), (self.width, self.horizon), (self.width, bottom), (0, bottom)],
+            self._tone(80, 185, 18),
+        )
         slabs = self._tone(70, 170, 12)
         for i in range(self.rng.integers(3, 8)):
             y = int(self.horizon + (bottom - self.horizon) * (i / 8) ** 1.6)
             cv2.line(self.image, (0, y), (self.width, y), slabs, 1)
-        self._polygon(ROAD, [(self.vanishing - 3, self.horizon), (self.vanishing + 3, self.horizon), (right + kerb // 3, bottom), (left - kerb // 3, bottom)], self._tone(60, 160, 12))
+        self._polygon(
+            ROAD,
+            [
+                (self.vanishing - 3, self.horizon),
+                (self.vanishing + 3, self.horizon),
+                (right + kerb // 3, bottom),
+                (left - kerb // 3, bottom),
+            ],
+            self._tone(60, 160, 12),
+        )
         for share in (0.33, 0.66):
             x = int(left + (right - left) * share)
             if self.rng.random() < 0.7:
@@ -146,7 +166,9 @@ class _Scene:
         x, base = self._at(0, self.width), self.horizon + self._at(0, 12)
         high, wide = self._at(18, 60), self._at(8, 26)
         leaf = self._leafy()
-        self._rectangle(TREE, x - 1, base - high // 2, self._at(2, 5), high // 2 + self._at(0, 8), self._tone(40, 110, 15))
+        self._rectangle(
+            TREE, x - 1, base - high // 2, self._at(2, 5), high // 2 + self._at(0, 8), self._tone(40, 110, 15)
+        )
         for _ in range(self.rng.integers(4, 12)):
             dx, dy = self._at(-wide, wide), self._at(-high // 3, high // 4)
             shade = self.rng.uniform(0.6, 1.3)
@@ -179,8 +201,12 @@ class _Scene:
         high, wide = int(26 * s) + 4, int(7 * s) + 2
         y -= raised
         self._rectangle(label, x - wide // 2, y - high, wide, high * 3 // 5, self._tone(20, 235, 70))
-        self._rectangle(label, x - wide // 3, y - high * 2 // 5, max(1, wide * 2 // 3), high * 2 // 5, self._tone(15, 140, 30))
-        self._ellipse(label, x, y - high - int(2 * s), max(1, int(2.5 * s)), max(1, int(3 * s)), self._tone(90, 220, 30))
+        self._rectangle(
+            label, x - wide // 3, y - high * 2 // 5, max(1, wide * 2 // 3), high * 2 // 5, self._tone(15, 140, 30)
+        )
+        self._ellipse(
+            label, x, y - high - int(2 * s), max(1, int(2.5 * s)), max(1, int(3 * s)), self._tone(90, 220, 30)
+        )
 
     def _bicyclist(self, depth: float) -> None:
         x, y, s = self._stand(depth, 0.7)
@@ -217,7 +243,8 @@ class _Scene:
         scene *= self.rng.uniform(0.85, 1.12, 3).astype(np.float32)
         scene = cv2.GaussianBlur(scene, (3, 3), float(self.rng.uniform(0.3, 0.9)))
         scene += self.rng.normal(0, self.rng.uniform(2, 9), scene.shape).astype(np.float32)
-        return np.clip(scene, 0, 255).astype(np.uint8)
+        exposed: Array = np.clip(scene, 0, 255).astype(np.uint8)
+        return exposed
 
     # Brushes
 

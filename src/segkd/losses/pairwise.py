@@ -62,9 +62,10 @@ class Pairwise(Loss):
     def _nodes(self, features: Tensor) -> Tensor:
         """Unit vectors of the nodes, B C n."""
         features = features.float() if features.dtype.itemsize < 4 else features
-        pool = F.max_pool2d if self.pooling == "max" else F.avg_pool2d
-        rest = {} if self.pooling == "max" else {"count_include_pad": False}
-        pooled: Tensor = pool(features, self.node, self.node, ceil_mode=True, **rest)  # type: ignore[arg-type]
+        if self.pooling == "max":
+            pooled = F.max_pool2d(features, self.node, self.node, ceil_mode=True)
+        else:
+            pooled = F.avg_pool2d(features, self.node, self.node, ceil_mode=True, count_include_pad=False)
         return F.normalize(pooled.flatten(2), dim=1)
 
     def _counted(self, valid: Tensor, features: Tensor) -> Tensor:

@@ -40,7 +40,9 @@ class Pixelwise(Loss):
         assert teacher is not None
         ours, theirs = tap_of(student, self.tap, "student"), tap_of(teacher, self.tap, "teacher")
         if ours.channels != theirs.channels:
-            raise UserError(f"the student scores {ours.channels} classes, the teacher {theirs.channels}; take a teacher of the same classes")
+            raise UserError(
+                f"the student scores {ours.channels} classes, the teacher {theirs.channels}; take a teacher of the same classes"
+            )
         if self.weight is None:
             self.weight = 10 / ours.channels
 
@@ -62,4 +64,8 @@ class Pixelwise(Loss):
 
 def at_stride(mask: Tensor, size: tuple[int, int]) -> Tensor:
     """B H W bool at a map's size, B h w: a place counts where the pixel nearest to it does."""
-    return mask if mask.shape[-2:] == size else F.interpolate(mask[:, None].float(), size=size, mode="nearest-exact")[:, 0] > 0.5
+    return (
+        mask
+        if mask.shape[-2:] == size
+        else F.interpolate(mask[:, None].float(), size=size, mode="nearest-exact")[:, 0] > 0.5
+    )

@@ -37,7 +37,9 @@ class LossSum(nn.Module):
         """
         for name, loss in self.named():
             if loss.needs_teacher and teacher is None:
-                raise UserError(f"loss '{name}' needs a teacher; give model@teacher=NAME and teacher.checkpoint=FILE, or leave it out")
+                raise UserError(
+                    f"loss '{name}' needs a teacher; give model@teacher=NAME and teacher.checkpoint=FILE, or leave it out"
+                )
             try:
                 loss.connect(student, teacher)
             except UserError as error:
@@ -46,5 +48,7 @@ class LossSum(nn.Module):
     def forward(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted total, and each loss's raw value."""
         terms = {name: loss(step) for name, loss in self.named()}
-        total = torch.stack([(1.0 if loss.weight is None else loss.weight) * terms[name] for name, loss in self.named()]).sum()
+        total = torch.stack(
+            [(1.0 if loss.weight is None else loss.weight) * terms[name] for name, loss in self.named()]
+        ).sum()
         return total, terms

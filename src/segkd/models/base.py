@@ -92,7 +92,7 @@ class SegmentationModel(nn.Module):
         raise NotImplementedError
 
     @classmethod
-    def recognise(cls, state: Mapping[str, Tensor]) -> Origin | None:
+    def recognise(cls, state: Mapping[str, Tensor]) -> Origin | None:  # noqa: ARG003
         """Whose checkpoint of this family the state dict is, by its keys and shapes; None if nobody's that we know."""
         return None
 
@@ -117,5 +117,9 @@ def with_batch_counts(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
     PyTorch before 0.4.1 did not save the counter; nothing depends on its value while BatchNorm's momentum is a number.
     """
-    counts = {key.replace("running_mean", "num_batches_tracked"): torch.tensor(0) for key in state if key.endswith("running_mean")}
+    counts = {
+        key.replace("running_mean", "num_batches_tracked"): torch.tensor(0)
+        for key in state
+        if key.endswith("running_mean")
+    }
     return {**counts, **state}

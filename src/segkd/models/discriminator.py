@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,7 +30,8 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = (layer(x).flatten(2) for layer in (self.query, self.key, self.value))
         attention = torch.softmax(query.mT @ key, -1)  # B n n, rows sum to one
-        return x + self.gamma * (value @ attention.mT).view_as(x)
+        seen: Tensor = (value @ attention.mT).view_as(x)
+        return x + self.gamma * seen
 
 
 class Discriminator(nn.Module):
@@ -52,7 +55,7 @@ class Discriminator(nn.Module):
         self.image_channels = image_channels
         sizes = (num_classes + image_channels, width, 2 * width, 4 * width, 8 * width)
         self.convolutions = nn.ModuleList(
-            spectral_norm(nn.Conv2d(a, b, 4, stride=2, padding=1)) for a, b in zip(sizes, sizes[1:], strict=False)
+            spectral_norm(nn.Conv2d(a, b, 4, stride=2, padding=1)) for a, b in pairwise(sizes)
         )
         self.attentions = nn.ModuleDict({"2": SelfAttention(sizes[3]), "3": SelfAttention(sizes[4])})
         self.last = nn.Conv2d(sizes[4], 1, _LAST_KERNEL)
@@ -68,6 +71,11 @@ class Discriminator(nn.Module):
             if str(i) in self.attentions:
                 x = self.attentions[str(i)](x)
         missing_height, missing_width = (max(0, _LAST_KERNEL - side) for side in x.shape[-2:])
-        padding = (missing_width // 2, missing_width - missing_width // 2, missing_height // 2, missing_height - missing_height // 2)
+        padding = (
+            missing_width // 2,
+            missing_width - missing_width // 2,
+            missing_height // 2,
+            missing_height - missing_height // 2,
+        )
         scores: Tensor = self.last(F.pad(x, padding)).mean((1, 2, 3))
         return scores

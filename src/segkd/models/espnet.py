@@ -174,7 +174,9 @@ class ESPNet(SegmentationModel):
     def recognise(cls, state: Mapping[str, Tensor]) -> Origin | None:
         if "up_l3.0.weight" not in state:
             return None
-        inner = "encoder." if "encoder.level1.conv.weight" in state else ""  # ESPNet's author nests, SKD's copy does not
+        inner = (
+            "encoder." if "encoder.level1.conv.weight" in state else ""
+        )  # ESPNet's author nests, SKD's copy does not
         num_classes = state["classifier.weight"].shape[0]
         arguments = {
             "num_classes": num_classes,
@@ -251,7 +253,9 @@ _MEHTA_CAMVID = {
 }
 
 
-def _origin(state: Mapping[str, Tensor], arguments: dict[str, int], keys: dict[str, str], nested: bool = False) -> Origin:
+def _origin(
+    state: Mapping[str, Tensor], arguments: dict[str, int], keys: dict[str, str], nested: bool = False
+) -> Origin:
     """Mehta et al. train void as a class of its own (20 on Cityscapes, 12 on CamVid); Liu et al. do not (19, 11)."""
     weights = with_batch_counts(rename(state, keys))
     num_classes = arguments["num_classes"]

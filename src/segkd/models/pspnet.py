@@ -73,6 +73,18 @@ def _shortcut(channels: int, out_channels: int, stride: int) -> nn.Sequential | 
     return nn.Sequential(nn.Conv2d(channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
 
 
+def _stage(
+    block: type[BasicBlock] | type[Bottleneck],
+    channels: int,
+    width: int,
+    count: int,
+    stride: int = 1,
+    dilation: int = 1,
+) -> nn.Sequential:
+    rest = (block(width * block.expansion, width, 1, dilation) for _ in range(count - 1))
+    return nn.Sequential(block(channels, width, stride, dilation), *rest)
+
+
 class ResNet(nn.Module):
     """A residual network of stride 8: its last two stages dilate by 2 and 4 instead of striding. Keys are torchvision's."""
 
@@ -90,15 +102,12 @@ class ResNet(nn.Module):
             self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
             self.bn1 = nn.BatchNorm2d(64)
         block = BasicBlock if depth == 18 else Bottleneck
-        channels = 128 if deep_stem else 64
-        for stage, (count, stride, dilation) in enumerate(zip(_BLOCKS[depth], (1, 2, 1, 1), (1, 1, 2, 4), strict=True)):
-            wide = width * 2**stage
-            blocks: list[nn.Module] = []
-            for i in range(count):
-                blocks.append(block(channels, wide, stride if i == 0 else 1, dilation))
-                channels = wide * block.expansion
-            setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
-        self.channels = channels
+        counts = _BLOCKS[depth]
+        self.layer1 = _stage(block, 128 if deep_stem else 64, width, counts[0])
+        self.layer2 = _stage(block, width * block.expansion, 2 * width, counts[1], stride=2)
+        self.layer3 = _stage(block, 2 * width * block.expansion, 4 * width, counts[2], dilation=2)
+        self.layer4 = _stage(block, 4 * width * block.expansion, 8 * width, counts[3], dilation=4)
+        self.channels = 8 * width * block.expansion
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The maps after the third and the fourth stage, both at stride 8."""
@@ -121,7 +130,9 @@ class Pyramid(nn.Module):
         super().__init__()
         self.stages = nn.ModuleList(
             nn.Sequential(
-                nn.AdaptiveAvgPool2d(bins), nn.Conv2d(channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)
+                nn.AdaptiveAvgPool2d(bins),
+                nn.Conv2d(channels, out_channels, 1, bias=False),
+                nn.BatchNorm2d(out_channels),
             )
             for bins in _BINS
         )
@@ -209,7 +220,9 @@ class PSPNet(SegmentationModel):
 
     def segment(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         if self.training and len(images) == 1:
-            raise UserError("PSPNet's pyramid normalises one value per image and needs 2 images a batch to train; raise data.batch_size")
+            raise UserError(
+                "PSPNet's pyramid normalises one value per image and needs 2 images a batch to train; raise data.batch_size"
+            )
         third, deepest = self.backbone(images)
         features = self.pyramid(deepest)
         scores = self.classifier(self.dropout(features))
@@ -256,4 +269,3 @@ def _inplace_to_batchnorm(state: dict[str, Tensor]) -> dict[str, Tensor]:
         return key.endswith(".weight") and key.removesuffix("weight") + "running_var" in state
 
     return {key: value.abs() + 1e-5 if is_gamma(key) else value for key, value in state.items()}
-

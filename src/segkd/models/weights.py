@@ -30,7 +30,11 @@ State = dict[str, Tensor]
 
 
 def restore(
-    network: type[SegmentationModel], arguments: Mapping[str, Any], checkpoint: Path, num_classes: int, default: Normalization
+    network: type[SegmentationModel],
+    arguments: Mapping[str, Any],
+    checkpoint: Path,
+    num_classes: int,
+    default: Normalization,
 ) -> tuple[SegmentationModel, str]:
     """A network with the weights of `checkpoint`, and one line on what was found there.
 
@@ -46,7 +50,9 @@ def restore(
     if facts is not None:
         model, whose = _rebuild(facts, checkpoint), "segkd's"
         if not isinstance(model, network):
-            raise UserError(f"{checkpoint} holds a {type(model).__name__}, not a {network.__name__}; choose the model it was saved from")
+            raise UserError(
+                f"{checkpoint} holds a {type(model).__name__}, not a {network.__name__}; choose the model it was saved from"
+            )
     elif origin := network.recognise(state):
         model = network(**{**arguments, **origin.arguments}, normalization=origin.normalization)
         state, whose = origin.state, f"{origin.author}'s"
@@ -54,9 +60,14 @@ def restore(
         model, whose = network(num_classes=num_classes, normalization=default, **arguments), "a"
     load_strictly(model, state, checkpoint)
     if model.num_classes not in (num_classes, num_classes + 1):  # one more: void was trained as the last class
-        raise UserError(f"{checkpoint} scores {model.num_classes} classes, the data set has {num_classes}; take weights of this data set")
+        raise UserError(
+            f"{checkpoint} scores {model.num_classes} classes, the data set has {num_classes}; take weights of this data set"
+        )
     found = ", ".join(f"{k}={v}" for k, v in model.arguments.items())
-    return model, f"{checkpoint.name}: {whose} {network.__name__} ({found}), {model.num_classes} outputs, {zeroed} denormal weights zeroed"
+    return (
+        model,
+        f"{checkpoint.name}: {whose} {network.__name__} ({found}), {model.num_classes} outputs, {zeroed} denormal weights zeroed",
+    )
 
 
 def read_state(path: Path) -> State:
@@ -77,7 +88,9 @@ def read_state(path: Path) -> State:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise UserError(f"{path} holds no state dict (names → tensors); export one with torch.save(network.state_dict(), FILE)")
+        raise UserError(
+            f"{path} holds no state dict (names → tensors); export one with torch.save(network.state_dict(), FILE)"
+        )
     return _without_wrappers(content)
 
 
@@ -91,10 +104,14 @@ def safe_load(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "Unsupported" in str(error) or "GLOBAL" in str(error):
-            raise UserError(f"{path} holds objects whose loading would run code; refused. Save the bare state dict instead") from None
+            raise UserError(
+                f"{path} holds objects whose loading would run code; refused. Save the bare state dict instead"
+            ) from None
         raise UserError(f"{path} is not a checkpoint that PyTorch can read; fetch or copy it again") from None
     except (RuntimeError, EOFError, ValueError, KeyError, OSError):
-        raise UserError(f"{path} is not a checkpoint that PyTorch can read, or is damaged; fetch or copy it again") from None
+        raise UserError(
+            f"{path} is not a checkpoint that PyTorch can read, or is damaged; fetch or copy it again"
+        ) from None
 
 
 def load_strictly(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
@@ -108,12 +125,20 @@ def load_strictly(network: nn.Module, state: Mapping[str, Tensor], path: Path) -
         "are missing": [key for key in ours if key not in state],
         "are not this network's": [key for key in state if key not in ours],
         "have another shape": [
-            f"{key} {tuple(state[key].shape)} for {tuple(ours[key].shape)}" for key in ours if key in state and state[key].shape != ours[key].shape
+            f"{key} {tuple(state[key].shape)} for {tuple(ours[key].shape)}"
+            for key in ours
+            if key in state and state[key].shape != ours[key].shape
         ],
     }
-    told = [f"{len(keys)} of {len(ours)} keys {what} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})" for what, keys in faults.items() if keys]
+    told = [
+        f"{len(keys)} of {len(ours)} keys {what} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})"
+        for what, keys in faults.items()
+        if keys
+    ]
     if told:
-        raise UserError(f"{path} is not of a {type(network).__name__}: {'; '.join(told)}. Choose the model that it was saved from")
+        raise UserError(
+            f"{path} is not of a {type(network).__name__}: {'; '.join(told)}. Choose the model that it was saved from"
+        )
     network.load_state_dict(dict(state))
 
 

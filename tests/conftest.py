@@ -1,0 +1,79 @@
+"""Fixtures of all tests; see CONTRIBUTING for the kinds of tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from segkd.models.base import Normalization
+from segkd.types import Batch, Outputs, Step
+
+os.environ.setdefault("WANDB_MODE", "disabled")
+
+_TRUTH = os.environ.get("SEGKD_TRUTH")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if _TRUTH is None:
+        for item in items:
+            if item.get_closest_marker("truth"):
+                item.add_marker(pytest.mark.skip(reason="SEGKD_TRUTH is not set"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = [r for r in terminalreporter.stats.get("skipped", []) if "SEGKD_TRUTH" in str(r.longrepr)]
+    if skipped:
+        terminalreporter.write_line(
+            f"{len(skipped)} truth tests were skipped: SEGKD_TRUTH does not name the folder of the authors' figures"
+        )
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def truth() -> Path:
+    """The folder of the authors' figures; a file that is missing there fails the test that wants it."""
+    assert _TRUTH is not None
+    return Path(_TRUTH).resolve()
+
+
+@pytest.fixture
+def normalization() -> Normalization:
+    return Normalization((110.0, 110.0, 110.0), (55.0, 55.0, 55.0))
+
+
+def step_of(
+    classes: int = 5,
+    features: tuple[int, int] = (12, 20),
+    size: tuple[int, int] = (6, 8),
+    batch: int = 3,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> Step:
+    """A step of random maps at 1/8; student and teacher differ in the width of their features."""
+    g = torch.Generator().manual_seed(seed)
+    height, width = 8 * size[0], 8 * size[1]
+
+    def maps(channels: int) -> torch.Tensor:
+        return torch.randn(batch, channels, *size, generator=g, dtype=torch.float64).to(dtype)
+
+    def outputs(width_of_features: int) -> Outputs:
+        scores = maps(classes)
+        return Outputs(scores, {"scores": scores, "encoder": maps(width_of_features)}, True)
+
+    student, teacher = outputs(features[0]), outputs(features[1])
+    for tensor in student.taps.values():
+        tensor.requires_grad_()
+    data = Batch(
+        torch.randint(0, 256, (batch, 3, height, width), generator=g, dtype=torch.uint8),
+        torch.randint(0, classes, (batch, height, width), generator=g),
+        torch.ones(batch, height, width, dtype=torch.bool),
+        torch.arange(batch),
+    )
+    return Step(data, student, teacher)
