@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from commands import Command, in_process
 
+from segkd.data.streets import Streets
 from segkd.models.base import Normalization
+from segkd.models.espnet import ESPNet
+from segkd.models.weights import save_student
 from segkd.types import Batch, Outputs, Step
 
 os.environ.setdefault("WANDB_MODE", "disabled")
@@ -77,3 +82,19 @@ def step_of(
         torch.arange(batch),
     )
     return Step(data, student, teacher)
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """`command("train", "seed=1")` runs `python -m segkd.train seed=1` in this process."""
+    return partial(in_process, capsys, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small ESPNet for CamVid's classes with random weights, as a run leaves it."""
+    directory = tmp_path_factory.mktemp("teacher")
+    torch.manual_seed(1)
+    facts = Streets
+    save_student(ESPNet(len(facts.classes), Normalization(facts.mean, facts.std), p=1, q=1), directory, {})
+    return directory / "student.safetensors"

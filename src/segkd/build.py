@@ -102,7 +102,8 @@ def distiller(settings: TrainSettings, served: SegmentationData) -> tuple[Distil
         adversary.connect(student.taps, None if teacher is None else teacher.network.taps, crop)
     if teacher is not None and teacher.network.num_classes != student.num_classes:
         raise UserError(
-            f"the teacher scores {teacher.network.num_classes} classes, the student {student.num_classes}; take a teacher of the same classes"
+            f"the teacher scores {teacher.network.num_classes} classes, the student {student.num_classes}; "
+            "take a teacher of the same classes"
         )
     built = Distiller(
         student,
@@ -150,7 +151,6 @@ def trainer(settings: TrainerSettings, directory: Path, loggers: Sequence[Logger
         use_distributed_sampler=False,
         logger=list(loggers),
         callbacks=callbacks,
-        enable_checkpointing=False,
         enable_progress_bar=settings.progress,
         enable_model_summary=False,
         default_root_dir=directory,
@@ -182,7 +182,8 @@ def _teacher(settings: TrainSettings, facts: type[SegmentationDataset]) -> tuple
         return None, None
     if node.get("checkpoint") is None:
         raise UserError(
-            "the teacher has no weights, and a random teacher teaches nothing; give teacher.checkpoint=FILE, or model@teacher=none to train on labels"
+            "the teacher has no weights, and a random teacher teaches nothing; give teacher.checkpoint=FILE, "
+            "or model@teacher=none to train on labels"
         )
     taught, found = network(node, facts)
     return Frozen(taught), found

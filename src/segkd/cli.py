@@ -21,6 +21,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from segkd.errors import UserError
 
@@ -53,6 +54,8 @@ def launch(task: Task, config_name: str) -> NoReturn:
         hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(job)()
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
+    except SIGTERMException:
+        sys.exit(128 + signal.SIGTERM)
     except SystemExit as end:
         # Lightning answers an interrupt with exit(1).
         interrupted = isinstance(end.__context__, KeyboardInterrupt)

@@ -43,7 +43,10 @@ def preflight(
     matrix = confusion_matrix(teacher, data.val.source, device=device, limit=SLICE)
     score, constant = Scores.of(matrix, len(distiller.classes)).miou, constant_class_miou(matrix)
     images = min(SLICE, len(data.val))
-    verdict = f"teacher: mIoU {100 * score:.2f} on {images} images of {data.val.source.split}; the best constant class has {100 * constant:.2f}"
+    verdict = (
+        f"teacher: mIoU {100 * score:.2f} on {images} images of {data.val.source.split}; "
+        f"the best constant class has {100 * constant:.2f}"
+    )
     if score > constant:
         console.print(verdict)
     elif mode == "stop":

@@ -15,6 +15,8 @@ import yaml
 
 from segkd import __version__
 
+RECORD = ("config.yaml", "environment.json")
+
 _PACKAGES = (
     "torch",
     "pytorch-lightning",
@@ -29,7 +31,8 @@ _PACKAGES = (
 
 def write_record(directory: Path, config: dict[str, Any], seed: int) -> None:
     """Write `config.yaml` (resolved) and `environment.json` (command, versions, seed, git state, device)."""
-    (directory / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    config_file, environment_file = (directory / name for name in RECORD)
+    config_file.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     environment = {
         "segkd": __version__,
         "command": ["python", "-m", "segkd.train", *sys.argv[1:]],
@@ -41,7 +44,7 @@ def write_record(directory: Path, config: dict[str, Any], seed: int) -> None:
         if torch.cuda.is_available()
         else platform.processor() or platform.machine(),
     }
-    (directory / "environment.json").write_text(json.dumps(environment, indent=1) + "\n")
+    environment_file.write_text(json.dumps(environment, indent=1) + "\n")
 
 
 def _version(package: str) -> str | None:

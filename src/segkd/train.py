@@ -16,15 +16,16 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from segkd import __version__, build
-from segkd.callbacks.metrics_file import MetricsFile
+from segkd.callbacks.metrics_file import METRICS, MetricsFile
 from segkd.callbacks.wandb_curves import WandbCurves
 from segkd.cli import launch
 from segkd.config import TrainSettings, target_of, validate
+from segkd.data.datamodule import SegmentationData
 from segkd.distiller import Distiller
 from segkd.errors import UserError
 from segkd.models.weights import load_strictly, safe_load, save_student
 from segkd.preflight import preflight
-from segkd.record import write_record
+from segkd.record import RECORD, write_record
 
 
 def train(cfg: DictConfig) -> float:
@@ -61,14 +62,29 @@ def train(cfg: DictConfig) -> float:
     teacher_before = distiller.teacher.fingerprint() if distiller.teacher is not None else None
     started = time.monotonic()
     try:
-        trainer.fit(
-            distiller, datamodule=data, ckpt_path=str(settings.resume) if settings.resume else None, weights_only=True
-        )
+        _fit(settings, trainer, distiller, data)
+    except UserError:
+        if first:
+            _withdraw(directory)
+        raise
     finally:
         wandb.finish()
-    if getattr(trainer, "received_sigterm", False):
-        raise SystemExit(143)
     return _finish(settings, directory, trainer, distiller, teacher_before, time.monotonic() - started)
+
+
+def _fit(settings: TrainSettings, trainer: pl.Trainer, distiller: Distiller, data: SegmentationData) -> None:
+    """Train, and score the last weights whatever `validate_every` is: they are the result."""
+    resume = str(settings.resume) if settings.resume else None
+    trainer.fit(distiller, datamodule=data, ckpt_path=resume, weights_only=True)
+    if trainer.max_epochs % settings.trainer.validate_every or "val/miou" not in trainer.callback_metrics:
+        trainer.validate(distiller, datamodule=data, verbose=False)
+
+
+def _withdraw(directory: Path) -> None:
+    """Leave nothing of a run that a user's mistake ended before its first checkpoint."""
+    if not (directory / "last.ckpt").exists():
+        for name in (*RECORD, METRICS):
+            (directory / name).unlink(missing_ok=True)
 
 
 def _finish(

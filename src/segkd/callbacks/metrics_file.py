@@ -10,6 +10,8 @@ from typing import Any
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+METRICS = "metrics.csv"
+
 
 class MetricsFile(Logger):
     """`metrics.csv`: a row for each logged step, a column for each curve; empty where a curve has no value.
@@ -19,7 +21,7 @@ class MetricsFile(Logger):
 
     def __init__(self, directory: Path) -> None:
         super().__init__()
-        self.path = directory / "metrics.csv"
+        self.path = directory / METRICS
         self._columns: list[str] = []
 
     @property

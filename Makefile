@@ -1,0 +1,40 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.PHONY: help demo test quick truth check format
+.DEFAULT_GOAL := help
+
+help:           ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
+
+demo: $(READY)  ## train a teacher, a student alone and a distilled student on drawn streets; a table and a picture
+	$(BIN)/python -m segkd.demo
+
+test: $(READY)  ## the whole suite, but what needs the authors' data or takes minutes
+	env -u SEGKD_TRUTH $(BIN)/pytest -m "not slow"
+
+quick: $(READY) ## the part of the suite that starts no command
+	env -u SEGKD_TRUTH $(BIN)/pytest -m "not slow and not process" tests
+
+truth: $(READY) ## against the authors' figures: SEGKD_TRUTH=DIR make truth
+	@test -n "$(SEGKD_TRUTH)" || { echo "make truth needs SEGKD_TRUTH=DIR, the folder of the authors' data, weights and values (CONTRIBUTING.md)"; exit 2; }
+	SEGKD_TRUTH=$(SEGKD_TRUTH) $(BIN)/pytest -m "truth or slow" tests
+
+check: $(READY) ## lint, types, and who imports whom
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## rewrite the code in the house's format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
+	  { echo "segkd needs Python 3.11 or 3.12, and $(PYTHON) is another; say which: make PYTHON=python3.11 …"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $@

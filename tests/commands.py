@@ -1,0 +1,57 @@
+"""Running segkd's commands: in this process, which is quick, or in one of their own, as a user does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from segkd.cli import launch
+
+
+class Result(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Result]
+
+
+def in_process(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str) -> Result:
+    """`python -m segkd.NAME ARGUMENTS`, without a new process."""
+    monkeypatch.setattr(sys, "argv", [f"segkd.{name}", *arguments])
+    GlobalHydra.instance().clear()
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        launch(getattr(import_module(f"segkd.{name}"), name), name)
+    return Result(int(end.value.code or 0), *capsys.readouterr())
+
+
+def started(name: str, *arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    """`python -m segkd.NAME ARGUMENTS` as a process that runs."""
+    return subprocess.Popen(
+        [sys.executable, "-m", f"segkd.{name}", *arguments],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def in_own_process(name: str, *arguments: str, cwd: Path) -> Result:
+    """`python -m segkd.NAME ARGUMENTS` to its end."""
+    process = started(name, *arguments, cwd=cwd)
+    out, err = process.communicate(timeout=280)
+    return Result(process.returncode, out, err)

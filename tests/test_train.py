@@ -1,0 +1,261 @@
+"""`python -m segkd.train`, on scenes and networks that are as small as they can be."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import signal
+import sys
+import time
+import types
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from commands import Command, started
+from safetensors.torch import load_file
+from wandb_files import wandb_runs
+
+from segkd.callbacks.last_checkpoint import LastCheckpoint
+from segkd.data.streets import Streets
+from segkd.evaluation import confusion_matrix
+from segkd.metrics import Scores
+from segkd.models.base import Normalization
+from segkd.models.espnet import ESPNet
+from segkd.models.weights import fingerprint, load_student, save_student
+
+TINY = (
+    "dataset.images=8",
+    "student.p=1",
+    "student.q=1",
+    "data.batch_size=4",
+    "data.workers=0",
+    "data.crop_size=[128,128]",
+    "trainer=cpu",
+    "trainer.max_epochs=2",
+    "trainer.progress=false",
+    "wandb.mode=disabled",
+    "hydra.job.chdir=false",
+)
+
+
+def distilled(teacher: Path) -> tuple[str, ...]:
+    """A student with all three losses."""
+    return (
+        *TINY,
+        "model@teacher=espnet",
+        f"teacher.checkpoint={teacher}",
+        "loss=[cross_entropy,pixelwise,pairwise]",
+        "adversary=holistic",
+        "adversary.discriminator.width=8",
+        "preflight=off",
+    )
+
+
+def curves(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_run_folder_is_complete(command: Command, teacher_file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    result = command("train", *distilled(teacher_file), f"output_dir={run}", "seed=3")
+    assert result.code == 0, result.err
+    assert {file.name for file in run.iterdir()} == {
+        "config.yaml",
+        "environment.json",
+        "last.ckpt",
+        "metrics.csv",
+        "student.safetensors",
+        "student.yaml",
+        "summary.json",
+    }
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["seed"] == 3
+    assert environment["packages"]["torch"]
+    assert environment["git"] is None or len(environment["git"]["commit"]) == 40
+    assert yaml.safe_load((run / "config.yaml").read_text())["loss"]["pairwise"]["weight"] == 10
+    rows = curves(run)
+    trained = [row for row in rows if row["train/total"]]
+    assert [int(row["step"]) for row in trained] == [0, 1, 2, 3]
+    terms = ("cross_entropy", "pixelwise", "pairwise", "holistic", "discriminator")
+    for name in (*terms, "critic/teacher", "critic/student", "critic/penalty"):
+        assert all(torch.tensor(float(row[f"train/{name}"])).isfinite() for row in trained)
+    first = {name: float(trained[0][f"train/{name}"]) for name in terms}
+    weighted = first["cross_entropy"] + 10 / 11 * first["pixelwise"] + 10 * first["pairwise"] + 1e-3 * first["holistic"]
+    assert float(trained[0]["train/total"]) == pytest.approx(weighted, rel=1e-5)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["steps"] == 4
+    assert summary["teacher_sha256"] == fingerprint(load_student(teacher_file.parent))
+    assert result.out.strip().startswith("run: val mIoU")
+    assert not any(key.startswith("teacher") for key in torch.load(run / "last.ckpt", weights_only=True)["state_dict"])
+
+
+def test_the_result_is_the_last_weights(command: Command, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    # The second epoch is not validated by `validate_every`, the run still is.
+    result = command("train", *TINY, f"output_dir={run}", "trainer.validate_every=3")
+    assert result.code == 0, result.err
+    matrix = confusion_matrix(load_student(run), Streets("val", images=8))
+    expected = Scores.of(matrix, 11).miou
+    assert json.loads((run / "summary.json").read_text())["val_miou"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_resume_at_an_epochs_end_is_bit_exact(
+    command: Command, teacher_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    after_first = tmp_path / "after_first.ckpt"
+
+    def keeping_the_first(self: LastCheckpoint, trainer: object, module: object) -> None:
+        write(self, trainer, module)
+        if not after_first.exists():
+            shutil.copy(self.path, after_first)
+
+    write = LastCheckpoint.on_train_epoch_end
+    monkeypatch.setattr(LastCheckpoint, "on_train_epoch_end", keeping_the_first)
+    arguments = (*distilled(teacher_file), "data.jitter.hue=0.1", "trainer.max_epochs=3")
+    assert command("train", *arguments, f"output_dir={tmp_path / 'whole'}").code == 0
+    resumed = command("train", *arguments, f"output_dir={tmp_path / 'resumed'}", f"resume={after_first}")
+    assert resumed.code == 0, resumed.err
+    whole, again = (torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("whole", "resumed"))
+    assert whole["state_dict"].keys() == again["state_dict"].keys()
+    assert all(torch.equal(value, again["state_dict"][key]) for key, value in whole["state_dict"].items())
+    assert (tmp_path / "whole/student.safetensors").read_bytes() == (
+        tmp_path / "resumed/student.safetensors"
+    ).read_bytes()
+    # The comparison can fail: another seed orders and augments the last epochs otherwise.
+    other = command("train", *arguments, "seed=1", f"output_dir={tmp_path / 'other'}", f"resume={after_first}")
+    assert other.code == 0, other.err
+    ours, theirs = (load_file(tmp_path / name / "student.safetensors") for name in ("whole", "other"))
+    assert not all(torch.equal(value, theirs[key]) for key, value in ours.items())
+
+
+def test_the_student_starts_the_same_with_and_without_a_teacher(
+    command: Command, teacher_file: Path, tmp_path: Path
+) -> None:
+    one_step = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.limit_val_batches=1")
+    for name, arguments in (("alone", TINY), ("distilled", distilled(teacher_file))):
+        assert command("train", *arguments, *one_step, f"output_dir={tmp_path / name}").code == 0
+    alone, taught = (curves(tmp_path / name)[0]["train/cross_entropy"] for name in ("alone", "distilled"))
+    assert alone == taught
+
+
+class TestPreflight:
+    @pytest.fixture
+    def ignorant(self, tmp_path: Path) -> Path:
+        """A teacher that always says the first class."""
+        directory = tmp_path / "ignorant"
+        directory.mkdir()
+        network = ESPNet(11, Normalization(Streets.mean, Streets.std), p=1, q=1)
+        for parameter in network.parameters():
+            parameter.data.zero_()
+        save_student(network, directory, {})
+        return directory / "student.safetensors"
+
+    def test_stops_when_the_teacher_knows_nothing(self, command: Command, ignorant: Path, tmp_path: Path) -> None:
+        run = tmp_path / "run"
+        result = command("train", *distilled(ignorant), "preflight=stop", f"output_dir={run}")
+        assert result.code == 2
+        assert "nothing to teach" in result.err
+        assert not run.exists()
+
+    def test_warns_and_goes_on(self, command: Command, ignorant: Path, tmp_path: Path) -> None:
+        run = tmp_path / "run"
+        result = command(
+            "train", *distilled(ignorant), "preflight=warn", "trainer.max_epochs=1", f"output_dir={run}"
+        )
+        assert result.code == 0, result.err
+        assert "going on, as preflight=warn says" in result.err
+        assert "256×16×16" in result.err  # the tap `encoder`, for this crop
+
+    def test_a_random_teacher_is_refused(self, command: Command, tmp_path: Path) -> None:
+        result = command("train", *TINY, "model@teacher=espnet", f"output_dir={tmp_path / 'run'}")
+        assert result.code == 2
+        assert "no weights" in result.err
+
+
+class TestWandb:
+    def weights(self, run: Path) -> bytes:
+        return (run / "student.safetensors").read_bytes()
+
+    @pytest.fixture
+    def plain(self, command: Command, tmp_path: Path) -> bytes:
+        run = tmp_path / "plain"
+        assert command("train", *TINY, "trainer.max_epochs=1", f"output_dir={run}").code == 0
+        return self.weights(run)
+
+    @pytest.mark.parametrize("fault", ["not installed", "init", "log", "finish"])
+    def test_its_failure_changes_nothing(
+        self, command: Command, plain: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+    ) -> None:
+        def broken(*_: object, **__: object) -> None:
+            raise RuntimeError("no network")
+
+        def well(*_: object, **__: object) -> types.SimpleNamespace:
+            return run_of
+
+        run_of = types.SimpleNamespace(define_metric=well, log=well, finish=well)
+        fake = types.SimpleNamespace(init=well, Settings=well)
+        setattr(fake if fault == "init" else run_of, fault.replace(" ", "_"), broken)
+        monkeypatch.setitem(sys.modules, "wandb", None if fault == "not installed" else fake)
+        run = tmp_path / "run"
+        result = command("train", *TINY, "trainer.max_epochs=1", "wandb.mode=offline", f"output_dir={run}")
+        assert result.code == 0, result.err
+        assert ("not installed" if fault == "not installed" else "no network") in result.err
+        assert result.err.count("no network") <= 1
+        assert self.weights(run) == plain
+        assert (run / "metrics.csv").exists()
+
+    def test_a_sweep_leaves_one_run_for_each_job(
+        self, command: Command, teacher_file: Path, tmp_path: Path
+    ) -> None:
+        sweep = tmp_path / "sweep"
+        arguments = [a for a in distilled(teacher_file) if not a.startswith(("loss=", "wandb", "adversary"))]
+        result = command(
+            "train", "-m", *arguments, "wandb.mode=offline", "trainer.max_epochs=1", f"output_dir={sweep}",
+            "loss=[cross_entropy],[cross_entropy,pixelwise]",
+        )  # fmt: skip
+        assert result.code == 0, result.err
+        runs = {tuple(run.config["loss"]): run for run in wandb_runs(sweep)}
+        assert runs.keys() == {("cross_entropy",), ("cross_entropy", "pixelwise")}
+        assert len({run.id for run in runs.values()}) == 2
+        for number, (losses, run) in enumerate(sorted(runs.items())):
+            summary = json.loads((sweep / str(number) / "summary.json").read_text())
+            assert run.summary["val/miou"] == pytest.approx(summary["val_miou"])
+            assert [row["step"] for row in run.history if "train/total" in row] == [0, 1]
+            assert all(("train/pixelwise" in row) == ("pixelwise" in losses) for row in run.history if "lr/student" in row)
+
+
+def test_in_a_sweep_a_mistake_ends_its_own_job_only(command: Command, tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    result = command(
+        "train", "-m", *TINY, "trainer.max_epochs=1", f"output_dir={sweep}", "data.crop_size=[8,8],[128,128]"
+    )
+    assert result.code == 2
+    assert "data.crop_size=[8, 8] is less than the 32 pixels" in result.err
+    assert not (sweep / "0").exists()
+    assert (sweep / "1" / "student.safetensors").exists()
+
+
+def test_a_sweep_over_several_devices_is_refused(command: Command, tmp_path: Path) -> None:
+    result = command("train", "-m", *TINY, "seed=0,1", "trainer.devices=2", f"output_dir={tmp_path / 'sweep'}")
+    assert result.code == 2
+    assert "trainer.devices=1" in result.err
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_a_run_with_their_code(tmp_path: Path, sent: signal.Signals, code: int) -> None:
+    process = started("train", *TINY, "trainer.max_epochs=1000", "output_dir=run", cwd=tmp_path)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run/last.ckpt").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.2)
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    assert torch.load(tmp_path / "run/last.ckpt", weights_only=True)["state_dict"]
