@@ -84,6 +84,19 @@ def step_of(
     return Step(data, student, teacher)
 
 
+def step_between(student: torch.Tensor, teacher: torch.Tensor, **batch: torch.Tensor) -> Step:
+    """A step whose every map is one of these two; all pixels are valid and of class 0 unless `batch` says otherwise."""
+    count, _, height, width = student.shape
+    data = Batch(
+        torch.zeros(count, 3, height, width, dtype=torch.uint8),
+        torch.zeros(count, height, width, dtype=torch.int64),
+        torch.ones(count, height, width, dtype=torch.bool),
+        torch.arange(count),
+    )._replace(**batch)
+    ours, theirs = (Outputs(maps, {"scores": maps, "encoder": maps}, True) for maps in (student, teacher))
+    return Step(data, ours, theirs)
+
+
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     """`command("train", "seed=1")` runs `python -m segkd.train seed=1` in this process."""

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segkd.errors import UserError
-from segkd.losses.base import global_mean, tap_of, teacher_of
+from segkd.losses.base import global_mean, tap_of, teacher_of, wide
 from segkd.models.discriminator import Discriminator
 from segkd.models.layers import uniform
 from segkd.types import Step, Taps, resize
@@ -75,7 +75,7 @@ class Adversary(nn.Module):
         form: `Wasserstein` or `Hinge`.
         weight: of the student's term. 0.001 as in IFVD, TorchDistiller (by SKD's first author) and CIRKD; the paper has 0.1.
         critic_steps: updates of the critic per update of the student, on the same maps.
-        tap: the class scores that the critic sees.
+        tap: the student's class scores that the critic sees; of the teacher it sees the logits, at their size.
     """
 
     def __init__(
@@ -149,8 +149,8 @@ class Adversary(nn.Module):
     def _probabilities(self, step: Step) -> tuple[Tensor, Tensor]:
         """Class probabilities of student and teacher, B K h w, at the student's size."""
         teacher = teacher_of(step)
-        ours = step.student.taps[self.tap].float()
-        theirs = resize(teacher.taps[self.tap].float(), (ours.shape[-2], ours.shape[-1]), teacher.align_corners)
+        ours = wide(step.student.taps[self.tap])
+        theirs = resize(wide(teacher.logits), (ours.shape[-2], ours.shape[-1]), teacher.align_corners)
         return ours.softmax(1), theirs.softmax(1).detach()
 
     @staticmethod

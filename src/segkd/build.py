@@ -128,9 +128,6 @@ def trainer(settings: TrainerSettings, directory: Path, loggers: Sequence[Logger
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
     device(settings.accelerator)
-    several = settings.devices not in (1, "auto") or settings.num_nodes > 1
-    if settings.devices == "auto":
-        several = settings.accelerator != "cpu" and torch.cuda.device_count() > 1
     callbacks: list[pl.Callback] = [LastCheckpoint(directory)]
     if settings.progress:
         callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
@@ -138,9 +135,7 @@ def trainer(settings: TrainerSettings, directory: Path, loggers: Sequence[Logger
         accelerator=settings.accelerator,
         devices=settings.devices if settings.devices != "auto" or settings.accelerator != "cpu" else 1,
         num_nodes=settings.num_nodes,
-        # The critic's phase leaves the student unused and the student's the critic. BatchNorm's statistics differ between
-        # processes until the Distiller averages them, and broadcasting them would tie evaluations of unequal length together.
-        strategy=DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if several else "auto",
+        strategy=strategy(settings),
         precision=settings.precision,  # type: ignore[arg-type]
         max_epochs=settings.max_epochs,
         check_val_every_n_epoch=settings.validate_every,
@@ -155,6 +150,16 @@ def trainer(settings: TrainerSettings, directory: Path, loggers: Sequence[Logger
         enable_model_summary=False,
         default_root_dir=directory,
     )
+
+
+def strategy(settings: TrainerSettings) -> DDPStrategy | str:
+    """How several processes work together: their gradients are averaged."""
+    several = settings.devices not in (1, "auto") or settings.num_nodes > 1
+    if settings.devices == "auto":
+        several = settings.accelerator != "cpu" and torch.cuda.device_count() > 1
+    # The critic's phase leaves the student unused and the student's the critic. BatchNorm's statistics differ between
+    # processes until the Distiller averages them, and broadcasting them would tie evaluations of unequal length together.
+    return DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if several else "auto"
 
 
 def device(accelerator: str) -> torch.device:

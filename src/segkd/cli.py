@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -80,17 +80,24 @@ def report(error: Exception, config_name: str) -> int:
 
 def explain(error: Exception, config_name: str) -> str:
     """Hydra's complaint as one sentence with the cure."""
+    if isinstance(error, OverrideParseException):
+        return f"cannot read '{error.override}'; write KEY=VALUE, and 'KEY=\"VALUE\"' where the value has blanks or '='"
     text = str(error)
     if unknown := re.search(r"Could not (?:override|append to config\. An item is already at) '([^']+)'", text):
         return unknown_key(unknown[1], _flat_keys(config_name))
-    if unknown := re.search(r"In '[^']*': Could not find '([^']+)'\s+Available options in '([^']+)':(.*)", text, re.S):
-        options = sorted(unknown[3].split())
-        name = unknown[1].removeprefix(f"{unknown[2]}/")
-        return f"there is no {unknown[2]} called '{name}'{_closest(name, options)}; there are {', '.join(options)}"
+    if unknown := re.search(r"In '[^']*': Could not find '([^']+)'\s+Available options in '([^']+)':", text):
+        return _unknown_option(unknown[2], unknown[1].removeprefix(f"{unknown[2]}/"))
+    if unknown := re.search(r"Could not load '(.+)/([^/']+)'", text):
+        return _unknown_option(unknown[1], unknown[2])
     if unknown := re.search(r"Could not override '([^']+)'.*No match in the defaults list", text, re.S):
         return unknown_key(unknown[1], _flat_keys(config_name))
     lines = [line.strip() for line in text.splitlines() if line.strip() and "full_key" not in line]
     return "; ".join(line for line in lines if not line.startswith(("object_type", "reference_type")))
+
+
+def _unknown_option(group: str, name: str) -> str:
+    options = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+    return f"there is no {group} called '{name}'{_closest(name, options)}; there are {', '.join(options)}"
 
 
 def unknown_key(key: str, keys: list[str]) -> str:

@@ -64,6 +64,11 @@ def teacher_of(step: Step) -> Outputs:
     return step.teacher
 
 
+def wide(maps: Tensor) -> Tensor:
+    """The maps in float32, or as they are where that is wider: bfloat16 keeps three digits."""
+    return maps.float() if maps.dtype.itemsize < 4 else maps
+
+
 def global_mean(total: Tensor, count: Tensor) -> Tensor:
     """`total / count` with both summed over all processes; zero where nothing counts anywhere.
 

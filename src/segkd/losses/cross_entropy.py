@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from segkd.losses.base import Loss, global_mean
+from segkd.losses.base import Loss, global_mean, wide
 from segkd.types import IGNORE_INDEX, Step, resize
 
 
@@ -42,6 +42,6 @@ class CrossEntropy(Loss):
 
     @staticmethod
     def _mean(logits: Tensor, target: Tensor, align_corners: bool) -> Tensor:
-        enlarged = resize(logits, (target.shape[-2], target.shape[-1]), align_corners).float()
+        enlarged = resize(wide(logits), (target.shape[-2], target.shape[-1]), align_corners)
         total = F.cross_entropy(enlarged, target, ignore_index=IGNORE_INDEX, reduction="sum")
         return global_mean(total, (target != IGNORE_INDEX).sum())

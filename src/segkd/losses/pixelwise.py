@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segkd.errors import UserError
-from segkd.losses.base import Loss, global_mean, tap_of, teacher_of
+from segkd.losses.base import Loss, global_mean, tap_of, teacher_of, wide
 from segkd.types import IGNORE_INDEX, Step, Taps, resize
 
 
@@ -15,14 +15,15 @@ class Pixelwise(Loss):
 
         L = T² · mean over pixels of Σ_k p_k (log p_k − log q_k),   p = softmax(Q_teacher / T), q = softmax(Q_student / T)
 
-    Liu et al., 2019, equation 1; T² keeps the gradient's size (Hinton et al., 2015). Maps are B K h w; the teacher's is
-    resized to the student's. Every pixel counts that augmentation did not pad, void included, as in the paper.
+    Liu et al., 2019, equation 1; T² keeps the gradient's size (Hinton et al., 2015). Maps are B K h w. The teacher's is its
+    answer, the logits, resized to the student's: an inner classifier of a teacher may never have been trained (that of
+    Liu et al.'s ESPNet of 65.1 mIoU has 1.6). Every pixel counts that augmentation did not pad, void included, as in the paper.
 
     Args:
         weight: None for 10/K: the paper's λ = 10 on `KLDivLoss`'s mean over B·K·h·w, which is what the code that trained the
             published students computes (cvpr_19, utils/criterion.py, CriterionKD; IFVD and TorchDistiller alike).
         temperature: T.
-        tap: the class scores that are compared, of both networks.
+        tap: the student's class scores that are compared.
         mask_void: count labelled pixels only.
     """
 
@@ -48,11 +49,10 @@ class Pixelwise(Loss):
 
     def forward(self, step: Step) -> Tensor:
         teacher = teacher_of(step)
-        ours = step.student.taps[self.tap]
+        ours = wide(step.student.taps[self.tap])
         size = (ours.shape[-2], ours.shape[-1])
-        theirs = resize(teacher.taps[self.tap], size, teacher.align_corners).detach()
-        # In the maps' own precision where that is wider than float32.
-        log_q = F.log_softmax((ours.float() if ours.dtype.itemsize < 4 else ours) / self.temperature, 1)
+        theirs = resize(wide(teacher.logits), size, teacher.align_corners).detach()
+        log_q = F.log_softmax(ours / self.temperature, 1)
         log_p = F.log_softmax(theirs.to(log_q) / self.temperature, 1)
         divergence = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1)
         counted = step.batch.valid

@@ -1,0 +1,179 @@
+"""A user's mistake: one sentence with the cure, exit code 2, no traceback, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from commands import Command, in_own_process
+from fakes import write_camvid
+
+from segkd.models.base import Normalization
+from segkd.models.espnet import ESPNet
+from segkd.models.weights import save_student
+
+QUICK = ("trainer=cpu", "trainer.max_epochs=1", "trainer.progress=false", "data.workers=0", "wandb.mode=disabled")
+CAMVID = ("dataset=camvid", "dataset.root=camvid", "data.batch_size=2", "data.crop_size=[64,64]")
+TAUGHT = ("model@teacher=espnet", "teacher.checkpoint=teacher.safetensors", "preflight=off")
+
+
+class Executes:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, ("touch executed",)
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a tiny CamVid and checkpoints of many kinds."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def first_label() -> Path:
+    return sorted(Path("camvid/trainannot").glob("*.png"))[0]
+
+
+def checkpoints(classes: int = 11) -> None:
+    network = ESPNet(classes, Normalization((110,) * 3, (55,) * 3), p=1, q=1)
+    save_student(network, Path(), {})
+    for suffix in ("safetensors", "yaml"):
+        Path(f"student.{suffix}").rename(f"teacher.{suffix}")
+    Path("text.pth").write_text("not weights")
+    Path("empty.pth").touch()
+    Path("executes.pth").write_bytes(pickle.dumps({"weight": Executes()}))
+    torch.save({"weight": Executes()}, "executes_zip.pth")
+    torch.save({"body.weight": torch.zeros(3)}, "other.pth")
+
+
+def unlabelled_image() -> None:
+    first_label().unlink()
+
+
+def stranger_id() -> None:
+    label = cv2.imread(str(first_label()), cv2.IMREAD_UNCHANGED)
+    label[0, :2] = (77, 99)
+    cv2.imwrite(str(first_label()), label)
+
+
+def other_size() -> None:
+    label = cv2.imread(str(first_label()), cv2.IMREAD_UNCHANGED)
+    cv2.imwrite(str(first_label()), np.ascontiguousarray(label[:-2]))
+
+
+def truncated() -> None:
+    content = first_label().read_bytes()
+    first_label().write_bytes(content[: len(content) // 2])
+
+
+MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    # what is typed → what the sentence must say
+    "misspelt key": (("trainer.max_epoch=3",), ("no key 'trainer.max_epoch'", "trainer.max_epochs")),
+    "misspelt inner key": (("loss.cross_entropy.wieght=1",), ("loss.cross_entropy.wieght", "weight")),
+    "added key": (("+student.depht=3",), ("student", "ESPNetC takes no 'depht'")),
+    "unknown value": (("preflight=maybe",), ("preflight", "stop", "maybe")),
+    "wrong type": (("trainer.max_epochs=abc",), ("trainer.max_epochs", "abc")),
+    "unknown option": (("model@student=espnett",), ("espnett", "did you mean 'espnet'", "pspnet_resnet18")),
+    "unknown dataset": (("dataset=camvit",), ("camvit", "camvid")),
+    "unknown loss": (("loss=[cross_entropy,pixelwize]",), ("pixelwize", "pixelwise")),
+    "loss that is not selected": (("loss.pairwise.weight=3",), ("pairwise", "loss=[")),
+    "foreign target": (("student._target_=os.system",), ("os.system", "not allowed")),
+    "half precision": (("trainer.precision=16-mixed",), ("16-mixed", "bf16-mixed")),
+    "no root": (("dataset=camvid",), ("CamVid needs dataset.root=DIR", "segkd.download")),
+    "missing folder": (("dataset=camvid", "dataset.root=nowhere"), ("no CamVid at nowhere", "segkd.download")),
+    "unknown split": (("data.val_split=validation",), ("no split 'validation'", "train, val, test")),
+    "too large a batch": (("data.batch_size=5000",), ("data.batch_size=5000", "lower it")),
+    "teacher without weights": (("model@teacher=espnet",), ("no weights", "teacher.checkpoint=FILE")),
+    "weights without teacher": (("teacher.checkpoint=teacher.safetensors",), ("model@teacher=NAME",)),
+    "loss without teacher": (("loss=[cross_entropy,pixelwise]",), ("'pixelwise' needs a teacher", "model@teacher=")),
+    "critic without teacher": (("adversary=holistic",), ("needs a teacher",)),
+    "missing checkpoint": (("student.checkpoint=nowhere.pth",), ("no checkpoint at nowhere.pth",)),
+    "empty checkpoint": (("student.checkpoint=empty.pth",), ("empty.pth is empty",)),
+    "no checkpoint": (("student.checkpoint=text.pth",), ("text.pth is not a checkpoint",)),
+    "another network": (("student.checkpoint=other.pth",), ("other.pth is not of a ESPNetC", "keys are missing")),
+    "code in a pickle": (("student.checkpoint=executes.pth",), ("executes.pth", "would run code; refused")),
+    "code in an archive": (("student.checkpoint=executes_zip.pth",), ("executes_zip.pth", "would run code; refused")),
+    "code to resume from": (("resume=executes_zip.pth",), ("executes_zip.pth", "would run code; refused")),
+    "nothing to resume": (("resume=nowhere.ckpt",), ("no checkpoint to resume at nowhere.ckpt",)),
+    "weights to resume from": (("resume=other.pth",), ("holds no training state",)),
+    "missing tap": (
+        (*TAUGHT, "loss=[cross_entropy,pairwise]", "loss.pairwise.tap=stride4"),
+        ("no tap 'stride4'", "encoder"),
+    ),
+    "crop too small": (("data.crop_size=[16,16]",), ("data.crop_size=[16, 16]", "32")),
+    "crop too small for the critic": (
+        (*TAUGHT, "adversary=holistic", "data.crop_size=[64,64]"),
+        ("data.crop_size=[64, 64]", "16×16", "128"),
+    ),
+    "no such device": (("trainer.accelerator=mps",), ("mps", "accelerator=cpu")),
+    "negative seed": (("seed=-1",), ("seed", "-1")),
+    "unreadable": (("name=a b=c",), ("cannot read 'name=a b=c'", "KEY=VALUE")),
+}  # fmt: skip
+
+
+def assert_refused(result: object, *said: str) -> None:
+    code, out, err = result  # type: ignore[misc]
+    assert code == 2, (code, out, err)
+    assert "Traceback" not in err
+    assert out == ""
+    told = [line for line in err.splitlines() if line.startswith("segkd: ")]
+    assert len(told) == 1, err
+    for words in said:
+        assert words in told[0]
+    assert not Path("run").exists()
+    assert not Path("executed").exists()
+    assert not list(Path().glob("runs/*/*"))
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_what_is_typed(command: Command, name: str) -> None:
+    checkpoints()
+    typed, said = MISTAKES[name]
+    assert_refused(command("train", *QUICK, "output_dir=run", *typed), *said)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (unlabelled_image, ("have no label", "trainannot")),
+        (stranger_id, ("holds the ids 77, 99", "CamVid allows 0–11", "trainannot")),
+        (other_size, ("but its label", "same size")),
+        (truncated, ("is no whole image", "trainannot")),
+    ],
+)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_lies_in_the_folder(
+    command: Command, damage: Callable[[], None], said: tuple[str, ...], workers: int
+) -> None:
+    write_camvid(Path("camvid"))
+    damage()
+    result = command("train", *QUICK, *CAMVID, f"data.workers={workers}", "output_dir=run")
+    assert_refused(result, *said)
+
+
+def test_teacher_of_other_classes(command: Command) -> None:
+    checkpoints(classes=19)
+    result = command("train", *QUICK, *TAUGHT, "loss=[cross_entropy,pixelwise]", "output_dir=run")
+    assert_refused(result, "scores 19 classes", "11")
+
+
+def test_an_existing_run_is_not_overwritten(command: Command) -> None:
+    Path("earlier").mkdir()
+    Path("earlier/last.ckpt").write_text("precious")
+    assert_refused(command("train", *QUICK, "output_dir=earlier"), "already holds a run", "resume=")
+    assert Path("earlier/last.ckpt").read_text() == "precious"
+
+
+@pytest.mark.process
+def test_as_a_process(place: Path) -> None:
+    """The same, as a user meets it: nothing else on stderr either."""
+    result = in_own_process("train", "dataset=camvid", "dataset.root=nowhere", "output_dir=run", cwd=place)
+    assert_refused(result, "no CamVid at nowhere")
+    assert len(result.err.strip().splitlines()) == 1
