@@ -27,7 +27,9 @@ class Result(NamedTuple):
 Command = Callable[..., Result]
 
 
-def in_process(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str) -> Result:
+def in_process(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str
+) -> Result:
     """`python -m segkd.NAME ARGUMENTS`, without a new process."""
     monkeypatch.setattr(sys, "argv", [f"segkd.{name}", *arguments])
     GlobalHydra.instance().clear()
@@ -37,12 +39,12 @@ def in_process(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
     return Result(int(end.value.code or 0), *capsys.readouterr())
 
 
-def started(name: str, *arguments: str, cwd: Path) -> subprocess.Popen[str]:
+def started(name: str, *arguments: str, cwd: Path, threads: int = 1) -> subprocess.Popen[str]:
     """`python -m segkd.NAME ARGUMENTS` as a process that runs."""
     return subprocess.Popen(
         [sys.executable, "-m", f"segkd.{name}", *arguments],
         cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -50,8 +52,8 @@ def started(name: str, *arguments: str, cwd: Path) -> subprocess.Popen[str]:
     )
 
 
-def in_own_process(name: str, *arguments: str, cwd: Path) -> Result:
+def in_own_process(name: str, *arguments: str, cwd: Path, threads: int = 1, timeout: float = 280) -> Result:
     """`python -m segkd.NAME ARGUMENTS` to its end."""
-    process = started(name, *arguments, cwd=cwd)
-    out, err = process.communicate(timeout=280)
+    process = started(name, *arguments, cwd=cwd, threads=threads)
+    out, err = process.communicate(timeout=timeout)
     return Result(process.returncode, out, err)

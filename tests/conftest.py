@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import Command, in_process
 
+from commands import Command, in_process
 from segkd.data.streets import Streets
 from segkd.models.base import Normalization
 from segkd.models.espnet import ESPNet

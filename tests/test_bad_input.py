@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+
 from commands import Command, in_own_process
 from fakes import write_camvid
-
 from segkd.models.base import Normalization
 from segkd.models.espnet import ESPNet
 from segkd.models.weights import save_student

@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from commands import Command, started
 from safetensors.torch import load_file
-from wandb_files import wandb_runs
 
+from commands import Command, started
 from segkd.callbacks.last_checkpoint import LastCheckpoint
 from segkd.data.streets import Streets
 from segkd.evaluation import confusion_matrix
@@ -25,6 +24,7 @@ from segkd.metrics import Scores
 from segkd.models.base import Normalization
 from segkd.models.espnet import ESPNet
 from segkd.models.weights import fingerprint, load_student, save_student
+from wandb_files import wandb_runs
 
 TINY = (
     "dataset.images=8",
@@ -163,9 +163,7 @@ class TestPreflight:
 
     def test_warns_and_goes_on(self, command: Command, ignorant: Path, tmp_path: Path) -> None:
         run = tmp_path / "run"
-        result = command(
-            "train", *distilled(ignorant), "preflight=warn", "trainer.max_epochs=1", f"output_dir={run}"
-        )
+        result = command("train", *distilled(ignorant), "preflight=warn", "trainer.max_epochs=1", f"output_dir={run}")
         assert result.code == 0, result.err
         assert "going on, as preflight=warn says" in result.err
         assert "256×16×16" in result.err  # the tap `encoder`, for this crop
@@ -208,9 +206,7 @@ class TestWandb:
         assert self.weights(run) == plain
         assert (run / "metrics.csv").exists()
 
-    def test_a_sweep_leaves_one_run_for_each_job(
-        self, command: Command, teacher_file: Path, tmp_path: Path
-    ) -> None:
+    def test_a_sweep_leaves_one_run_for_each_job(self, command: Command, teacher_file: Path, tmp_path: Path) -> None:
         sweep = tmp_path / "sweep"
         arguments = [a for a in distilled(teacher_file) if not a.startswith(("loss=", "wandb", "adversary"))]
         result = command(
@@ -225,7 +221,9 @@ class TestWandb:
             summary = json.loads((sweep / str(number) / "summary.json").read_text())
             assert run.summary["val/miou"] == pytest.approx(summary["val_miou"])
             assert [row["step"] for row in run.history if "train/total" in row] == [0, 1]
-            assert all(("train/pixelwise" in row) == ("pixelwise" in losses) for row in run.history if "lr/student" in row)
+            assert all(
+                ("train/pixelwise" in row) == ("pixelwise" in losses) for row in run.history if "lr/student" in row
+            )
 
 
 def test_in_a_sweep_a_mistake_ends_its_own_job_only(command: Command, tmp_path: Path) -> None:

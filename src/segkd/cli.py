@@ -25,9 +25,18 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from segkd.errors import UserError
 
-_PACKAGED = Path(__file__).parent / "configs"
-CONFIGS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "configs"
-"""Where the yaml files lie: inside the wheel, or beside `src` in a checkout."""
+
+def shipped(folder: str) -> Path:
+    """Where a folder that comes with segkd lies: inside the wheel, or beside `src` in a checkout."""
+    inside = Path(__file__).parent / folder
+    return inside if inside.is_dir() else Path(__file__).parents[2] / folder
+
+
+CONFIGS = shipped("configs")
+PRETRAINED = shipped("pretrained")
+
+# ${pretrained:NAME} in a config is the checkpoint of a network that comes with segkd.
+OmegaConf.register_new_resolver("pretrained", lambda name: str(PRETRAINED / name / "student.safetensors"), replace=True)
 
 Task = Callable[[DictConfig], Any]
 
@@ -147,5 +156,6 @@ def _leaves(node: Any, prefix: str) -> list[str]:
 
 
 def _remove_if_empty(directory: Path) -> None:
-    if directory.is_dir() and not any(directory.iterdir()):
+    # A command without a folder of its own runs in the user's, which may be empty and stays.
+    if directory != Path.cwd() and directory.is_dir() and not any(directory.iterdir()):
         directory.rmdir()

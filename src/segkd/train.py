@@ -76,7 +76,7 @@ def _fit(settings: TrainSettings, trainer: pl.Trainer, distiller: Distiller, dat
     """Train, and score the last weights whatever `validate_every` is: they are the result."""
     resume = str(settings.resume) if settings.resume else None
     trainer.fit(distiller, datamodule=data, ckpt_path=resume, weights_only=True)
-    if trainer.max_epochs % settings.trainer.validate_every or "val/miou" not in trainer.callback_metrics:
+    if settings.trainer.max_epochs % settings.trainer.validate_every or "val/miou" not in trainer.callback_metrics:
         trainer.validate(distiller, datamodule=data, verbose=False)
 
 

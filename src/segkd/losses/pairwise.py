@@ -64,7 +64,7 @@ class Pairwise(Loss):
         if self.pooling == "max":
             pooled = F.max_pool2d(features, self.node, self.node, ceil_mode=True)
         else:
-            pooled = F.avg_pool2d(features, self.node, self.node, ceil_mode=True, count_include_pad=False)
+            pooled = F.avg_pool2d(features, self.node, self.node, ceil_mode=True)
         return F.normalize(pooled.flatten(2), dim=1)
 
     def _counted(self, valid: Tensor, features: Tensor) -> Tensor:

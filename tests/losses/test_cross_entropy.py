@@ -1,0 +1,83 @@
+"""Cross-entropy against values by hand, PyTorch's own and the authors'."""
+
+from __future__ import annotations
+
+from math import log
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from conftest import step_between
+from segkd.losses.cross_entropy import CrossEntropy
+from segkd.types import IGNORE_INDEX, Step
+
+# Two classes, three pixels in a row: probabilities of class 0 are 1/2, 3/4 and 1/5.
+SCORES = torch.tensor([[[[0.0, log(3), 0.0]], [[0.0, 0.0, log(4)]]]])
+
+
+def step_for(scores: Tensor, target: Tensor, auxiliary: Tensor | None = None) -> Step:
+    step = step_between(scores, scores, target=target)
+    if auxiliary is not None:
+        step.student.taps["auxiliary"] = auxiliary
+    return step._replace(teacher=None)
+
+
+def test_by_hand() -> None:
+    target = torch.tensor([[[0, 1, IGNORE_INDEX]]])
+    value = CrossEntropy()(step_for(SCORES, target))
+    assert value.item() == pytest.approx((log(2) + log(4)) / 2)
+
+
+def test_side_head_by_hand() -> None:
+    target = torch.tensor([[[0, 1, IGNORE_INDEX]]])
+    side = torch.tensor([[[[log(9), 0.0, 0.0]], [[0.0, 0.0, 0.0]]]])
+    step = step_for(SCORES, target, side)
+    head = (log(10 / 9) + log(2)) / 2
+    assert CrossEntropy()(step).item() == pytest.approx((log(2) + log(4)) / 2 + 0.4 * head)
+    assert CrossEntropy(auxiliary_weight=0)(step).item() == pytest.approx((log(2) + log(4)) / 2)
+
+
+def test_mean_is_over_labelled_pixels() -> None:
+    """One image is mostly void: every labelled pixel weighs the same, whichever image it is in."""
+    scores = torch.randn(2, 5, 7, 9)
+    target = torch.randint(0, 5, (2, 7, 9))
+    target[0, 1:] = IGNORE_INDEX
+    value = CrossEntropy()(step_for(scores, target))
+    torch.testing.assert_close(value, F.cross_entropy(scores, target, ignore_index=IGNORE_INDEX))
+    wrong = F.cross_entropy(scores, target, ignore_index=IGNORE_INDEX, reduction="none").mean()
+    assert (value - wrong).abs() > 0.1
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_scores_are_enlarged_as_the_network_says(align_corners: bool) -> None:
+    scores = torch.randn(1, 3, 4, 5)
+    target = torch.randint(0, 3, (1, 13, 17))
+    step = step_for(scores, target)
+    step = step._replace(student=step.student._replace(align_corners=align_corners))
+    enlarged = [
+        F.interpolate(scores, (13, 17), mode="bilinear", align_corners=a) for a in (align_corners, not align_corners)
+    ]
+    value = CrossEntropy()(step)
+    torch.testing.assert_close(value, F.cross_entropy(enlarged[0], target))
+    assert not torch.isclose(value, F.cross_entropy(enlarged[1], target))
+
+
+@pytest.mark.truth
+def test_authors_values(truth: Path) -> None:
+    """Value and gradients are those of the authors' CriterionDSN."""
+    golden = np.load(truth / "golden" / "skd_dsn_ce.npz")
+    scores, side = (torch.from_numpy(golden[name]).double().requires_grad_() for name in ("S0", "S1"))
+    step = step_for(scores, torch.from_numpy(golden["labels"]), side)
+
+    def agrees(auxiliary_weight: float) -> bool:
+        value = CrossEntropy(auxiliary_weight=auxiliary_weight)(step)
+        ours = (value, *torch.autograd.grad(value, (scores, side)))
+        theirs = (golden[f"{name}_f64"] for name in ("value", "gradS0", "gradS1"))
+        return all(np.allclose(a.detach(), b, rtol=1e-5, atol=1e-8) for a, b in zip(ours, theirs, strict=True))
+
+    assert agrees(0.4)
+    assert not agrees(0.41)

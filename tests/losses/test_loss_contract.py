@@ -1,0 +1,202 @@
+"""The contract of `losses/base.py`, for every loss that has a yaml; the test of a new loss is its yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+from torch import Tensor
+
+from conftest import step_of
+from segkd.config import construct
+from segkd.losses.base import Loss
+from segkd.types import IGNORE_INDEX, Batch, Outputs, Step, Tap
+
+YAMLS = sorted((Path(__file__).parents[2] / "configs" / "loss").glob("*.yaml"))
+NODES = {name: node for path in YAMLS for name, node in yaml.safe_load(path.read_text()).items()}
+
+Make = Callable[[Step], Loss]
+"""A loss that is connected to the taps of a step."""
+
+
+def made(node: dict[str, object]) -> Make:
+    def make(step: Step) -> Loss:
+        assert step.teacher is not None
+        loss: Loss = construct(node)
+        loss.connect(taps_of(step.student), taps_of(step.teacher))
+        return loss
+
+    return make
+
+
+def taps_of(outputs: Outputs) -> dict[str, Tap]:
+    return {name: Tap(maps.shape[1], 8) for name, maps in outputs.taps.items()}
+
+
+def with_maps(outputs: Outputs, change: Callable[[Tensor], Tensor]) -> Outputs:
+    """The outputs with every map changed; equal maps stay one tensor."""
+    taps = {name: change(maps.detach()).requires_grad_() for name, maps in outputs.taps.items()}
+    return outputs._replace(logits=taps["scores"], taps=taps)
+
+
+def with_all_maps(step: Step, change: Callable[[Tensor], Tensor]) -> Step:
+    assert step.teacher is not None
+    return step._replace(student=with_maps(step.student, change), teacher=with_maps(step.teacher, change))
+
+
+def gradients(loss: Tensor, step: Step) -> list[Tensor]:
+    """Of the student's maps that the loss reads."""
+    found = torch.autograd.grad(loss, list(step.student.taps.values()), allow_unused=True)
+    return [gradient for gradient in found if gradient is not None]
+
+
+def odd_sizes(make: Make) -> None:
+    step = step_of(size=(7, 9))
+    other = step_of(size=(8, 10), seed=1).teacher
+    step = step._replace(batch=Batch(*(t[..., :53, :70] if t.ndim > 1 else t for t in step.batch)), teacher=other)
+    value = make(step)(step)
+    assert value.shape == ()
+    assert value > 0
+    assert all(g.isfinite().all() for g in gradients(value, step))
+
+
+def nothing_to_count(make: Make) -> None:
+    step = step_of()
+    nothing = step.batch._replace(
+        target=torch.full_like(step.batch.target, IGNORE_INDEX), valid=torch.zeros_like(step.batch.valid)
+    )
+    step = step._replace(batch=nothing)
+    value = make(step)(step)
+    assert value == 0
+    found = gradients(value, step)
+    assert found
+    assert all((g == 0).all() for g in found)
+
+
+def zero_at_equality(make: Make) -> None:
+    step = step_of()
+    step = step._replace(teacher=with_maps(step.student, torch.clone))
+    assert 0 <= make(step)(step) < 1e-6
+
+
+def batch_invariance(make: Make) -> None:
+    step = step_of()
+    twice = with_all_maps(step, lambda maps: maps.repeat(2, 1, 1, 1))
+    twice = twice._replace(batch=Batch(*(torch.cat([tensor, tensor]) for tensor in step.batch)))
+    torch.testing.assert_close(make(twice)(twice), make(step)(step))
+
+
+def crop_invariance(make: Make) -> None:
+    """A plane tiled with one crop is worth what the crop is, where no map has to be enlarged."""
+    step = step_of()
+    step = step._replace(batch=Batch(*(t[..., :6, :8] if t.ndim > 1 else t for t in step.batch)))
+    tiled = with_all_maps(step, lambda maps: maps.repeat(1, 1, 2, 3))
+    data = step.batch
+    tiled = tiled._replace(
+        batch=Batch(
+            data.images.repeat(1, 1, 2, 3), data.target.repeat(1, 2, 3), data.valid.repeat(1, 2, 3), keys=data.keys
+        )
+    )
+    torch.testing.assert_close(make(tiled)(tiled), make(step)(step))
+
+
+def gradient_of_the_student_alone(make: Make) -> None:
+    step = with_all_maps(step_of(), torch.clone)
+    assert step.teacher is not None
+    loss = make(step)
+    loss(step).backward()
+    assert any(maps.grad is not None and maps.grad.norm() > 0 for maps in step.student.taps.values())
+    assert all(maps.grad is None for maps in step.teacher.taps.values())
+
+
+def sums_in_float32(make: Make) -> None:
+    """bfloat16 maps are worth the same when they are cast before: nothing in the loss itself is in bfloat16."""
+    step = step_of(size=(7, 9))
+    step = step._replace(teacher=step_of(size=(8, 10), seed=1).teacher)
+    short = with_all_maps(step, torch.Tensor.bfloat16)
+    cast = with_all_maps(short, torch.Tensor.float)
+    with torch.autocast("cpu", torch.bfloat16):
+        value = make(short)(short)
+    torch.testing.assert_close(value, make(cast)(cast))
+    assert all(g.isfinite().all() for g in gradients(value, short))
+
+
+def state_dict_round_trip(make: Make) -> None:
+    step = step_of()
+    loss = make(step)
+    torch.manual_seed(1)
+    twin = make(step)
+    twin.load_state_dict(loss.state_dict())
+    assert torch.equal(twin(step), loss(step))
+
+
+LINES = {
+    line.__name__: line
+    for line in (
+        odd_sizes,
+        nothing_to_count,
+        zero_at_equality,
+        batch_invariance,
+        crop_invariance,
+        gradient_of_the_student_alone,
+        sums_in_float32,
+        state_dict_round_trip,
+    )
+}
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_contract(name: str) -> None:
+    exempt = made(NODES[name])(step_of()).exemptions
+    for line, check in LINES.items():
+        if line in exempt:
+            print(f"{name} is exempt from {line}: {exempt[line]}")
+        else:
+            check(made(NODES[name]))
+
+
+def test_the_exemptions_are_these() -> None:
+    exempt = {name: set(made(node)(step_of()).exemptions) for name, node in NODES.items()}
+    assert {name: lines for name, lines in exempt.items() if lines} == {"cross_entropy": {"zero_at_equality"}}
+    assert len(NODES) == len(YAMLS) >= 3
+
+
+class Formula(Loss):
+    """A loss made of a formula in the student's and the teacher's scores, times what no state dict tells."""
+
+    def __init__(self, formula: Callable[[Tensor, Tensor], Tensor], hidden: Tensor) -> None:
+        super().__init__()
+        self.formula, self.hidden = formula, hidden
+
+    def forward(self, step: Step) -> Tensor:
+        assert step.teacher is not None
+        return self.formula(step.student.logits, step.teacher.logits) * self.hidden
+
+
+def squares(student: Tensor, teacher: Tensor) -> Tensor:
+    return (student - teacher).square()
+
+
+FAULTY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "odd_sizes": lambda s, t: squares(s, t.detach()).mean(),
+    "nothing_to_count": lambda s, t: squares(s, t.detach()).mean(),
+    "zero_at_equality": lambda s, t: F.cross_entropy(s, t.softmax(1)),
+    "batch_invariance": lambda s, t: squares(s, t).mean((1, 2, 3)).sum(),
+    "crop_invariance": lambda s, t: F.kl_div(s.log_softmax(1), t.softmax(1), reduction="batchmean"),
+    "gradient_of_the_student_alone": lambda s, t: squares(s, t).mean(),
+    "sums_in_float32": lambda s, t: squares(s, F.interpolate(t, s.shape[2:])).mean().float(),
+    "state_dict_round_trip": lambda s, t: squares(s, t).mean(),
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_the_contract_finds_faults(line: str) -> None:
+    def make(step: Step) -> Loss:
+        return Formula(FAULTY[line], torch.rand(()) if line == "state_dict_round_trip" else torch.tensor(1.0))
+
+    with pytest.raises((AssertionError, RuntimeError)):
+        LINES[line](make)
