@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.errors import PydanticSchemaGenerationError
 
 from segkd.errors import UserError
@@ -182,6 +191,31 @@ class EvaluateSettings(Settings):
     output_dir: Path | None
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
     workers: int = Field(ge=0)
+
+
+class DownloadSettings(Settings):
+    """`python -m segkd.download`."""
+
+    what: Annotated[Literal["camvid", "weights"], BeforeValidator(lambda what: _downloadable(what))]
+    output_dir: Path | None
+    url: Annotated[str, AfterValidator(lambda url: _http(url))]
+
+
+def _downloadable(what: str | None) -> str:
+    """Refuses in more words than Literal would, for who asks for Cityscapes."""
+    if what not in ("camvid", "weights"):
+        raise ValueError(
+            "camvid or weights can be downloaded; Cityscapes' licence forbids passing it on, so register at "
+            "cityscapes-dataset.com and fetch it with its own tool (pip install cityscapesscripts; "
+            "csDownload leftImg8bit_trainvaltest.zip gtFine_trainvaltest.zip)"
+        )
+    return what
+
+
+def _http(url: str) -> str:
+    if not url.startswith(("https://", "http://")):
+        raise ValueError("only https:// and http:// addresses are fetched from")
+    return url.rstrip("/")
 
 
 def _precision(value: str) -> str:

@@ -148,9 +148,7 @@ def _decode(path: Path, flags: int) -> Array:
         content = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}); restore the file") from None
-    # OpenCV fills what a truncated PNG lacks with zeros and says nothing; a whole one ends with its IEND chunk.
-    truncated = path.suffix.lower() == ".png" and b"IEND" not in content[-16:].tobytes()
-    decoded = cv2.imdecode(content, flags) if len(content) and not truncated else None
+    decoded = cv2.imdecode(content, flags) if len(content) else None
     if decoded is None:
         raise UserError(f"{path} is no whole image ({len(content)} bytes); fetch or copy it again")
     return cast("Array", decoded)  # whoever reads a label refuses another depth

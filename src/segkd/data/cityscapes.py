@@ -30,29 +30,9 @@ CLASSES = (
     "motorcycle",
     "bicycle",
 )
-_LABEL_IDS = (
-    7,
-    8,
-    11,
-    12,
-    13,
-    17,
-    19,
-    20,
-    21,
-    22,
-    23,
-    24,
-    25,
-    26,
-    27,
-    28,
-    31,
-    32,
-    33,
-)  # of the classes, in their order
+_LABEL_IDS = (7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33)  # of the classes, in their order
 _LAST_LABEL_ID = 33
-_FOLDERS = {"train_extra": "gtCoarse"}  # the 20,000 coarsely labelled images; all other splits lie in gtFine
+_FOLDERS = {"train_extra": "gtCoarse"}  # 19,998 coarsely labelled images; all other splits lie in gtFine
 
 
 class Cityscapes(FileDataset):
@@ -94,8 +74,8 @@ class Cityscapes(FileDataset):
     splits = ("train", "val", "test", "train_extra")
     size = (1024, 2048)
     how_to_get = (
-        "expected leftImg8bit/ and gtFine/ there; register at cityscapes-dataset.com and fetch leftImg8bit_trainvaltest and "
-        "gtFine_trainvaltest with its tool csDownload (pip install cityscapesscripts)"
+        "expected leftImg8bit/ and gtFine/ there; register at cityscapes-dataset.com and fetch leftImg8bit_trainvaltest.zip and "
+        "gtFine_trainvaltest.zip with its tool csDownload (pip install cityscapesscripts)"
     )
 
     def pairs(self) -> list[tuple[Path, Path]]:
