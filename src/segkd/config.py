@@ -193,6 +193,14 @@ class EvaluateSettings(Settings):
     workers: int = Field(ge=0)
 
 
+class DemoSettings(Settings):
+    """`python -m segkd.demo`."""
+
+    seed: int = Field(ge=0, lt=2**31)
+    output_dir: Path
+    epochs: PositiveInt | None
+
+
 class DownloadSettings(Settings):
     """`python -m segkd.download`."""
 

@@ -27,6 +27,7 @@ def evaluate(cfg: DictConfig) -> float:
     settings = validate(cfg, EvaluateSettings)
     dataset = build.dataset(settings.dataset, settings.split)
     network, checkpoint = _network(settings, dataset)
+    directory = _directory(settings)
     matrix = confusion_matrix(
         network,
         dataset,
@@ -53,8 +54,6 @@ def evaluate(cfg: DictConfig) -> float:
         "checkpoint": str(checkpoint),
         "checkpoint_sha256": sha256(checkpoint),
     }
-    directory = settings.output_dir or settings.run or Path("runs") / f"evaluation_{datetime.now():%Y-%m-%d_%H-%M-%S}"
-    directory.mkdir(parents=True, exist_ok=True)
     (directory / "evaluation.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     _show(scores, dataset, settings)
     print(f"mIoU {100 * scores.miou:.2f}")
@@ -63,19 +62,35 @@ def evaluate(cfg: DictConfig) -> float:
 
 def _network(settings: EvaluateSettings, dataset: SegmentationDataset) -> tuple[SegmentationModel, Path]:
     """The network to score and the file it comes from."""
-    if settings.run is not None:
-        student = load_student(settings.run)
-        if student.num_classes not in (len(dataset.classes), len(dataset.classes) + 1):
-            raise UserError(
-                f"the student in {settings.run} scores {student.num_classes} classes, {dataset.title()} has {len(dataset.classes)}; "
-                "evaluate it on the data set it was trained on"
-            )
-        return student, settings.run / "student.safetensors"
-    if settings.model is None or settings.checkpoint is None:
-        raise UserError("say what to evaluate: run=DIR, or model=NAME and checkpoint=FILE")
-    network, found = build.network({**settings.model, "checkpoint": settings.checkpoint}, type(dataset))
-    print(found, file=sys.stderr)
-    return network, settings.checkpoint
+    node = settings.model if settings.model and settings.model["_target_"] else None  # model=none is none
+    match settings.run, node, settings.checkpoint:
+        case Path() as run, None, None:
+            return _student(run, dataset), run / "student.safetensors"
+        case None, dict(), Path() as checkpoint:
+            network, found = build.network({**node, "checkpoint": checkpoint}, type(dataset))
+            print(found, file=sys.stderr)
+            return network, checkpoint
+    raise UserError("say what to evaluate: either run=DIR, or model=NAME and checkpoint=FILE")
+
+
+def _student(run: Path, dataset: SegmentationDataset) -> SegmentationModel:
+    student = load_student(run)
+    if student.num_classes not in (len(dataset.classes), len(dataset.classes) + 1):
+        raise UserError(
+            f"the student in {run} scores {student.num_classes} classes, {dataset.title()} has {len(dataset.classes)}; "
+            "evaluate it on the data set it was trained on"
+        )
+    return student
+
+
+def _directory(settings: EvaluateSettings) -> Path:
+    """Where evaluation.json goes; made before the work, which a path that cannot be made should not cost."""
+    directory = settings.output_dir or settings.run or Path("runs") / f"evaluation_{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {directory} ({error.strerror}); give another output_dir") from None
+    return directory
 
 
 def _show(scores: Scores, dataset: SegmentationDataset, settings: EvaluateSettings) -> None:

@@ -38,16 +38,22 @@ class ConfusionMatrix(Metric):
         """Count a batch: logits B K H W at the size of the target, B H W int64 with IGNORE_INDEX.
 
         Where void is ignored, the K classes compete; where it is counted, all outputs of the network do.
+
+        Raises:
+            ValueError: a label is neither a class nor IGNORE_INDEX, or more outputs compete than the matrix has columns.
         """
         competing = logits if self.count_void else logits[:, : self.num_classes]
-        predicted = competing.max(1).indices  # 30 times as fast as argmax on a CPU
+        if competing.shape[1] > self.size:
+            raise ValueError(f"{competing.shape[1]} outputs compete for {self.size} columns")
         void = target == IGNORE_INDEX
+        # A label out of range would be counted as another class, in the next row.
+        if (~void & ((target < 0) | (target >= self.num_classes))).any():
+            raise ValueError(f"a label lies outside 0..{self.num_classes - 1} and is not {IGNORE_INDEX}")
+        predicted = competing.max(1).indices  # 30 times as fast as argmax on a CPU
         truth = torch.where(void, self.num_classes, target)
         if not self.count_void:
             predicted, truth = predicted[~void], truth[~void]
         cells = torch.bincount((truth * self.size + predicted).flatten(), minlength=self.size**2)
-        if len(cells) != self.size**2:
-            raise ValueError(f"a class lies outside 0..{self.size - 1}")
         self.counts += cells.view(self.size, self.size)
 
     def compute(self) -> Tensor:

@@ -13,11 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segkd.errors import UserError
 from segkd.models.base import Normalization, Origin, SegmentationModel, rename, with_batch_counts
 from segkd.types import Tap
 
 _DILATIONS = (1, 2, 4, 8, 16)
 _EPS = 1e-3  # the authors' BatchNorm
+_SKIPS = (16, 19)
 
 
 class NormAct(nn.Sequential):
@@ -125,7 +127,9 @@ class ESPNetC(SegmentationModel):
             return None
         num_classes = head.shape[0]
         arguments = {"num_classes": num_classes, "p": _blocks(state, "level2."), "q": _blocks(state, "level3.")}
-        return _origin(state, arguments, {"classifier.conv.": "classifier.", **_encoder_keys("", state)})
+        # Both authors use the same names here, but Mehta et al. train void as a class of its own, Liu et al. do not.
+        by_mehta = num_classes in _OUTPUTS_WITH_VOID
+        return _origin(state, arguments, {"classifier.conv.": "classifier.", **_encoder_keys("", state)}, by_mehta)
 
 
 class ESPNet(SegmentationModel):
@@ -142,8 +146,12 @@ class ESPNet(SegmentationModel):
     """
 
     def __init__(self, num_classes: int, normalization: Normalization, p: int = 2, q: int = 8, skip: int = 19) -> None:
-        if skip not in (16, 19):
-            raise ValueError(f"skip is 16 or 19, not {skip}")
+        if skip not in _SKIPS:
+            raise UserError(f"skip is 16 or 19, not {skip}")
+        if num_classes < len(_DILATIONS):
+            raise UserError(
+                f"ESPNet's decoder needs {len(_DILATIONS)} classes and more, not {num_classes}; choose espnet_c"
+            )
         scores = Tap(num_classes, 8)
         taps = {"encoder": Tap(Encoder.channels, 8), "scores": scores, "auxiliary": scores}
         super().__init__(num_classes, normalization, taps, p=p, q=q, skip=skip)
@@ -172,20 +180,23 @@ class ESPNet(SegmentationModel):
 
     @classmethod
     def recognise(cls, state: Mapping[str, Tensor]) -> Origin | None:
-        if "up_l3.0.weight" not in state:
+        joined = state.get("conv.conv.weight")  # K × (K + skip) × 3 × 3
+        if joined is None or "up_l3.0.weight" not in state:
             return None
-        inner = (
-            "encoder." if "encoder.level1.conv.weight" in state else ""
-        )  # ESPNet's author nests, SKD's copy does not
-        num_classes = state["classifier.weight"].shape[0]
+        nested = "encoder.level1.conv.weight" in state  # as Mehta et al. do; the copy of Liu et al. does not
+        inner = "encoder." if nested else ""
+        num_classes = joined.shape[0]
+        skip = joined.shape[1] - num_classes
+        if skip not in _SKIPS:
+            return None
         arguments = {
             "num_classes": num_classes,
             "p": _blocks(state, f"{inner}level2."),
             "q": _blocks(state, f"{inner}level3."),
-            "skip": state["conv.conv.weight"].shape[1] - num_classes,
+            "skip": skip,
         }
         keys = {
-            ("encoder.classifier.conv." if inner else "classifier_1.conv."): "classifier.",
+            ("encoder.classifier.conv." if nested else "classifier_1.conv."): "classifier.",
             "br.": "norm3.",
             "up_l3.0.": "up3.",
             "level3_C.conv.": "project2.",
@@ -200,7 +211,7 @@ class ESPNet(SegmentationModel):
             "conv.act.": "fuse1.norm_act.act.",
             "classifier.": "up1.",
         }
-        return _origin(state, arguments, {**keys, **_encoder_keys(inner, state)}, nested=bool(inner))
+        return _origin(state, arguments, {**keys, **_encoder_keys(inner, state)}, by_mehta=nested)
 
 
 def _crop(x: Tensor, like: Tensor) -> Tensor:
@@ -251,17 +262,14 @@ _MEHTA_CAMVID = {
     "mean": (105.03321838378906, 108.40888977050781, 110.3310546875),
     "std": (69.90434265136719, 72.69076538085938, 72.12568664550781),
 }
+_CAMVID_OUTPUTS = (11, 12)
+_OUTPUTS_WITH_VOID = (12, 20)  # CamVid's 11 classes and Cityscapes' 19, and void
 
 
-def _origin(
-    state: Mapping[str, Tensor], arguments: dict[str, int], keys: dict[str, str], nested: bool = False
-) -> Origin:
-    """Mehta et al. train void as a class of its own (20 on Cityscapes, 12 on CamVid); Liu et al. do not (19, 11)."""
+def _origin(state: Mapping[str, Tensor], arguments: dict[str, int], keys: dict[str, str], by_mehta: bool) -> Origin:
     weights = with_batch_counts(rename(state, keys))
-    num_classes = arguments["num_classes"]
-    counted = any(key.endswith("num_batches_tracked") for key in state)
-    if num_classes in (11, 19) or (not nested and counted and num_classes not in (12, 20)):
+    if not by_mehta:
         return Origin("Liu et al., 2019", arguments, Normalization(**_SKD, bgr=True), weights)
-    facts = _MEHTA_CAMVID if num_classes == 12 else _MEHTA_CITYSCAPES
+    facts = _MEHTA_CAMVID if arguments["num_classes"] in _CAMVID_OUTPUTS else _MEHTA_CITYSCAPES
     over_255 = {"mean": facts["mean"], "std": tuple(255 * s for s in facts["std"])}
     return Origin("Mehta et al., 2018", arguments, Normalization(**over_255, bgr=True), weights)

@@ -179,7 +179,7 @@ class PSPNet(SegmentationModel):
         dropout: float = 0.1,
     ) -> None:
         if depth not in _BLOCKS:
-            raise ValueError(f"depth is one of {', '.join(map(str, _BLOCKS))}, not {depth}")
+            raise UserError(f"depth is one of {', '.join(map(str, _BLOCKS))}, not {depth}")
         taps = {"encoder": Tap(pyramid, 8), "scores": Tap(num_classes, 8)}
         if auxiliary:
             taps["auxiliary"] = Tap(num_classes, 8)
@@ -233,9 +233,9 @@ class PSPNet(SegmentationModel):
 
     @classmethod
     def recognise(cls, state: Mapping[str, Tensor]) -> Origin | None:
-        if "pspmodule.bottleneck.0.weight" not in state or "conv3.weight" not in state:
+        head, narrow = state.get("head.weight"), state.get("layer1.0.conv1.weight")
+        if head is None or narrow is None or not {"pspmodule.bottleneck.0.weight", "conv3.weight"} <= state.keys():
             return None
-        head = state["head.weight"]
         blocks = [_count(state, f"layer{i}.") for i in range(1, 5)]
         depth = next((d for d, b in _BLOCKS.items() if list(b) == blocks), None)
         if depth is None:
@@ -243,7 +243,7 @@ class PSPNet(SegmentationModel):
         arguments = {
             "num_classes": head.shape[0],
             "depth": depth,
-            "width": state["layer1.0.conv1.weight"].shape[0],
+            "width": narrow.shape[0],
             "deep_stem": True,
             "pyramid": head.shape[1],
             "slope": 0.01,

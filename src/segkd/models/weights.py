@@ -10,14 +10,15 @@ from __future__ import annotations
 import hashlib
 import importlib
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from segkd.errors import UserError
@@ -87,7 +88,7 @@ def read_state(path: Path) -> State:
     for wrapper in ("state_dict", "model", "model_state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+    if not _is_state(content):
         raise UserError(
             f"{path} holds no state dict (names → tensors); export one with torch.save(network.state_dict(), FILE)"
         )
@@ -101,14 +102,13 @@ def safe_load(path: Path) -> Any:
         UserError: the file is damaged or no checkpoint, or holds objects whose loading would run code.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+        with warnings.catch_warnings(action="ignore"):  # of PyTorch, on strange files; what we say follows
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # PyTorch raises a dozen kinds on damaged files
+        if isinstance(error, pickle.UnpicklingError) and ("GLOBAL" in str(error) or _is_bare_pickle(path)):
             raise UserError(
                 f"{path} holds objects whose loading would run code; refused. Save the bare state dict instead"
             ) from None
-        raise UserError(f"{path} is not a checkpoint that PyTorch can read; fetch or copy it again") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError):
         raise UserError(
             f"{path} is not a checkpoint that PyTorch can read, or is damaged; fetch or copy it again"
         ) from None
@@ -142,6 +142,7 @@ def load_strictly(network: nn.Module, state: Mapping[str, Tensor], path: Path) -
     network.load_state_dict(dict(state))
 
 
+@torch.no_grad()
 def zero_negligible(state: State) -> int:
     """Zero, in place, what is smaller than NEGLIGIBLE; how many were not zero before."""
     count = 0
@@ -160,14 +161,14 @@ def save_student(student: SegmentationModel, directory: Path, facts: Mapping[str
     """
     state = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in student.state_dict().items()}
     zeroed = zero_negligible(state)
-    save_file(state, directory / "student.safetensors")
     network = {
         "network": f"{type(student).__module__}.{type(student).__qualname__}",
         "num_classes": student.num_classes,
         "arguments": student.arguments,
         "normalization": student.normalization.facts(),
     }
-    (directory / "student.yaml").write_text(yaml.safe_dump({**network, **facts}, sort_keys=False, allow_unicode=True))
+    description = yaml.safe_dump({**network, **facts}, sort_keys=False, allow_unicode=True)
+    _write_whole({directory / "student.safetensors": save(state), directory / "student.yaml": description.encode()})
     return zeroed
 
 
@@ -206,7 +207,7 @@ def _facts_beside(checkpoint: Path) -> dict[str, Any] | None:
     if checkpoint.suffix != ".safetensors" or not path.is_file():
         return None
     try:
-        facts = yaml.safe_load(path.read_text())
+        facts = yaml.safe_load(path.read_bytes())
     except yaml.YAMLError:
         facts = None
     if not isinstance(facts, dict) or not {"network", "num_classes", "arguments", "normalization"} <= facts.keys():
@@ -215,12 +216,47 @@ def _facts_beside(checkpoint: Path) -> dict[str, Any] | None:
 
 
 def _rebuild(facts: Mapping[str, Any], path: Path) -> SegmentationModel:
+    description = path.with_suffix(".yaml")
     module, _, name = str(facts["network"]).rpartition(".")
-    network = getattr(importlib.import_module(module), name, None) if module.startswith("segkd.models.") else None
+    try:
+        network = getattr(importlib.import_module(module), name, None) if module.startswith("segkd.models.") else None
+    except ImportError:
+        network = None
     if not (isinstance(network, type) and issubclass(network, SegmentationModel)):
-        raise UserError(f"{path.with_suffix('.yaml')} names '{facts['network']}', which is no network of segkd")
-    normalization = Normalization(**facts["normalization"])
-    return network(num_classes=facts["num_classes"], normalization=normalization, **facts["arguments"])
+        raise UserError(
+            f"{description} names '{facts['network']}', which is no network of segkd; copy it again from the run"
+        )
+    try:
+        normalization = Normalization(**facts["normalization"])
+        return network(num_classes=facts["num_classes"], normalization=normalization, **facts["arguments"])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{description} describes no {name} that can be built ({error}); copy it again from the run"
+        ) from None
+
+
+def _is_state(content: Any) -> TypeGuard[Mapping[str, Tensor]]:
+    return (
+        isinstance(content, Mapping)
+        and len(content) > 0
+        and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items())
+    )
+
+
+def _is_bare_pickle(path: Path) -> bool:
+    """Written by pickle itself: PyTorch saves archives or, formerly, by protocol 2."""
+    with path.open("rb") as file:
+        mark, protocol = file.read(1), file.read(1)
+    return mark == pickle.PROTO and protocol > b"\2"
+
+
+def _write_whole(contents: Mapping[Path, bytes]) -> None:
+    """Files that stand whole under their names or not at all."""
+    partial = {path: path.with_name(f"{path.name}.partial") for path in contents}
+    for path, content in contents.items():
+        partial[path].write_bytes(content)
+    for path, written in partial.items():
+        written.replace(path)
 
 
 def _without_wrappers(state: Mapping[str, Tensor]) -> State:

@@ -1,0 +1,124 @@
+"""`python -m segkd.demo`: on drawn streets, a teacher, a student alone and a distilled student; a table and a picture.
+
+It types three `segkd.train` commands, which it prints, and scores what they leave on the test scenes.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from omegaconf import DictConfig
+from PIL.Image import Image
+from rich.console import Console
+from rich.table import Table
+
+from segkd.cli import launch
+from segkd.config import DemoSettings, validate
+from segkd.data.base import Sample
+from segkd.data.streets import Streets
+from segkd.data.transforms import to_batch
+from segkd.evaluation import confusion_matrix
+from segkd.gallery import Array, colored, gallery
+from segkd.metrics import Scores
+from segkd.models.base import SegmentationModel, parameters_of
+from segkd.models.weights import load_student
+
+SHOWN = 5
+"""Test scenes in the picture."""
+
+
+class Trained(NamedTuple):
+    """What a run left, and what it is worth."""
+
+    network: SegmentationModel
+    scores: Scores
+    seconds: float
+
+
+def demo(cfg: DictConfig) -> None:
+    """Train three networks, print one table, write `demo.json` and `demo.png`."""
+    settings = validate(cfg, DemoSettings)
+    directory = settings.output_dir
+    teacher = directory / "teacher" / "student.safetensors"
+    commands = {
+        "teacher": ["experiment=teacher_streets"],
+        "alone": [
+            "experiment=quickstart",
+            "model@teacher=none",
+            "teacher.checkpoint=null",
+            "loss=[cross_entropy]",
+            "adversary=none",
+        ],
+        "distilled": ["experiment=quickstart", f"teacher.checkpoint={teacher}"],
+    }
+    scenes = Streets("test")
+    trained = {}
+    for name, arguments in commands.items():
+        _train([*arguments, *_common(settings, name)])
+        trained[name] = _score(directory / name, scenes)
+    facts = {
+        name: {**run.scores.facts(scenes.classes), "parameters": parameters_of(run.network), "seconds": run.seconds}
+        for name, run in trained.items()
+    }
+    (directory / "demo.json").write_text(json.dumps(facts, indent=1) + "\n")
+    _picture(trained, [scenes[i] for i in range(SHOWN)]).save(directory / "demo.png")
+    console = Console()
+    console.print(_table(trained, len(scenes)))
+    gain = trained["distilled"].scores.miou - trained["alone"].scores.miou
+    print(f"distillation: {100 * gain:+.2f} mIoU · {directory / 'demo.png'}")
+
+
+def _common(settings: DemoSettings, name: str) -> list[str]:
+    # The teacher's seed is its own, so that the seeds of a study share one teacher's recipe and differ in the student.
+    length = [] if settings.epochs is None else [f"trainer.max_epochs={settings.epochs}"]
+    seed = [] if name == "teacher" else [f"seed={settings.seed}"]
+    return [*seed, f"output_dir={settings.output_dir / name}", *length]
+
+
+def _train(arguments: list[str]) -> None:
+    print("$ python -m segkd.train", *arguments, file=sys.stderr, flush=True)
+    ended = subprocess.run([sys.executable, "-m", "segkd.train", *arguments], check=False)
+    if ended.returncode:
+        raise SystemExit(ended.returncode)
+
+
+def _score(run: Path, scenes: Streets) -> Trained:
+    network = load_student(run)
+    seconds = json.loads((run / "summary.json").read_text())["seconds"]
+    return Trained(network, Scores.of(confusion_matrix(network, scenes), len(scenes.classes)), seconds)
+
+
+def _table(trained: dict[str, Trained], images: int) -> Table:
+    table = Table(title=f"streets, {images} test scenes")
+    for column in ("network", "parameters", "mIoU", "seconds"):
+        table.add_column(column, justify="left" if column == "network" else "right")
+    for name, (network, scores, seconds) in trained.items():
+        table.add_row(name, f"{parameters_of(network):,}", f"{100 * scores.miou:.2f}", f"{seconds:.0f}")
+    return table
+
+
+def _picture(trained: dict[str, Trained], samples: list[Sample]) -> Image:
+    colors = Streets.colors
+    said = {
+        name: [colored(_labels(run.network, sample), colors) for sample in samples] for name, run in trained.items()
+    }
+    seen = {"image": [s.image for s in samples], "truth": [colored(s.label, colors) for s in samples]}
+    return gallery({**seen, **said}, dict(zip(Streets.classes, colors, strict=True)))
+
+
+@torch.no_grad()
+def _labels(network: SegmentationModel, sample: Sample) -> Array:
+    """The classes that a network sees, H W."""
+    height, width = sample.label.shape
+    logits = network(to_batch(*sample).images[None]).at((height, width))
+    labels: Array = logits[0].max(0).indices.byte().numpy()
+    return labels
+
+
+if __name__ == "__main__":
+    launch(demo, "demo")
