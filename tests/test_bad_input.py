@@ -113,6 +113,11 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("data.crop_size=[64, 64]", "16×16", "128"),
     ),
     "no such device": (("trainer.accelerator=mps",), ("mps", "accelerator=cpu")),
+    "impossible value": (("optimizers.student.lr=-1",), ("Adam", "-1")),
+    "impossible temperature": (
+        (*TAUGHT, "loss=[cross_entropy,pixelwise]", "loss.pixelwise.temperature=0"),
+        ("Pixelwise: temperature must be positive, not 0",),
+    ),
     "negative seed": (("seed=-1",), ("seed", "-1")),
     "unreadable": (("name=a b=c",), ("cannot read 'name=a b=c'", "KEY=VALUE")),
 }  # fmt: skip

@@ -52,13 +52,21 @@ def target_of(node: Node) -> Any:
 
 
 def construct(node: Node, **given: Any) -> Any:
-    """The object that a node describes, with what only the caller knows."""
+    """The object that a node describes, with what only the caller knows.
+
+    Raises:
+        UserError: its class refuses a value.
+    """
     arguments = {
         key: construct(value) if isinstance(value, dict) and "_target_" in value else value
         for key, value in node.items()
         if key not in {"_target_", *_GIVEN_BY_BUILD, *given}
     }
-    return target_of(node)(**{**arguments, **given})
+    target = target_of(node)
+    try:
+        return target(**{**arguments, **given})
+    except ValueError as error:
+        raise UserError(f"{target.__name__}: {error}") from None
 
 
 def _fits(node: Node) -> Node:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -37,6 +38,8 @@ def evaluate(cfg: DictConfig) -> float:
         progress=f"{dataset.title()} {settings.split}",
     )
     scores = Scores.of(matrix, len(dataset.classes))
+    if math.isnan(scores.miou):
+        raise UserError(f"{dataset.title()} {settings.split} has no labelled pixel to score; choose another split")
     facts = {
         **scores.facts(dataset.classes),
         "confusion_matrix": matrix.tolist(),
