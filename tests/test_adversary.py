@@ -203,7 +203,7 @@ TAPS = {"scores": Tap(5, 8), "encoder": Tap(64, 8)}
     [
         (TAPS, None, (512, 512), "needs a teacher; give model@teacher=NAME"),
         ({"encoder": Tap(64, 8)}, TAPS, (512, 512), "the student has no tap 'scores'; it has encoder"),
-        (TAPS, {"scores": Tap(19, 8)}, (512, 512), "the student scores 5 classes, the teacher 19"),
+        (TAPS, {"scores": Tap(19, 8)}, (512, 512), "has 5 channels, and the teacher scores 19 classes"),
         (TAPS, TAPS, (512, 127), r"data.crop_size=\[512, 127\] gives .* use crops of 128 pixels at least"),
     ],
 )

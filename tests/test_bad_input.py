@@ -112,7 +112,27 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (*TAUGHT, "adversary=holistic", "data.crop_size=[64,64]"),
         ("data.crop_size=[64, 64]", "16×16", "128"),
     ),
-    "no such device": (("trainer.accelerator=mps",), ("mps", "accelerator=cpu")),
+    "no such device": (("trainer.accelerator=tpu",), ("trainer.accelerator", "'cpu'", "tpu")),
+    "no student": (("model@student=none",), ("there is no student", "model@student=NAME")),
+    "what follows from the data": (("+student.num_classes=7",), ("ESPNetC takes no 'num_classes'",)),
+    "checkpoint of a loss": (("+loss.cross_entropy.checkpoint=a.pth",), ("CrossEntropy takes no 'checkpoint'",)),
+    "critic that never learns": (
+        (*TAUGHT, "adversary=holistic", "adversary.critic_steps=0"),
+        ("critic_steps must be 1 or more, not 0",),
+    ),
+    "no batches": (("trainer.limit_train_batches=0",), ("trainer.limit_train_batches", "greater than 0")),
+    "too great a share": (("trainer.limit_train_batches=1.5",), ("trainer.limit_train_batches", "1.5")),
+    "reversed range": (("data.scale=[2.0,0.5]",), ("data.scale", "the least factor comes first")),
+    "impossible schedule": (("schedule.power=-1",), ("power must not be negative",)),
+    "impossible node": (
+        (*TAUGHT, "loss=[cross_entropy,pairwise]", "loss.pairwise.node=0"),
+        ("node must be 1 or more, not 0",),
+    ),
+    "tap without class scores": (
+        (*TAUGHT, "loss=[cross_entropy,pixelwise]", "loss.pixelwise.tap=encoder"),
+        ("tap 'encoder' has 256 channels", "teacher scores 11 classes"),
+    ),
+    "folder that cannot be made": (("output_dir=text.pth/run",), ("cannot make the folder", "text.pth")),
     "impossible value": (("optimizers.student.lr=-1",), ("Adam", "-1")),
     "impossible temperature": (
         (*TAUGHT, "loss=[cross_entropy,pixelwise]", "loss.pixelwise.temperature=0"),

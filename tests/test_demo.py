@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import in_own_process
 from PIL import Image
 
+from commands import in_own_process
 from segkd.data.streets import Streets
 from segkd.evaluation import confusion_matrix
 from segkd.gallery import colored, gallery

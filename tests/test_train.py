@@ -14,16 +14,20 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from safetensors.torch import load_file
 
 from commands import Command, started
 from segkd.callbacks.last_checkpoint import LastCheckpoint
+from segkd.cli import CONFIGS
+from segkd.config import TrainSettings, validate
 from segkd.data.streets import Streets
 from segkd.evaluation import confusion_matrix
 from segkd.metrics import Scores
 from segkd.models.base import Normalization
-from segkd.models.espnet import ESPNet
-from segkd.models.weights import fingerprint, load_student, save_student
+from segkd.models.espnet import ESPNet, ESPNetC
+from segkd.models.weights import fingerprint, load_student, restore, save_student
 from wandb_files import wandb_runs
 
 TINY = (
@@ -130,6 +134,54 @@ def test_resume_at_an_epochs_end_is_bit_exact(
     assert other.code == 0, other.err
     ours, theirs = (load_file(tmp_path / name / "student.safetensors") for name in ("whole", "other"))
     assert not all(torch.equal(value, theirs[key]) for key, value in ours.items())
+
+
+def test_resuming_with_another_recipe_is_refused(command: Command, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert command("train", *TINY, f"output_dir={run}").code == 0
+    resume = (*TINY, f"resume={run / 'last.ckpt'}", f"output_dir={tmp_path / 'other'}")
+    for typed, said in (
+        ("optimizers.student.lr=0.1", ("lr=0.0005", "0.1 is asked for")),
+        ("optimizer@optimizers.student=sgd", ("resume with the same optimizers",)),
+        ("student.q=2", ("keys are missing",)),
+    ):
+        result = command("train", *resume, typed)
+        assert result.code == 2, result.err
+        assert all(words in result.err for words in said)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_checkpoint_keeps_the_normalisation(command: Command, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert command("train", *TINY, f"output_dir={run}").code == 0
+    checkpoint = torch.load(run / "last.ckpt", weights_only=True)
+    checkpoint["student"]["normalization"] |= {"mean": [1.0, 2.0, 3.0], "bgr": True}
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    network, _ = restore(ESPNetC, {}, tmp_path / "other.ckpt", 11, Normalization(Streets.mean, Streets.std))
+    assert network.normalization.facts()["mean"] == [1.0, 2.0, 3.0]
+    assert network.normalization.bgr
+
+
+def test_a_run_is_not_scored_on_a_data_set_that_nobody_chose(command: Command, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert command("train", *TINY, f"output_dir={run}").code == 0
+    facts = run / "student.yaml"
+    assert command("evaluate", f"run={run}", "workers=0").code == 0
+    facts.write_text(facts.read_text().replace("dataset: Streets", "dataset: CamVid"))
+    refused = command("evaluate", f"run={run}", "workers=0")
+    assert refused.code == 2
+    assert "was trained on CamVid; say which data" in refused.err
+    assert command("evaluate", f"run={run}", "workers=0", "dataset=streets").code == 0
+
+
+def test_no_is_no(teacher_file: Path) -> None:
+    """A bool that arrives as text is the bool that it means, not a true text."""
+    GlobalHydra.instance().clear()
+    typed = [a for a in distilled(teacher_file) if not a.startswith("hydra.")]
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose("train", [*typed, "loss.pixelwise.mask_void=no", "output_dir=run"])
+    assert cfg.loss.pixelwise.mask_void == "no"
+    assert validate(cfg, TrainSettings).loss["pixelwise"]["mask_void"] is False
 
 
 def test_the_student_starts_the_same_with_and_without_a_teacher(

@@ -86,6 +86,8 @@ class Adversary(nn.Module):
         critic_steps: int = 1,
         tap: str = "scores",
     ) -> None:
+        if critic_steps < 1:
+            raise ValueError(f"critic_steps must be 1 or more, not {critic_steps}")
         super().__init__()
         self.discriminator = discriminator
         self.form = form
@@ -101,10 +103,11 @@ class Adversary(nn.Module):
         """
         if teacher is None:
             raise UserError("adversary=holistic needs a teacher; give model@teacher=NAME and teacher.checkpoint=FILE")
-        ours, theirs = tap_of(student, self.tap, "student"), tap_of(teacher, self.tap, "teacher")
+        ours, theirs = tap_of(student, self.tap, "student"), tap_of(teacher, "scores", "teacher")
         if ours.channels != theirs.channels:
             raise UserError(
-                f"the student scores {ours.channels} classes, the teacher {theirs.channels}; take a teacher of the same classes"
+                f"the student's tap '{self.tap}' has {ours.channels} channels, and the teacher scores {theirs.channels} classes; "
+                "take a tap that holds class scores, and a teacher of the same classes"
             )
         least = Discriminator.smallest * ours.stride
         if min(crop_size) < least:

@@ -85,6 +85,8 @@ def distiller(settings: TrainSettings, served: SegmentationData) -> tuple[Distil
         UserError: a teacher without weights, a checkpoint that does not fit, a tap or a size that does not.
     """
     facts = target_of(settings.dataset)
+    if settings.student.get("_target_") is None:
+        raise UserError("there is no student; say which network to train: model@student=NAME")
     # Each part draws its weights from a seed of its own: the student starts the same with or without a teacher.
     torch.manual_seed(settings.seed)
     student, found = network(settings.student, facts)
@@ -95,16 +97,16 @@ def distiller(settings: TrainSettings, served: SegmentationData) -> tuple[Distil
     teacher, found_teacher = _teacher(settings, facts)
     torch.manual_seed(settings.seed + 1)
     losses = LossSum({name: construct(node) for name, node in settings.loss.items()})
-    losses.connect(student.taps, None if teacher is None else teacher.network.taps)
-    torch.manual_seed(settings.seed + 2)
-    adversary = _adversary(settings, student)
-    if adversary is not None:
-        adversary.connect(student.taps, None if teacher is None else teacher.network.taps, crop)
     if teacher is not None and teacher.network.num_classes != student.num_classes:
         raise UserError(
             f"the teacher scores {teacher.network.num_classes} classes, the student {student.num_classes}; "
             "take a teacher of the same classes"
         )
+    losses.connect(student.taps, None if teacher is None else teacher.network.taps)
+    torch.manual_seed(settings.seed + 2)
+    adversary = _adversary(settings, student)
+    if adversary is not None:
+        adversary.connect(student.taps, None if teacher is None else teacher.network.taps, crop)
     built = Distiller(
         student,
         teacher,
@@ -127,12 +129,11 @@ def trainer(settings: TrainerSettings, directory: Path, loggers: Sequence[Logger
     """
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
-    device(settings.accelerator)
     callbacks: list[pl.Callback] = [LastCheckpoint(directory)]
     if settings.progress:
         callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
     return pl.Trainer(
-        accelerator=settings.accelerator,
+        accelerator=device(settings.accelerator).type,
         devices=settings.devices if settings.devices != "auto" or settings.accelerator != "cpu" else 1,
         num_nodes=settings.num_nodes,
         strategy=strategy(settings),
@@ -152,14 +153,18 @@ def trainer(settings: TrainerSettings, directory: Path, loggers: Sequence[Logger
     )
 
 
+def several(settings: TrainerSettings) -> bool:
+    """Whether the run has more than one process."""
+    if settings.devices == "auto" and settings.num_nodes == 1:
+        return device(settings.accelerator).type == "cuda" and torch.cuda.device_count() > 1
+    return settings.devices != 1 or settings.num_nodes > 1
+
+
 def strategy(settings: TrainerSettings) -> DDPStrategy | str:
     """How several processes work together: their gradients are averaged."""
-    several = settings.devices not in (1, "auto") or settings.num_nodes > 1
-    if settings.devices == "auto":
-        several = settings.accelerator != "cpu" and torch.cuda.device_count() > 1
     # The critic's phase leaves the student unused and the student's the critic. BatchNorm's statistics differ between
     # processes until the Distiller averages them, and broadcasting them would tie evaluations of unequal length together.
-    return DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if several else "auto"
+    return DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if several(settings) else "auto"
 
 
 def device(accelerator: str) -> torch.device:
@@ -170,10 +175,6 @@ def device(accelerator: str) -> torch.device:
     """
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise UserError(f"accelerator={accelerator}, but PyTorch sees no CUDA device; use accelerator=cpu")
-    if accelerator == "mps" and not torch.backends.mps.is_available():
-        raise UserError("accelerator=mps, but PyTorch sees no such device; use accelerator=cpu")
-    if accelerator == "mps":
-        return torch.device("mps")
     return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 

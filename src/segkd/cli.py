@@ -1,6 +1,6 @@
 """What every command shares: Hydra's entry, errors in one sentence, exit codes.
 
-0 well · 1 faults found, or a crash · 2 a user's mistake · 130 interrupted · 143 terminated.
+0 well · 1 a crash · 2 a user's mistake · 130 interrupted · 143 terminated.
 """
 
 from __future__ import annotations
@@ -70,6 +70,8 @@ def launch(task: Task, config_name: str) -> NoReturn:
         interrupted = isinstance(end.__context__, KeyboardInterrupt)
         sys.exit(128 + signal.SIGINT if interrupted else end.code)
     except Exception as error:
+        if isinstance(error, OSError) and not isinstance(error, HydraException):  # Hydra makes the run's folder
+            error = UserError(f"cannot make the folder {error.filename} ({error.strerror}); give another output_dir")
         sys.exit(report(error, config_name))
     sys.exit(min(codes, default=0))
 

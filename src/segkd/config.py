@@ -27,7 +27,8 @@ from segkd.errors import UserError
 ALLOWED_TARGETS = ("segkd.", "torch.optim.")
 """A config may come from somebody else: it can name these and nothing more."""
 
-_GIVEN_BY_BUILD = {"checkpoint"}  # keys of a node that are for us, not for the constructor
+_FOR_BUILD = {"checkpoint"}  # keys of a network's node that are for us, not for its constructor
+_GIVEN_BY_BUILD = {"num_classes", "normalization", "split", "params"}  # arguments that follow from other parts
 
 Node = dict[str, Any]
 
@@ -60,7 +61,7 @@ def construct(node: Node, **given: Any) -> Any:
     arguments = {
         key: construct(value) if isinstance(value, dict) and "_target_" in value else value
         for key, value in node.items()
-        if key not in {"_target_", *_GIVEN_BY_BUILD, *given}
+        if key not in {"_target_", *_FOR_BUILD, *given}
     }
     target = target_of(node)
     try:
@@ -75,41 +76,49 @@ def _fits(node: Node) -> Node:
         return node
     target = target_of(node)
     known = _parameters(target)
-    faults = []
+    faults, fitting = [], dict(node)
     for key, value in node.items():
-        if key in {"_target_", *_GIVEN_BY_BUILD}:
+        if key == "_target_" or (key in _FOR_BUILD and "num_classes" in inspect.signature(target).parameters):
             continue
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
-            faults.append(f"{target.__name__} takes no '{key}'{hint} It takes {', '.join(known)}")
+            hint = f" (did you mean '{near[0]}'?)" if near else ""
+            faults.append(f"{target.__name__} takes no '{key}'{hint}, but {', '.join(known)}")
         elif isinstance(value, dict) and "_target_" in value:
-            _fits(value)
-        elif wrong := _wrong_type(value, known[key]):
-            faults.append(f"'{key}' {wrong}, not {value!r}")
+            fitting[key] = _fits(value)
+        else:
+            try:
+                fitting[key] = _of_type(value, known[key])
+            except ValueError as wrong:
+                faults.append(f"'{key}' {wrong}, not {value!r}")
     if faults:
         raise ValueError("; ".join(faults))
-    return node
+    return fitting
 
 
 def _parameters(target: Any) -> dict[str, Any]:
-    """Names and types of what a constructor takes."""
+    """Names and types of what a config may give to a constructor."""
     hints = typing.get_type_hints(target.__init__)
-    names = [name for name in inspect.signature(target).parameters if name not in ("args", "kwargs")]
+    names = [name for name in inspect.signature(target).parameters if name not in {"args", "kwargs", *_GIVEN_BY_BUILD}]
     return {name: hints.get(name, Any) for name in names}
 
 
-def _wrong_type(value: Any, expected: Any) -> str | None:
+def _of_type(value: Any, expected: Any) -> Any:
+    """The value as the type has it: `no` is False where a bool is expected."""
     try:
-        TypeAdapter(expected, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+        return TypeAdapter(expected, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
     except ValidationError as error:
-        return f"must be {getattr(expected, '__name__', expected)} ({error.errors()[0]['msg'].lower()})"
+        name = getattr(expected, "__name__", expected)
+        raise ValueError(f"must be {name} ({error.errors()[0]['msg'].lower()})") from None
     except (PydanticSchemaGenerationError, NameError, TypeError):
-        return None  # a type of our own, given by build
-    return None
+        return value  # a type that pydantic does not know
 
 
 Target = Annotated[Node, AfterValidator(_fits)]
+
+
+_Positive = Annotated[float, Field(gt=0)]
+_Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class Settings(BaseModel):
@@ -132,7 +141,7 @@ class DataSettings(Settings):
 
     batch_size: PositiveInt
     crop_size: tuple[PositiveInt, PositiveInt] | None
-    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+    scale: Annotated[tuple[_Positive, _Positive], AfterValidator(lambda scale: _ascending(scale))]
     flip: float = Field(ge=0, le=1)
     jitter: JitterSettings
     workers: int = Field(ge=0)
@@ -145,14 +154,14 @@ class TrainerSettings(Settings):
 
     max_epochs: PositiveInt
     devices: PositiveInt | Literal["auto"]
-    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
+    accelerator: Literal["auto", "cpu", "gpu", "cuda"]
     num_nodes: PositiveInt
     precision: Annotated[str, AfterValidator(lambda p: _precision(p))]
     gradient_clip: float | None = Field(gt=0)
     validate_every: PositiveInt
     log_every: PositiveInt
-    limit_train_batches: int | float | None
-    limit_val_batches: int | float | None
+    limit_train_batches: PositiveInt | _Share | None
+    limit_val_batches: PositiveInt | _Share | None
     progress: bool
 
 
@@ -197,7 +206,7 @@ class EvaluateSettings(Settings):
     split: str
     void: Literal["ignored", "counted"]
     output_dir: Path | None
-    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
+    accelerator: Literal["auto", "cpu", "gpu", "cuda"]
     workers: int = Field(ge=0)
 
 
@@ -232,6 +241,12 @@ def _http(url: str) -> str:
     if not url.startswith(("https://", "http://")):
         raise ValueError("only https:// and http:// addresses are fetched from")
     return url.rstrip("/")
+
+
+def _ascending(scale: tuple[float, float]) -> tuple[float, float]:
+    if scale[0] > scale[1]:
+        raise ValueError("the least factor comes first")
+    return scale
 
 
 def _precision(value: str) -> str:
@@ -269,4 +284,4 @@ def _sentence(fault: Any) -> str:
     if fault["type"] == "extra_forbidden":
         return f"there is no key '{key}'"
     given = "" if fault["type"] == "value_error" and isinstance(fault["input"], dict) else f" (given: {fault['input']})"
-    return f"{key}: {message[0].lower() + message[1:] if message[:2].istitle() else message}{given}"
+    return f"{key}: {message[0].lower() + message[1:] if message.split()[0].istitle() else message}{given}"

@@ -18,9 +18,10 @@ from segkd.metrics import ConfusionMatrix, Scores
 from segkd.models.base import SegmentationModel
 from segkd.models.frozen import Frozen
 from segkd.models.layers import sample_keys
+from segkd.models.weights import describe
 from segkd.phases import Phase, phases
 from segkd.schedules import Schedule
-from segkd.types import Batch, Step
+from segkd.types import Batch, Step, resize
 
 OptimizerOf = Callable[[Sequence[nn.Parameter]], Optimizer]
 
@@ -61,11 +62,8 @@ class Distiller(pl.LightningModule):
         self.automatic_optimization = False
         self.student, self.teacher, self.losses, self.adversary = student, teacher, losses, adversary
         self.phases = phases(student, losses, adversary)
-        self.optimizers_of = optimizers
-        self.schedule = schedule
-        self.total_steps = total_steps
-        self.classes = tuple(classes)
-        self.gradient_clip = gradient_clip
+        self.optimizers_of, self.classes = optimizers, tuple(classes)
+        self.schedule, self.total_steps, self.gradient_clip = schedule, total_steps, gradient_clip
         self.confusion = ConfusionMatrix(len(self.classes))
         self.register_buffer("step_count", torch.tensor(0))
 
@@ -76,11 +74,9 @@ class Distiller(pl.LightningModule):
                 group["initial_lr"] = group["lr"]
         return optimizers
 
-    def on_fit_start(self) -> None:
+    def on_train_start(self) -> None:
         if self.teacher is not None:
             self.teacher.to(self.device)
-
-    def on_train_start(self) -> None:
         self._set_learning_rates()
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
@@ -108,13 +104,15 @@ class Distiller(pl.LightningModule):
             rate = optimizer.param_groups[0]["lr"]
             optimizer.step()
         logged: dict[str, Any] = {f"train/{name}": value.detach() for name, value in terms.items()}
-        self.log_dict({**logged, f"lr/{phase.name}": rate}, sync_dist=self._world() > 1)
+        several = self.trainer.world_size > 1
+        self.log_dict({**logged, f"lr/{phase.name}": rate}, sync_dist=several)
         if phase.name == "student":
-            self.log("train/total", total.detach(), prog_bar=True, sync_dist=self._world() > 1)
+            self.log("train/total", total.detach(), prog_bar=True, sync_dist=several)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        outputs = self.student(batch.images)
-        self.confusion.update(outputs.at((batch.target.shape[-2], batch.target.shape[-1])).float(), batch.target)
+        said = self.student(batch.images)
+        logits = resize(said.logits.float(), (batch.target.shape[-2], batch.target.shape[-1]), said.align_corners)
+        self.confusion.update(logits, batch.target)
 
     def on_validation_start(self) -> None:
         self._average_statistics()
@@ -125,6 +123,9 @@ class Distiller(pl.LightningModule):
         self.log("val/miou", scores.miou, prog_bar=True)
         self.log_dict({"val/class_accuracy": scores.class_accuracy, "val/pixel_accuracy": scores.pixel_accuracy})
         self.log_dict({f"val/iou/{name}": iou for name, iou in zip(self.classes, scores.iou, strict=True)})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["student"] = describe(self.student)
 
     def on_train_epoch_end(self) -> None:
         self._average_statistics()
@@ -141,11 +142,8 @@ class Distiller(pl.LightningModule):
 
     def _average_statistics(self) -> None:
         """Each process's BatchNorm saw its own images; what is validated and kept is their mean."""
-        if self._world() > 1:
+        if self.trainer.world_size > 1:
             for buffer in self.student.buffers():
                 if buffer.is_floating_point():
                     torch.distributed.all_reduce(buffer)
-                    buffer /= self._world()
-
-    def _world(self) -> int:
-        return int(self.trainer.world_size)
+                    buffer /= self.trainer.world_size

@@ -8,24 +8,27 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
 from segkd import build
 from segkd.cli import launch
-from segkd.config import EvaluateSettings, validate
+from segkd.config import EvaluateSettings, target_of, validate
 from segkd.data.base import SegmentationDataset
 from segkd.errors import UserError
 from segkd.evaluation import confusion_matrix
 from segkd.metrics import Scores
 from segkd.models.base import SegmentationModel
-from segkd.models.weights import load_student, sha256
+from segkd.models.weights import load_student, sha256, trained_facts
 
 
 def evaluate(cfg: DictConfig) -> float:
     """Score a network, write `evaluation.json`, print a table and, as the last line of stdout, the mIoU."""
     settings = validate(cfg, EvaluateSettings)
+    if settings.run is not None:
+        _check_chosen(settings.run, settings)
     dataset = build.dataset(settings.dataset, settings.split)
     network, checkpoint = _network(settings, dataset)
     directory = _directory(settings)
@@ -74,6 +77,20 @@ def _network(settings: EvaluateSettings, dataset: SegmentationDataset) -> tuple[
             print(found, file=sys.stderr)
             return network, checkpoint
     raise UserError("say what to evaluate: either run=DIR, or model=NAME and checkpoint=FILE")
+
+
+def _check_chosen(run: Path, settings: EvaluateSettings) -> None:
+    """The default data set is not the one of every run.
+
+    Raises:
+        UserError: no data set is chosen, and the student was trained on another.
+    """
+    trained_on, given = trained_facts(run).get("dataset"), target_of(settings.dataset).title()
+    chosen = any(override.startswith("dataset=") for override in HydraConfig.get().overrides.task)
+    if not chosen and trained_on not in (None, given):
+        raise UserError(
+            f"the student in {run} was trained on {trained_on}; say which data to score it on: dataset=NAME"
+        )
 
 
 def _student(run: Path, dataset: SegmentationDataset) -> SegmentationModel:

@@ -75,7 +75,7 @@ class Scores(NamedTuple):
 
         IoU = TP / (TP + FP + FN); class accuracy = mean of TP / (TP + FN) over the classes in the labels.
         """
-        counts = matrix.double().cpu()
+        counts = matrix.cpu().double()
         hits, truth, predicted = counts.diag(), counts.sum(1), counts.sum(0)
         iou = (hits / (truth + predicted - hits))[:num_classes]
         recall = (hits / truth)[:num_classes]

@@ -30,7 +30,7 @@ _PACKAGES = (
 
 
 def write_record(directory: Path, config: dict[str, Any], seed: int) -> None:
-    """Write `config.yaml` (resolved) and `environment.json` (command, versions, seed, git state, device)."""
+    """Write `config.yaml` (resolved) and `environment.json` (command, versions, seed, git state, machine)."""
     config_file, environment_file = (directory / name for name in RECORD)
     config_file.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     environment = {
@@ -40,9 +40,8 @@ def write_record(directory: Path, config: dict[str, Any], seed: int) -> None:
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "git": _git(),
-        "device": torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else platform.processor() or platform.machine(),
+        "machine": platform.machine(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
     environment_file.write_text(json.dumps(environment, indent=1) + "\n")
 
@@ -55,8 +54,10 @@ def _version(package: str) -> str | None:
 
 
 def _git() -> dict[str, Any] | None:
-    """Commit and whether the tree differs from it, of the checkout that segkd runs from; None outside of one."""
-    here = Path(__file__).parent
+    """Commit and whether the tree differs from it, of the checkout that segkd runs from; None for an installed wheel."""
+    here = Path(__file__).parents[2]
+    if not (here / "pyproject.toml").is_file():
+        return None
     try:
         commit = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True

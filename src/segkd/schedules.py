@@ -21,6 +21,8 @@ class Poly:
     """
 
     def __init__(self, power: float = 0.9, warmup: float = 0.0) -> None:
+        if power < 0:
+            raise ValueError(f"power must not be negative, not {power}")
         self.power = power
         self.warmup = warmup
 

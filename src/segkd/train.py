@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
+import math
 import sys
 import time
 from pathlib import Path
@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
+from pytorch_lightning.utilities import rank_zero_only
 
 from segkd import __version__, build
 from segkd.callbacks.metrics_file import METRICS, MetricsFile
@@ -23,7 +24,7 @@ from segkd.config import TrainSettings, target_of, validate
 from segkd.data.datamodule import SegmentationData
 from segkd.distiller import Distiller
 from segkd.errors import UserError
-from segkd.models.weights import load_strictly, safe_load, save_student
+from segkd.models.weights import describe, load_strictly, safe_load, save_student
 from segkd.preflight import preflight
 from segkd.record import RECORD, write_record
 
@@ -32,6 +33,7 @@ def train(cfg: DictConfig) -> float:
     """Run one training; returns the last `val/miou`, which is what a sweep optimises."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     _drop_unselected_losses(cfg)
+    _drop_unused_checkpoint(cfg)
     settings = validate(cfg, TrainSettings)
     _refuse_sweep_over_processes(settings)
     directory = Path(HydraConfig.get().runtime.output_dir)
@@ -42,9 +44,7 @@ def train(cfg: DictConfig) -> float:
 
     data = build.data(settings)
     distiller, found = build.distiller(settings, data)
-    first = (
-        os.environ.get("LOCAL_RANK", "0") == "0"
-    )  # Lightning starts the other processes by running this command again
+    first = getattr(rank_zero_only, "rank", 0) == 0  # the other processes run this command too
     if settings.resume is not None:
         _check_resumable(settings.resume, distiller)
     if first:
@@ -54,6 +54,7 @@ def train(cfg: DictConfig) -> float:
         )
 
     config = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
+    config["output_dir"] = str(directory)
     directory.mkdir(parents=True, exist_ok=True)
     if first:
         write_record(directory, config, settings.seed)
@@ -113,7 +114,7 @@ def _finish(
     }
     zeroed = save_student(distiller.student, directory, trained)
     summary: dict[str, Any] = {
-        "val_miou": miou,
+        "val_miou": None if math.isnan(miou) else miou,
         "steps": int(distiller.step_count),
         "seconds": round(seconds, 1),
         "teacher_sha256": teacher_after,
@@ -142,9 +143,16 @@ def _drop_unselected_losses(cfg: DictConfig) -> None:
             del cfg.loss[name]
 
 
+def _drop_unused_checkpoint(cfg: DictConfig) -> None:
+    """Without a teacher, the checkpoint that an experiment has for one means nothing."""
+    if cfg.teacher.get("_target_") is None and not any(
+        o.startswith("teacher.") for o in HydraConfig.get().overrides.task
+    ):
+        cfg.teacher.checkpoint = None
+
+
 def _refuse_sweep_over_processes(settings: TrainSettings) -> None:
-    several = settings.trainer.num_nodes > 1 or settings.trainer.devices not in (1, "auto")
-    if several and HydraConfig.get().mode == RunMode.MULTIRUN:
+    if build.several(settings.trainer) and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise UserError(
             "a sweep (-m) with several devices would start the whole sweep again on each of them; use trainer.devices=1 in sweeps, "
             "or call the command once for each run"
@@ -157,11 +165,28 @@ def _check_resumable(checkpoint: Path, distiller: Distiller) -> None:
     if checkpoint.stat().st_size == 0:
         raise UserError(f"{checkpoint} is empty (0 bytes); resume from another")
     content = safe_load(checkpoint)
-    if not isinstance(content, dict) or not {"state_dict", "loops", "optimizer_states"} <= content.keys():
+    if not isinstance(content, dict) or not {"state_dict", "loops", "optimizer_states", "student"} <= content.keys():
         raise UserError(
             f"{checkpoint} holds no training state; give the last.ckpt of a run (weights alone go to student.checkpoint)"
         )
     load_strictly(distiller, content["state_dict"], checkpoint)
+    if content["student"] != describe(distiller.student):
+        raise UserError(
+            f"the student in {checkpoint} is not the one asked for; give the student's keys of the run that it comes from"
+        )
+    for optimizer, saved in zip(distiller.configure_optimizers(), content["optimizer_states"], strict=True):
+        _check_same_recipe(checkpoint, optimizer.state_dict()["param_groups"], saved["param_groups"])
+
+
+def _check_same_recipe(checkpoint: Path, asked: list[dict[str, Any]], saved: list[dict[str, Any]]) -> None:
+    """Restored optimisers keep the values they were saved with, so others would be ignored."""
+    for ours, theirs in zip(asked, saved, strict=True):
+        for key in (ours.keys() | theirs.keys()) - {"params", "lr"}:
+            if ours.get(key) != theirs.get(key):
+                raise UserError(
+                    f"{checkpoint} was trained with {key.removeprefix('initial_')}={theirs.get(key)}, and {ours.get(key)} is asked for; "
+                    "resume with the same optimizers"
+                )
 
 
 def _run_name(settings: TrainSettings) -> str:

@@ -86,7 +86,7 @@ def test_default_weight_is_ten_over_the_classes() -> None:
 
 
 def test_other_classes_or_no_such_tap_are_refused() -> None:
-    with pytest.raises(UserError, match="student scores 19 classes, the teacher 11"):
+    with pytest.raises(UserError, match="has 19 channels, and the teacher scores 11 classes"):
         Pixelwise().connect({"scores": Tap(19, 8)}, {"scores": Tap(11, 8)})
     with pytest.raises(UserError, match="the teacher has no tap 'logits'; it has scores, encoder"):
         Pixelwise(tap="logits").connect({"logits": Tap(2, 8)}, {"scores": Tap(2, 8), "encoder": Tap(9, 8)})

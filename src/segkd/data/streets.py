@@ -22,6 +22,8 @@ _FIRST_SCENE = {"train": 0, "val": 100_000, "test": 200_000}  # apart, so that n
 
 Color = tuple[int, int, int]
 
+_BLUE, _WARM = (-18, 0, 18), (15, 0, -12)  # what the light leaves of the materials' own colours
+
 
 class Streets(SegmentationDataset):
     """Generated street scenes of 128×192.
@@ -35,8 +37,8 @@ class Streets(SegmentationDataset):
     classes = CLASSES
     colors = COLORS
     ids: ClassVar[dict[int, int]] = {**{i: i for i in range(len(CLASSES))}, IGNORE_INDEX: IGNORE_INDEX}
-    mean = (113.0, 111.0, 110.0)
-    std = (55.0, 53.0, 54.0)
+    mean = (122.0, 125.0, 125.0)
+    std = (51.5, 48.5, 50.5)
     splits = ("train", "val", "test")
     size = (128, 192)
 
@@ -83,11 +85,11 @@ class _Scene:
         self._ground()
         for _ in range(self.rng.integers(1, 5)):
             self._tree()
-        if self.rng.random() < 0.5:
+        if self.rng.random() < 0.8:
             self._fence()
         things = [self._car] * self.rng.integers(1, 4) + [self._pedestrian] * self.rng.integers(1, 5)
-        things += [self._bicyclist] * self.rng.integers(0, 3) + [self._pole] * self.rng.integers(1, 5)
-        depths = np.sort(self.rng.uniform(0.08, 1.0, len(things)))
+        things += [self._bicyclist] * self.rng.integers(1, 4) + [self._pole] * self.rng.integers(1, 5)
+        depths = np.sort(self.rng.uniform(0.2, 1.0, len(things)))
         self.rng.shuffle(things)
         for thing, depth in zip(things, depths, strict=True):
             thing(float(depth))
@@ -95,7 +97,7 @@ class _Scene:
             self._unlabelled()
 
     def _sky(self) -> None:
-        top, bottom = self._tone(150, 245, 40), self._tone(170, 250, 25)
+        top, bottom = self._tone(140, 225, 20, _BLUE), self._tone(170, 235, 15, _BLUE)
         mix = np.linspace(0, 1, self.height)[:, None, None]
         self.image[:] = (np.array(top) * (1 - mix) + np.array(bottom) * mix).astype(np.uint8)
         for _ in range(self.rng.integers(0, 4)):
@@ -117,7 +119,7 @@ class _Scene:
             x += wide
 
     def _building(self, x: int, y: int, wide: int, high: int) -> None:
-        wall = self._tone(50, 220, 45)
+        wall = self._tone(60, 200, 25, _WARM)
         self._rectangle(BUILDING, x, y, wide, high, wall)
         step, pane = self._at(6, 11), self._tone(30, 240, 30)
         for wy in range(y + 3, y + high - 4, step):
@@ -133,9 +135,9 @@ class _Scene:
         self._polygon(
             PAVEMENT,
             [(0, self.horizon), (self.width, self.horizon), (self.width, bottom), (0, bottom)],
-            self._tone(80, 185, 18),
+            self._tone(110, 185, 10, _WARM),
         )
-        slabs = self._tone(70, 170, 12)
+        slabs = self._tone(90, 170, 10)
         for i in range(self.rng.integers(3, 8)):
             y = int(self.horizon + (bottom - self.horizon) * (i / 8) ** 1.6)
             cv2.line(self.image, (0, y), (self.width, y), slabs, 1)
@@ -147,7 +149,7 @@ class _Scene:
                 (right + kerb // 3, bottom),
                 (left - kerb // 3, bottom),
             ],
-            self._tone(60, 160, 12),
+            self._tone(60, 125, 8, _BLUE),
         )
         for share in (0.33, 0.66):
             x = int(left + (right - left) * share)
@@ -177,7 +179,7 @@ class _Scene:
 
     def _fence(self) -> None:
         y, x = self.horizon + self._at(2, 10), self._at(0, self.width // 2)
-        long, high, tone = self._at(40, 130), self._at(8, 20), self._tone(60, 210, 40)
+        long, high, tone = self._at(60, 150), self._at(12, 24), self._tone(60, 190, 30)
         for bar in range(x, x + long, self._at(3, 6)):
             self._rectangle(FENCE, bar, y - high // 2, 2, high, tone)
         for rail in (y - high // 2, y + high // 3):
@@ -198,30 +200,30 @@ class _Scene:
         self._person(x, y, s, label, raised)
 
     def _person(self, x: int, y: int, s: float, label: int, raised: int) -> None:
-        high, wide = int(26 * s) + 4, int(7 * s) + 2
+        high, wide = int(38 * s) + 8, int(12 * s) + 4
         y -= raised
         self._rectangle(label, x - wide // 2, y - high, wide, high * 3 // 5, self._tone(20, 235, 70))
         self._rectangle(
             label, x - wide // 3, y - high * 2 // 5, max(1, wide * 2 // 3), high * 2 // 5, self._tone(15, 140, 30)
         )
         self._ellipse(
-            label, x, y - high - int(2 * s), max(1, int(2.5 * s)), max(1, int(3 * s)), self._tone(90, 220, 30)
+            label, x, y - high - int(2 * s), max(1, int(3.5 * s)), max(1, int(4.5 * s)), self._tone(90, 220, 30)
         )
 
     def _bicyclist(self, depth: float) -> None:
         x, y, s = self._stand(depth, 0.7)
-        wheel, frame = max(2, int(6 * s)), self._tone(15, 120, 40)
+        wheel, frame = max(4, int(12 * s)), self._tone(15, 90, 15)
         for wx in (x - wheel, x + wheel):
-            cv2.circle(self.image, (wx, y - wheel), wheel, frame, max(1, int(1.5 * s)))
+            cv2.circle(self.image, (wx, y - wheel), wheel, frame, max(2, int(2.5 * s)))
             cv2.circle(self.label, (wx, y - wheel), wheel, BICYCLIST, -1)
         self._person(x, y, s * 0.8, BICYCLIST, raised=wheel)
 
     def _pole(self, depth: float) -> None:
         x, y, s = self._stand(depth, 1.0)
-        high, wide, tone = int(70 * s) + 8, max(1, int(2.5 * s)), self._tone(40, 190, 15)
+        high, wide, tone = int(70 * s) + 8, max(3, int(6 * s)), self._tone(40, 110, 10)
         self._rectangle(POLE, x, y - high, wide, high, tone)
         if self.rng.random() < 0.6:
-            side = int(11 * s) + 3
+            side = int(18 * s) + 6
             if self.rng.random() < 0.5:
                 self._ellipse(SIGN, x, y - high, side // 2 + 1, side // 2 + 1, self._tone(60, 250, 90))
             else:
@@ -236,13 +238,13 @@ class _Scene:
     def _seen_through_a_camera(self) -> Array:
         scene = self.image.astype(np.float32)
         grain = self.rng.normal(0, 1, (self.height // 2, self.width // 2, 1)).astype(np.float32)
-        scene += cv2.resize(grain, (self.width, self.height))[..., None] * self.rng.uniform(4, 12)
-        fog = self.rng.uniform(0, 0.45) * np.linspace(1, 0.1, self.height, dtype=np.float32)[:, None, None]
+        scene += cv2.resize(grain, (self.width, self.height))[..., None] * self.rng.uniform(3, 9)
+        fog = self.rng.uniform(0, 0.35) * np.linspace(1, 0.1, self.height, dtype=np.float32)[:, None, None]
         scene = scene * (1 - fog) + 190 * fog
-        scene = 255 * np.clip(scene / 255, 0, 1) ** self.rng.uniform(0.6, 1.7)
+        scene = 255 * np.clip(scene / 255, 0, 1) ** self.rng.uniform(0.75, 1.35)
         scene *= self.rng.uniform(0.85, 1.12, 3).astype(np.float32)
         scene = cv2.GaussianBlur(scene, (3, 3), float(self.rng.uniform(0.3, 0.9)))
-        scene += self.rng.normal(0, self.rng.uniform(2, 9), scene.shape).astype(np.float32)
+        scene += self.rng.normal(0, self.rng.uniform(2, 7), scene.shape).astype(np.float32)
         exposed: Array = np.clip(scene, 0, 255).astype(np.uint8)
         return exposed
 
@@ -257,9 +259,10 @@ class _Scene:
     def _at(self, low: int, high: int) -> int:
         return int(self.rng.integers(low, max(high, low + 1)))
 
-    def _tone(self, low: int, high: int, spread: int) -> Color:
+    def _tone(self, low: int, high: int, spread: int, tint: tuple[int, int, int] = (0, 0, 0)) -> Color:
         grey = self.rng.uniform(low, high)
-        red, green, blue = np.clip(grey + self.rng.uniform(-spread, spread, 3), 0, 255).astype(int).tolist()
+        mixed = grey + self.rng.uniform(-spread, spread, 3) + np.array(tint)
+        red, green, blue = np.clip(mixed, 0, 255).astype(int).tolist()
         return red, green, blue
 
     def _leafy(self) -> Color:

@@ -34,6 +34,8 @@ class Pairwise(Loss):
     """
 
     def __init__(self, weight: float = 10.0, node: int = 2, pooling: str = "mean", tap: str = "encoder") -> None:
+        if node < 1:
+            raise ValueError(f"node must be 1 or more, not {node}")
         if pooling not in ("mean", "max"):
             raise ValueError(f"pooling is 'mean' or 'max', not '{pooling}'")
         super().__init__(weight)

@@ -39,10 +39,11 @@ class Pixelwise(Loss):
 
     def connect(self, student: Taps, teacher: Taps | None) -> None:
         assert teacher is not None
-        ours, theirs = tap_of(student, self.tap, "student"), tap_of(teacher, self.tap, "teacher")
+        ours, theirs = tap_of(student, self.tap, "student"), tap_of(teacher, "scores", "teacher")
         if ours.channels != theirs.channels:
             raise UserError(
-                f"the student scores {ours.channels} classes, the teacher {theirs.channels}; take a teacher of the same classes"
+                f"the student's tap '{self.tap}' has {ours.channels} channels, and the teacher scores {theirs.channels} classes; "
+                "take a tap that holds class scores, and a teacher of the same classes"
             )
         if self.weight is None:
             self.weight = 10 / ours.channels

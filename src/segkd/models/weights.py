@@ -161,15 +161,19 @@ def save_student(student: SegmentationModel, directory: Path, facts: Mapping[str
     """
     state = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in student.state_dict().items()}
     zeroed = zero_negligible(state)
-    network = {
-        "network": f"{type(student).__module__}.{type(student).__qualname__}",
-        "num_classes": student.num_classes,
-        "arguments": student.arguments,
-        "normalization": student.normalization.facts(),
-    }
-    description = yaml.safe_dump({**network, **facts}, sort_keys=False, allow_unicode=True)
+    description = yaml.safe_dump({**describe(student), **facts}, sort_keys=False, allow_unicode=True)
     _write_whole({directory / "student.safetensors": save(state), directory / "student.yaml": description.encode()})
     return zeroed
+
+
+def describe(network: SegmentationModel) -> dict[str, Any]:
+    """What rebuilds a network, but for its weights, as plain values."""
+    return {
+        "network": f"{type(network).__module__}.{type(network).__qualname__}",
+        "num_classes": network.num_classes,
+        "arguments": network.arguments,
+        "normalization": network.normalization.facts(),
+    }
 
 
 def load_student(directory: str | Path) -> SegmentationModel:
@@ -179,12 +183,21 @@ def load_student(directory: str | Path) -> SegmentationModel:
         UserError: a file is missing or damaged, or the yaml names something that is no network of segkd.
     """
     path = Path(directory) / "student.safetensors"
-    facts = _facts_beside(path)
-    if facts is None:
-        raise UserError(f"no student in {directory}: student.yaml is missing; give the folder of a finished run")
-    student = _rebuild(facts, path)
+    student = _rebuild(trained_facts(directory), path)
     load_strictly(student, read_state(path), path)
     return student.eval()
+
+
+def trained_facts(directory: str | Path) -> dict[str, Any]:
+    """What `student.yaml` says: how the student is built, and on which data it was trained.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    facts = _facts_beside(Path(directory) / "student.safetensors")
+    if facts is None:
+        raise UserError(f"no student in {directory}: student.yaml is missing; give the folder of a finished run")
+    return facts
 
 
 def sha256(path: Path) -> str:
@@ -203,6 +216,10 @@ def fingerprint(network: nn.Module) -> str:
 
 
 def _facts_beside(checkpoint: Path) -> dict[str, Any] | None:
+    if checkpoint.suffix == ".ckpt":
+        content = safe_load(checkpoint)
+        described = content.get("student") if isinstance(content, Mapping) else None
+        return dict(described) if isinstance(described, Mapping) else None
     path = checkpoint.with_suffix(".yaml")
     if checkpoint.suffix != ".safetensors" or not path.is_file():
         return None
