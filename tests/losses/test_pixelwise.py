@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from conftest import step_between
+from conftest import step_between, step_of
 from segkd.errors import UserError
 from segkd.losses.pixelwise import Pixelwise
 from segkd.types import IGNORE_INDEX, Tap
@@ -88,8 +88,22 @@ def test_default_weight_is_ten_over_the_classes() -> None:
 def test_other_classes_or_no_such_tap_are_refused() -> None:
     with pytest.raises(UserError, match="has 19 channels, and the teacher scores 11 classes"):
         Pixelwise().connect({"scores": Tap(19, 8)}, {"scores": Tap(11, 8)})
-    with pytest.raises(UserError, match="the teacher has no tap 'logits'; it has scores, encoder"):
-        Pixelwise(tap="logits").connect({"logits": Tap(2, 8)}, {"scores": Tap(2, 8), "encoder": Tap(9, 8)})
+    with pytest.raises(UserError, match="the student has no tap 'middle'; it has scores, encoder"):
+        Pixelwise(tap="middle").connect({"scores": Tap(2, 8), "encoder": Tap(9, 8)}, {"scores": Tap(2, 8)})
+
+
+def test_the_teachers_answer_is_its_logits() -> None:
+    """Its tap of the student's name is not read, and need not be there."""
+    loss = Pixelwise(tap="middle")
+    loss.connect({"middle": Tap(5, 8)}, {"scores": Tap(5, 8)})
+    step = step_of()
+    middle = step.student.taps["scores"]
+    student = step.student._replace(taps={"middle": middle})
+    teacher = step.teacher._replace(taps={"middle": torch.full_like(middle, 9.0), "scores": torch.zeros_like(middle)})
+    other = step_of(seed=1).teacher.logits
+    plain = Pixelwise()(step)
+    assert loss(step._replace(student=student, teacher=teacher)) == plain
+    assert loss(step._replace(student=student, teacher=teacher._replace(logits=other))) != plain
 
 
 @pytest.mark.truth
