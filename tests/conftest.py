@@ -17,6 +17,7 @@ from segkd.models.weights import save_student
 from segkd.types import Batch, Outputs, Step
 
 os.environ.setdefault("WANDB_MODE", "disabled")
+torch.set_num_threads(1)  # the networks are small, and two threads beside another process are many times slower
 
 _TRUTH = os.environ.get("SEGKD_TRUTH")
 
