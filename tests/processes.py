@@ -93,7 +93,7 @@ def main(world: int, directory: Path) -> None:
     losses.connect(student.taps, teacher.taps)
     torch.manual_seed(2)
     adversary = Adversary(Discriminator(11, width=8), Wasserstein(), weight=0.1, critic_steps=2)
-    optimizers = {name: lambda p: SGD(p, lr=0.01, momentum=0.9) for name in ("student", "discriminator")}
+    optimizers = {name: lambda p: SGD(p, lr=0.001, momentum=0.9) for name in ("student", "discriminator")}
     module = Recording(
         student, Frozen(teacher), losses, adversary, optimizers, Poly(), 8, Streets.classes, gradient_clip=1.0
     )

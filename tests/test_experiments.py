@@ -68,7 +68,7 @@ def small_teacher(directory: Path, classes: int) -> Path:
 def test_cityscapes_from_its_own_teacher(command: Command, roots: dict[str, Path], tmp_path: Path) -> None:
     """The README's two commands: train a teacher, then let it teach."""
     root = f"dataset.root={roots['cityscapes']}"
-    small = (*SHORT, root, "data.crop_size=[128,128]")
+    small = (*SHORT, root, "data.crop_size=[128,128]", "trainer.log_every=1")
     teacher = command(
         "train", "experiment=teacher_cityscapes", *small, *SMALL_PSPNET, f"output_dir={tmp_path / 'teacher'}"
     )
