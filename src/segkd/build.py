@@ -131,7 +131,8 @@ def trainer(settings: TrainerSettings, directory: Path, loggers: Sequence[Logger
     warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
     callbacks: list[pl.Callback] = [LastCheckpoint(directory)]
     if settings.progress:
-        callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
+        # Twice a second; as often as Lightning would, it takes a quarter of a small network's time.
+        callbacks.append(RichProgressBar(refresh_rate=2, console_kwargs={"stderr": True}))
     return pl.Trainer(
         accelerator=device(settings.accelerator).type,
         devices=settings.devices if settings.devices != "auto" or settings.accelerator != "cpu" else 1,
