@@ -25,9 +25,14 @@ from segkd.data.transforms import Augmentation, Jitter
 from segkd.distiller import Distiller
 from segkd.errors import UserError
 from segkd.losses.total import LossSum
+from segkd.models.adapter import Adapter
 from segkd.models.base import Normalization, SegmentationModel
+from segkd.models.ensemble import Ensemble, Remapped
 from segkd.models.frozen import Frozen
 from segkd.models.weights import restore
+
+INCLUDED = "included"
+"""What an adapter's `checkpoint` says where its constructor brings the weights."""
 
 
 def dataset(node: Node, split: str) -> SegmentationDataset:
@@ -37,17 +42,50 @@ def dataset(node: Node, split: str) -> SegmentationDataset:
 
 
 def network(node: Node, facts: type[SegmentationDataset]) -> tuple[SegmentationModel, str | None]:
-    """A network for the classes of a data set, and one line on its checkpoint if it has one.
+    """A network for the classes of a data set, and a line on each checkpoint that was read.
 
-    Without a checkpoint its weights are random and it normalises by the data set's statistics.
+    Without a checkpoint its weights are random, and it normalises by the data set's statistics.
+
+    Raises:
+        UserError: a checkpoint that does not fit, or other classes than the data set's and no `class_map`.
     """
+    if target_of(node) is Ensemble:
+        return _ensemble(node, facts)
     classes, normalization = len(facts.classes), Normalization(facts.mean, facts.std)
-    checkpoint = node.get("checkpoint")
-    if checkpoint is None:
-        fresh: SegmentationModel = construct(node, num_classes=classes, normalization=normalization)
-        return fresh, None
-    arguments = {key: value for key, value in node.items() if key not in ("_target_", "checkpoint")}
-    return restore(target_of(node), arguments, Path(checkpoint), classes, normalization)
+    class_map, found = node.get("class_map"), None
+    if node.get("checkpoint") in (None, INCLUDED):
+        made: SegmentationModel = construct(node, num_classes=classes, normalization=normalization)
+        if class_map is None and made.num_classes not in (classes, classes + 1):
+            raise UserError(
+                f"the network scores {made.num_classes} classes, the data set has {classes}; "
+                "build it for these, or give a class_map (docs/own_networks.md)"
+            )
+    else:
+        arguments = {key: value for key, value in node.items() if key not in ("_target_", "checkpoint", "class_map")}
+        made, found = restore(
+            target_of(node), arguments, Path(node["checkpoint"]), classes, normalization, same_classes=class_map is None
+        )
+    return made if class_map is None else Remapped(made, class_map, facts.classes), found
+
+
+def _ensemble(node: Node, facts: type[SegmentationDataset]) -> tuple[SegmentationModel, str | None]:
+    if node.get("checkpoint") is not None or node.get("class_map") is not None:
+        raise UserError("an ensemble has no checkpoint or class_map of its own; give them to its members")
+    members, lines = {}, []
+    for name, member in (node.get("members") or {}).items():
+        _check_weights(member, f"teacher.members.{name}")
+        members[name], found = network(member, facts)
+        lines += [found] if found else []
+    return construct(node, members=members), "\n".join(lines)
+
+
+def _check_weights(node: Node, key: str) -> None:
+    if target_of(node) is not Ensemble and node.get("checkpoint") is None:
+        raise UserError(
+            f"{key} has no weights, and a random teacher teaches nothing; give {key}.checkpoint=FILE"
+            f"{f' ({INCLUDED}: the constructor brings them)' if target_of(node) is Adapter else ''}, "
+            "or model@teacher=none to train on labels"
+        )
 
 
 def data(settings: TrainSettings) -> SegmentationData:
@@ -90,6 +128,10 @@ def distiller(settings: TrainSettings, served: SegmentationData) -> tuple[Distil
     # Each part draws its weights from a seed of its own: the student starts the same with or without a teacher.
     torch.manual_seed(settings.seed)
     student, found = network(settings.student, facts)
+    if isinstance(student, Ensemble | Remapped):
+        raise UserError(
+            "a student is one network that scores the data set's classes; ensembles and class maps are for teachers"
+        )
     if min(crop := crop_size(settings)) < student.smallest:
         raise UserError(
             f"data.crop_size={list(crop)} is less than the {student.smallest} pixels that {type(student).__name__} takes"
@@ -187,11 +229,7 @@ def _teacher(settings: TrainSettings, facts: type[SegmentationDataset]) -> tuple
                 "teacher.checkpoint is given, but no teacher; say which network it holds: model@teacher=NAME"
             )
         return None, None
-    if node.get("checkpoint") is None:
-        raise UserError(
-            "the teacher has no weights, and a random teacher teaches nothing; give teacher.checkpoint=FILE, "
-            "or model@teacher=none to train on labels"
-        )
+    _check_weights(node, "teacher")
     taught, found = network(node, facts)
     return Frozen(taught), found
 

@@ -23,11 +23,12 @@ from pydantic import (
 from pydantic.errors import PydanticSchemaGenerationError
 
 from segkd.errors import UserError
+from segkd.models.base import SegmentationModel
 
 ALLOWED_TARGETS = ("segkd.", "torch.optim.")
 """A config may come from somebody else: it can name these and nothing more."""
 
-_FOR_BUILD = {"checkpoint"}  # keys of a network's node that are for us, not for its constructor
+_FOR_BUILD = {"checkpoint", "class_map"}  # keys of a network's node that are for us, not for its constructor
 _GIVEN_BY_BUILD = {"num_classes", "normalization", "split", "params"}  # arguments that follow from other parts
 
 Node = dict[str, Any]
@@ -59,7 +60,7 @@ def construct(node: Node, **given: Any) -> Any:
         UserError: its class refuses a value.
     """
     arguments = {
-        key: construct(value) if isinstance(value, dict) and "_target_" in value else value
+        key: construct(value) if _is_node(value) else value
         for key, value in node.items()
         if key not in {"_target_", *_FOR_BUILD, *given}
     }
@@ -70,6 +71,10 @@ def construct(node: Node, **given: Any) -> Any:
         raise UserError(f"{target.__name__}: {error}") from None
 
 
+def _is_node(value: Any) -> bool:
+    return isinstance(value, dict) and "_target_" in value
+
+
 def _fits(node: Node) -> Node:
     """A node whose keys and values its class takes."""
     if node.get("_target_") is None:
@@ -78,14 +83,16 @@ def _fits(node: Node) -> Node:
     known = _parameters(target)
     faults, fitting = [], dict(node)
     for key, value in node.items():
-        if key == "_target_" or (key in _FOR_BUILD and "num_classes" in inspect.signature(target).parameters):
+        if key == "_target_" or (key in _FOR_BUILD and issubclass(target, SegmentationModel)):
             continue
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f" (did you mean '{near[0]}'?)" if near else ""
             faults.append(f"{target.__name__} takes no '{key}'{hint}, but {', '.join(known)}")
-        elif isinstance(value, dict) and "_target_" in value:
+        elif _is_node(value):
             fitting[key] = _fits(value)
+        elif isinstance(value, dict) and value and all(_is_node(part) for part in value.values()):
+            fitting[key] = {name: _fits(part) for name, part in value.items()}
         else:
             try:
                 fitting[key] = _of_type(value, known[key])

@@ -17,7 +17,8 @@ from segkd.models.espnet import ESPNet, ESPNetC
 from segkd.models.weights import load_student, save_student
 from segkd.types import Outputs, Tap
 
-NAMES = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml") if path.stem != "none")
+WRAPPERS = ("none", "adapter", "ensemble")  # no networks by themselves: test_adapter, test_ensemble
+NAMES = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml") if path.stem not in WRAPPERS)
 CLASSES = 7
 ODD = (75, 91)
 STATISTICS = Normalization((110, 110, 110), (55, 55, 55))

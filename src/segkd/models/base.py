@@ -63,7 +63,7 @@ class SegmentationModel(nn.Module):
     Subclasses set `taps` and `arguments` in their constructor and implement `segment`.
     """
 
-    align_corners: ClassVar[bool] = True
+    align_corners: bool = True
     """How the family enlarges its maps; the authors of all families here trained with aligned corners."""
     smallest: ClassVar[int] = 32
     """The least height and width that it can be trained on, in pixels."""
@@ -95,6 +95,10 @@ class SegmentationModel(nn.Module):
     def recognise(cls, state: Mapping[str, Tensor]) -> Origin | None:  # noqa: ARG003
         """Whose checkpoint of this family the state dict is, by its keys and shapes; None if nobody's that we know."""
         return None
+
+    def adopt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict that nobody recognised, under our names."""
+        return dict(state)
 
 
 def parameters_of(network: nn.Module) -> int:

@@ -36,11 +36,12 @@ def restore(
     checkpoint: Path,
     num_classes: int,
     default: Normalization,
+    same_classes: bool = True,
 ) -> tuple[SegmentationModel, str]:
     """A network with the weights of `checkpoint`, and one line on what was found there.
 
     The file says how the network must be built where it is one of ours or of the family's authors; `arguments` say it
-    otherwise. Loading is strict.
+    otherwise. Loading is strict. With `same_classes`, its classes must be the `num_classes` of the data set.
 
     Raises:
         UserError: the file is missing, damaged, would run code, or holds another network or other classes.
@@ -59,8 +60,12 @@ def restore(
         state, whose = origin.state, f"{origin.author}'s"
     else:
         model, whose = network(num_classes=num_classes, normalization=default, **arguments), "a"
+        state = model.adopt(state)
     load_strictly(model, state, checkpoint)
-    if model.num_classes not in (num_classes, num_classes + 1):  # one more: void was trained as the last class
+    if same_classes and model.num_classes not in (
+        num_classes,
+        num_classes + 1,
+    ):  # one more: void was trained as the last class
         raise UserError(
             f"{checkpoint} scores {model.num_classes} classes, the data set has {num_classes}; take weights of this data set"
         )

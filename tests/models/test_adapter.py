@@ -1,0 +1,140 @@
+"""Anybody's network behind our contract."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from foreign import Foreign
+from segkd.errors import UserError
+from segkd.models.adapter import IMAGENET_MEAN, IMAGENET_STD, Adapter
+from segkd.models.base import Normalization
+from segkd.models.weights import load_student, restore, save_student
+from segkd.types import Tap
+
+OURS = Normalization((10.0, 20.0, 30.0), (40.0, 50.0, 60.0))
+TAPS = {"encoder": "backbone"}
+
+
+def adapted(answer: str = "tensor", outputs: int = 11, **more: Any) -> Adapter:
+    torch.manual_seed(0)
+    arguments = {"answer": answer, "outputs": outputs}
+    return Adapter(11, OURS, **{"network": "foreign.Foreign", "arguments": arguments, "taps": TAPS, **more})
+
+
+def images(height: int = 75, width: int = 91) -> Tensor:
+    return torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("answer", ["tensor", "half size", "dict", "tuple", "list"])
+@torch.no_grad()
+def test_every_usual_answer_is_understood(answer: str) -> None:
+    network = adapted(answer).eval()
+    probe = images()
+    outputs = network(probe)
+    normal = (probe.float() - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    wrapped = network.network(normal)
+    bare = wrapped["out"] if answer == "dict" else wrapped[0] if answer in ("tuple", "list") else wrapped
+    torch.testing.assert_close(outputs.logits, bare)
+    assert outputs.at((75, 91)).shape == (2, 11, 75, 91)
+    assert network.taps == {"scores": Tap(11, 4 if answer == "half size" else 1), "encoder": Tap(16, 4)}
+    torch.testing.assert_close(outputs.taps["encoder"], network.network.backbone(normal))  # type: ignore[operator]
+    assert outputs.align_corners is False
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("strange dict", "answers with prediction; class scores are logits or out"),
+        ("labels", "answers with a tensor 1×128×128; class scores are one tensor B K h w"),
+        ("nothing", "answers with a NoneType"),
+    ],
+)
+def test_other_answers_are_named(answer: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        adapted(answer)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"network": None}, "say which: network="),
+        ({"network": "foreign.build"}, "foreign.build is not a class of networks"),
+        ({"network": "foreign.NoNetwork"}, "is not a class of networks"),
+        ({"network": "foreign.Missing"}, "'foreign' has no foreign.Missing"),
+        ({"network": "os.system"}, "os.system is not a class of networks"),
+        ({"network": "builtins.eval"}, "is not a class of networks"),
+        ({"network": "nowhere_to_be_found.Net"}, "'nowhere_to_be_found' is not installed"),
+        ({"arguments": {"depth": 5}}, r"foreign.Foreign cannot be built with \{'depth': 5\}: .*depth"),
+        ({"taps": {"encoder": "backbon"}}, "no module 'backbon' for the tap 'encoder'; it has backbone, tokens, unused, head"),
+        ({"taps": {"encoder": "tokens"}}, "'tokens' gives a tensor 1×16×1024, not a map"),
+        ({"taps": {"encoder": "unused"}}, "'unused' took no part"),
+        ({"std": None}, "mean and std belong together"),
+    ],
+)
+def test_what_cannot_be_wrapped_is_said(more: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        adapted(**more)
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "timm", None)
+    with pytest.raises(UserError, match=r"'timm' is not installed.*pip install 'segkd\[timm\]'"):
+        adapted(network="timm.create_model")
+
+
+def test_its_own_normalisation_is_kept_or_the_data_sets_taken() -> None:
+    assert adapted().normalization.facts()["mean"] == pytest.approx(list(IMAGENET_MEAN))
+    assert adapted(mean=None, std=None).normalization is OURS
+    bgr = adapted(bgr=True)
+    probe = images()
+    torch.testing.assert_close(bgr.normalization(probe), adapted().normalization(probe).flip(1))
+
+
+def test_the_number_of_classes_is_handed_over_unless_it_is_given() -> None:
+    assert adapted(arguments={}, classes_argument="outputs").num_classes == 11
+    assert adapted(arguments={"outputs": 19}, classes_argument="outputs").num_classes == 19
+
+
+def test_its_file_is_read_with_and_without_our_names(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    theirs = Foreign().state_dict()
+    torch.save({"state_dict": {f"module.{key}": tensor for key, tensor in theirs.items()}}, tmp_path / "theirs.pth")
+    given = {"network": "foreign.Foreign", "arguments": {"outputs": 11}, "taps": TAPS}
+    network, _ = restore(Adapter, given, tmp_path / "theirs.pth", 11, OURS)
+    assert isinstance(network, Adapter)
+    assert all(torch.equal(theirs[key], tensor) for key, tensor in network.network.state_dict().items())
+
+    save_student(network, tmp_path, {})
+    again = load_student(tmp_path)
+    assert again.taps == network.taps
+    probe = images()
+    with torch.no_grad():
+        assert torch.equal(again(probe).logits, network.eval()(probe).logits)
+
+    torch.save({**theirs, "stranger": torch.zeros(1)}, tmp_path / "wrong.pth")
+    with pytest.raises(UserError, match=r"1 of 6 keys are not this network's \(network.stranger\)"):
+        restore(Adapter, given, tmp_path / "wrong.pth", 11, OURS)
+
+
+def test_a_copy_listens_to_itself() -> None:
+    network = adapted().eval()
+    twin = copy.deepcopy(network)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.zero_()
+        assert not twin(images()).taps["encoder"].any()
+        assert network(images()).taps["encoder"].any()
+        assert not network.network.backbone._forward_hooks
+
+
+def test_every_weight_learns_through_the_taps() -> None:
+    network = adapted("half size")
+    outputs = network.train()(images())
+    (outputs.logits.square().mean() + outputs.taps["encoder"].square().mean()).backward()
+    assert all(p.grad is not None and p.grad.any() for p in network.parameters())
