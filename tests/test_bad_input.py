@@ -112,6 +112,18 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (*TAUGHT, "adversary=holistic", "data.crop_size=[64,64]"),
         ("data.crop_size=[64, 64]", "16×16", "128"),
     ),
+    "network of a missing package": (
+        ("model@student=adapter", "student.network=mmseg.models.Net"),
+        ("'mmseg' is not installed",),
+    ),
+    "network of nobody": (("model@student=adapter",), ("say which: network=PACKAGE.CLASS",)),
+    "ensemble as student": (("model@student=ensemble",), ("an ensemble has members",)),
+    "class map that leaves out": (
+        (*TAUGHT, "teacher.class_map={sky: [0]}"),
+        ("class_map leaves out building", "bicyclist"),
+    ),
+    "class map of a stranger": ((*TAUGHT, "teacher.class_map={moon: [0]}"), ("class_map names moon", "the classes are sky")),
+    "student with a class map": (("+student.class_map={sky: [0]}",), ("class_map leaves out",)),
     "no such device": (("trainer.accelerator=tpu",), ("trainer.accelerator", "'cpu'", "tpu")),
     "no student": (("model@student=none",), ("there is no student", "model@student=NAME")),
     "what follows from the data": (("+student.num_classes=7",), ("ESPNetC takes no 'num_classes'",)),

@@ -71,7 +71,10 @@ def test_other_answers_are_named(answer: str, said: str) -> None:
         ({"network": "builtins.eval"}, "is not a class of networks"),
         ({"network": "nowhere_to_be_found.Net"}, "'nowhere_to_be_found' is not installed"),
         ({"arguments": {"depth": 5}}, r"foreign.Foreign cannot be built with \{'depth': 5\}: .*depth"),
-        ({"taps": {"encoder": "backbon"}}, "no module 'backbon' for the tap 'encoder'; it has backbone, tokens, unused, head"),
+        (
+            {"taps": {"encoder": "backbon"}},
+            "no module 'backbon' for the tap 'encoder'; it has backbone, tokens, unused, head",
+        ),
         ({"taps": {"encoder": "tokens"}}, "'tokens' gives a tensor 1×16×1024, not a map"),
         ({"taps": {"encoder": "unused"}}, "'unused' took no part"),
         ({"std": None}, "mean and std belong together"),

@@ -63,7 +63,9 @@ class Ensemble(SegmentationModel):
         UserError: there is no member, a weight of no member or a negative one, or members of unequal classes.
     """
 
-    def __init__(self, members: Mapping[str, SegmentationModel], weights: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self, members: Mapping[str, SegmentationModel] | None, weights: Mapping[str, float] | None = None
+    ) -> None:
         if not members:
             raise UserError("an ensemble has members; give teacher.members.NAME={…} (docs/own_networks.md)")
         given = dict.fromkeys(members, 1.0) | dict(weights or {})
