@@ -14,6 +14,7 @@ from torch import Tensor
 
 from conftest import step_of
 from segkd.config import construct
+from segkd.errors import UserError
 from segkd.losses.base import Loss
 from segkd.types import IGNORE_INDEX, Batch, Outputs, Step, Tap, resize
 
@@ -207,6 +208,16 @@ def test_the_exemptions_are_these() -> None:
         "local": {"crop_invariance"},
     }
     assert len(NODES) == len(YAMLS) >= 8
+
+
+@pytest.mark.parametrize("name", NODES)
+@pytest.mark.parametrize("weight", [-0.5, float("nan")])
+def test_a_weight_below_zero_is_refused(name: str, weight: float) -> None:
+    with pytest.raises(
+        UserError, match=f"weight must be 0 or more, not {weight}: a negative one would teach the opposite"
+    ):
+        construct({**NODES[name], "weight": weight})
+    assert construct({**NODES[name], "weight": 0.0}).weight == 0
 
 
 class Formula(Loss):

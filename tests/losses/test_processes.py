@@ -8,12 +8,12 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from test_loss_contract import NODES, gradients, made, seeded
 from torch import Tensor
 
 from conftest import step_of
 from segkd.losses.base import Loss, teacher_of
 from segkd.types import IGNORE_INDEX, Batch, Outputs, Step
-from test_loss_contract import NODES, gradients, made, seeded
 
 SHARES = slice(0, 1), slice(1, 3)
 
