@@ -85,7 +85,7 @@ def local(student: Array, teacher: Array, valid: Mask) -> float:
 def channelwise(
     student: Array, teacher: Array, valid: Mask, temperature: float, projector: Array | None = None
 ) -> float:
-    """Shu et al., 2021, equations 2 to 4."""
+    """Shu et al., 2021."""
     student = projected(student, projector)
     terms = [
         divergence(
@@ -117,7 +117,7 @@ def hint(student: Array, teacher: Array, valid: Mask, projector: Array) -> float
 
 
 def dist(student: Array, teacher: Array, valid: Mask, inter: float, intra: float) -> float:
-    """Huang et al., 2022, equations 7 to 10; a sample is a pixel."""
+    """Huang et al., 2022; a sample is a pixel."""
     q, p = (np.array([softmax(maps[b, :, y, x]) for b, y, x in places(valid)]) for maps in (student, teacher))
     classes = [1 - pearson(q[i], p[i]) for i in range(q.shape[0])]
     pixels = [1 - pearson(q[:, k], p[:, k]) for k in range(q.shape[1])]

@@ -15,7 +15,7 @@ class Channelwise(Loss):
 
         L = T² · mean over images and channels of Σ_i p_i (log p_i − log q_i),   p = softmax over places i of t_i / T, q of s_i / T
 
-    Shu et al., 2021 (arXiv 2011.13256), equations 2 to 4. Maps are B C h w; the teacher's is resized to the student's. Of
+    Shu et al., 2021 (arXiv 2011.13256). Maps are B C h w; the teacher's is resized to the student's. Of
     `scores` the teacher's side is its logits. Features of another width go through a learned 1×1 projector first. Padded
     places take no part in the softmax; a channel counts where one place of its image does.
 
