@@ -20,8 +20,9 @@ class Channelwise(Loss):
     places take no part in the softmax; a channel counts where one place of its image does.
 
     Args:
-        weight: None for 3 on `scores` and 50 on features, the paper's (irfanICMLL/TorchDistiller, SemSeg-distill, README, for 3).
-        temperature: T; 4 as there.
+        weight: None for 3 on `scores` and 50 on features, as in the paper; 3 is in its code too (irfanICMLL/TorchDistiller,
+            SemSeg-distill, README), both are in CIRKD (train_cwd.sh).
+        temperature: T; 4 as in that README.
         tap: the maps that are compared, of both networks.
     """
 

@@ -18,9 +18,9 @@ class Dist(Loss):
 
         L = inter · mean over pixels of (1 − ρ over classes) + intra · mean over classes of (1 − ρ over the batch's pixels)
 
-    Huang et al., 2022 (arXiv 2205.10536); a pixel is a sample, as in their code for segmentation. Maps are B K h w. The teacher's is its logits, resized to the student's map. Padded places do not count. What does not vary
-    correlates with nothing: ρ is 0 there, without a gradient. Over several processes the pixels of a class are those of
-    all of them.
+    Huang et al., 2022 (arXiv 2205.10536); a pixel is a sample, as in their code for segmentation. Maps are B K h w. The
+    teacher's is its logits, resized to the student's map. Padded places do not count. What does not vary correlates with
+    nothing: ρ is 0 there, without a gradient. Over several processes the pixels of a class are those of all of them.
 
     Args:
         weight: 1, as in their code (hunto/DIST_KD, segmentation/train_kd.py), which has no temperature.
