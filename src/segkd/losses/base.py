@@ -1,9 +1,9 @@
 """The contract of a loss.
 
 A loss is a function of a `Step`. It returns its *raw* value; the weighted sum is `LossSum`'s. Every loss has one unit: the
-mean over the counted pixels (or pairs of nodes, or channels) of the global batch, so that a weight means the same at any batch size,
-crop size and number of processes. Sums are in float32 or wider. Where nothing counts the value is a zero that can be
-differentiated. A distillation loss is zero where student and teacher say the same.
+mean over the counted pixels (or pairs of nodes, channels, images) of the global batch, so that a weight means the same at
+any batch size, crop size and number of processes. Sums are in float32 or wider. Where nothing counts the value is a zero
+that can be differentiated. A distillation loss is zero where student and teacher say the same, and needs no label.
 """
 
 from __future__ import annotations
