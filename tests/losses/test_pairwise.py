@@ -69,6 +69,21 @@ def test_both_forms_are_one(channels: tuple[int, int]) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("apart", [1.0, 1e-2, 1e-4])
+def test_both_forms_are_one_at_any_shape(apart: float) -> None:
+    """More nodes than channels, and the student as far from the teacher as `apart`: value and gradient to five digits."""
+    draw = np.random.default_rng(0)
+    for _ in range(20):
+        batch, channels, more = draw.integers(1, 4), draw.integers(2, 12), draw.integers(1, 40)
+        teacher = torch.randn(batch, channels, channels + more)
+        student = F.normalize(teacher + apart * torch.randn_like(teacher), dim=1).requires_grad_()
+        teacher = F.normalize(teacher, dim=1)
+        values = squared_difference(student, teacher), direct(student, teacher)
+        assert values[0].item() == pytest.approx(values[1].item(), rel=1e-5)
+        ours, theirs = (torch.autograd.grad(value, student)[0] for value in values)
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * theirs.abs().max().item())
+
+
 def test_matrices_of_channels_need_float64() -> None:
     """Alike features, 0.1 % apart: the identity's terms are a hundred million times the value, float32 has seven digits."""
     features = torch.relu(torch.randn(1, 128, 33, 33) + 2)

@@ -25,7 +25,10 @@ class CrossEntropy(Loss):
     """
 
     needs_teacher = False
-    exemptions: ClassVar[Mapping[str, str]] = {"zero_at_equality": "it compares with labels, not with a teacher"}
+    exemptions: ClassVar[Mapping[str, str]] = {
+        "zero_at_equality": "it compares with labels, not with a teacher",
+        "labels_do_not_matter": "it is what reads them",
+    }
 
     def __init__(self, weight: float = 1.0, auxiliary_weight: float = 0.4) -> None:
         super().__init__(weight)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from segkd.errors import UserError
-from segkd.losses.base import Loss, global_mean, tap_of, teacher_of, wide
-from segkd.types import IGNORE_INDEX, Step, Taps, resize
+from segkd.losses.base import Loss, at_stride, global_mean, same_classes, side_by_side
+from segkd.types import IGNORE_INDEX, Step, Taps
 
 
 class Pixelwise(Loss):
@@ -39,34 +38,16 @@ class Pixelwise(Loss):
 
     def connect(self, student: Taps, teacher: Taps | None) -> None:
         assert teacher is not None
-        ours, theirs = tap_of(student, self.tap, "student"), tap_of(teacher, "scores", "teacher")
-        if ours.channels != theirs.channels:
-            raise UserError(
-                f"the student's tap '{self.tap}' has {ours.channels} channels, and the teacher scores {theirs.channels} classes; "
-                "take a tap that holds class scores, and a teacher of the same classes"
-            )
+        classes = same_classes(student, teacher, self.tap)
         if self.weight is None:
-            self.weight = 10 / ours.channels
+            self.weight = 10 / classes
 
     def forward(self, step: Step) -> Tensor:
-        teacher = teacher_of(step)
-        ours = wide(step.student.taps[self.tap])
-        size = (ours.shape[-2], ours.shape[-1])
-        theirs = resize(wide(teacher.logits), size, teacher.align_corners).detach()
+        ours, theirs, counted = side_by_side(step, self.tap, "scores")
         log_q = F.log_softmax(ours / self.temperature, 1)
-        log_p = F.log_softmax(theirs.to(log_q) / self.temperature, 1)
+        log_p = F.log_softmax(theirs / self.temperature, 1)
         divergence = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1)
-        counted = step.batch.valid
         if self.mask_void:
-            counted = counted & (step.batch.target != IGNORE_INDEX)
-        weight = at_stride(counted, size).to(divergence)
-        return self.temperature**2 * global_mean((divergence * weight).sum(), weight.sum())
-
-
-def at_stride(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """B H W bool at a map's size, B h w: a place counts where the pixel nearest to it does."""
-    return (
-        mask
-        if mask.shape[-2:] == size
-        else F.interpolate(mask[:, None].float(), size=size, mode="nearest-exact")[:, 0] > 0.5
-    )
+            labelled = step.batch.target != IGNORE_INDEX
+            counted = counted & at_stride(labelled, (counted.shape[-2], counted.shape[-1]))
+        return self.temperature**2 * global_mean((divergence * counted).sum(), counted.sum())

@@ -1,0 +1,68 @@
+"""Local pair-wise distillation: a place differs from its neighbours as the teacher's does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from segkd.losses.base import Loss, global_mean, side_by_side, tap_of
+from segkd.types import Step, Taps
+
+DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))
+"""Down and right, of half the neighbours: the other half see the same pairs."""
+
+
+class Local(Loss):
+    """Squared difference of the two networks' cosine similarities, over all pairs of neighbours.
+
+        L = mean over places i, neighbours j of (a_ij^student − a_ij^teacher)²,   a_ij = f_i · f_j / (‖f_i‖ ‖f_j‖)
+
+    Local pair-wise distillation in Liu et al., 2019, table 2: equation 2 on the 8 neighbours of a place. At the border of the
+    map there are fewer. Maps are B C h w; only similarities are compared, so the channels may differ. The teacher's map is
+    resized to the student's. A pair counts where neither place is padded.
+
+    Args:
+        weight: 10, the paper's λ1 of pair-wise distillation, whose unit it shares; the table names none.
+        tap: the features that are compared, of both networks.
+    """
+
+    exemptions: ClassVar[Mapping[str, str]] = {
+        "crop_invariance": "beside a copy of itself the crop has neighbours at its border"
+    }
+
+    def __init__(self, weight: float = 10.0, tap: str = "encoder") -> None:
+        super().__init__(weight)
+        self.tap = tap
+
+    def connect(self, student: Taps, teacher: Taps | None) -> None:
+        assert teacher is not None
+        tap_of(student, self.tap, "student")
+        tap_of(teacher, self.tap, "teacher")
+
+    def forward(self, step: Step) -> Tensor:
+        ours, theirs, counted = side_by_side(step, self.tap, self.tap)
+        student, teacher = F.normalize(ours, dim=1), F.normalize(theirs, dim=1)
+        total, pairs = ours.new_zeros(()), counted.new_zeros((), dtype=counted.sum().dtype)
+        for direction in DIRECTIONS:
+            one, other = neighbours(counted, *direction)
+            difference = similarity(student, *direction) - similarity(teacher, *direction)
+            total = total + (difference.square() * (one & other)).sum()
+            pairs = pairs + (one & other).sum()
+        return global_mean(total, pairs)
+
+
+def similarity(units: Tensor, down: int, right: int) -> Tensor:
+    """Cosine of each place with its neighbour in one direction."""
+    one, other = neighbours(units, down, right)
+    return (one * other).sum(1)
+
+
+def neighbours(maps: Tensor, down: int, right: int) -> tuple[Tensor, Tensor]:
+    """Two views of ... h w, of equal shape: the second holds the neighbours of the places in the first."""
+    height, width = maps.shape[-2:]
+    one = maps[..., : height - down, max(0, -right) : width - max(0, right)]
+    other = maps[..., down:, max(0, right) : width - max(0, -right)]
+    return one, other

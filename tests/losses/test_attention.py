@@ -1,0 +1,36 @@
+"""Attention transfer by hand; the formula at large is in test_references."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from conftest import step_between
+from segkd.errors import UserError
+from segkd.losses.attention import Attention
+from segkd.types import Tap
+
+
+def test_by_hand() -> None:
+    """Attention (9, 16) + (0, 0) of the student is (0.49…, 0.87…) of length 1; the teacher is active at the first place."""
+    student = torch.tensor([[3.0, 0.0], [0.0, 4.0]]).view(1, 2, 1, 2)
+    teacher = torch.tensor([[-5.0, 0.0]]).view(1, 1, 1, 2)
+    cosine = 9 / (9**2 + 16**2) ** 0.5
+    assert Attention()(step_between(student, teacher)).item() == pytest.approx(2 - 2 * cosine)
+
+
+def test_strength_and_sign_are_not_compared() -> None:
+    features = torch.randn(2, 6, 4, 5)
+    assert Attention()(step_between(-3 * features, features)) < 1e-9
+    assert Attention()(step_between(features.flip(3), features)) > 1e-2
+
+
+def test_a_silent_network_has_a_gradient_of_zero() -> None:
+    silent = torch.zeros(1, 3, 2, 2, requires_grad=True)
+    (gradient,) = torch.autograd.grad(Attention()(step_between(silent, torch.randn(1, 3, 2, 2))), silent)
+    assert (gradient == 0).all()
+
+
+def test_unknown_taps_are_refused() -> None:
+    with pytest.raises(UserError, match="the student has no tap 'encoder'; it has scores"):
+        Attention().connect({"scores": Tap(3, 8)}, {"encoder": Tap(3, 8)})

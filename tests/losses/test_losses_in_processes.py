@@ -1,0 +1,74 @@
+"""Two processes with unequal shares of a batch have, averaged, the gradient of the whole batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from test_loss_contract import NODES, gradients, made, seeded
+from torch import Tensor
+
+from conftest import step_of
+from segkd.losses.base import Loss, teacher_of
+from segkd.types import IGNORE_INDEX, Batch, Outputs, Step
+
+SHARES = slice(0, 1), slice(1, 3)
+
+
+class OwnMean(Loss):
+    """What a loss must not be: a mean over what its own process has."""
+
+    def forward(self, step: Step) -> Tensor:
+        difference = step.student.logits - teacher_of(step).logits.detach()
+        return difference.square().mean()
+
+
+def share(step: Step, images: slice) -> Step:
+    """Some images of a step, their maps leaves of their own."""
+
+    def of(outputs: Outputs) -> Outputs:
+        taps = {name: maps.detach()[images].requires_grad_() for name, maps in outputs.taps.items()}
+        return outputs._replace(logits=taps["scores"], taps=taps)
+
+    data = Batch(*(tensor[images] for tensor in step.batch))
+    return Step(data, of(step.student), of(teacher_of(step)))
+
+
+def step_of_three() -> Step:
+    """Of the first image a part is padded, of the last most has no label."""
+    step = step_of()
+    step.batch.valid[0, :, 24:] = False
+    step.batch.target[2, 16:] = IGNORE_INDEX
+    return step
+
+
+def of_all(step: Step) -> dict[str, list[Tensor]]:
+    """Each loss's gradients with respect to the student's maps."""
+    found = {name: gradients(seeded(made(node), step)(step), step) for name, node in NODES.items()}
+    return {**found, "own mean": gradients(OwnMean()(step), step)}
+
+
+def one_process(rank: int, directory: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{directory / 'meeting'}", rank=rank, world_size=2)
+    torch.save(of_all(share(step_of_three(), SHARES[rank])), directory / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.process
+def test_gradients_are_those_of_the_whole_batch(tmp_path: Path) -> None:
+    mp.spawn(one_process, (tmp_path,), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    step = step_of_three()
+    equal = {
+        name: all(
+            torch.allclose(torch.cat(parts) / 2, gradient, rtol=1e-4, atol=1e-8)
+            for *parts, gradient in zip(first[name], second[name], whole, strict=True)
+        )
+        for name, whole in of_all(share(step, slice(None))).items()
+        if name not in NODES or "batch_invariance" not in seeded(made(NODES[name]), step).exemptions
+    }
+    assert equal == {name: name != "own mean" for name in equal}
