@@ -161,7 +161,10 @@ def test_contract(name: str) -> None:
 
 def test_the_exemptions_are_these() -> None:
     exempt = {name: set(made(node)(step_of()).exemptions) for name, node in NODES.items()}
-    assert {name: lines for name, lines in exempt.items() if lines} == {"cross_entropy": {"zero_at_equality"}}
+    assert {name: lines for name, lines in exempt.items() if lines} == {
+        "cross_entropy": {"zero_at_equality"},
+        "cirkd_memory": {"batch_invariance", "crop_invariance"},
+    }
     assert len(NODES) == len(YAMLS) >= 3
 
 

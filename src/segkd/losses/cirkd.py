@@ -34,9 +34,7 @@ class CIRKD(Loss):
         tap: the features that are compared, of both networks.
     """
 
-    def __init__(
-        self, weight: float = 1.0, temperature: float = 0.1, places: int = 512, tap: str = "encoder"
-    ) -> None:
+    def __init__(self, weight: float = 1.0, temperature: float = 0.1, places: int = 512, tap: str = "encoder") -> None:
         if temperature <= 0:
             raise ValueError(f"temperature must be positive, not {temperature}")
         if places < 1:

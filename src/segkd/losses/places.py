@@ -59,6 +59,6 @@ def comb(available: Tensor, teeth: int) -> tuple[Tensor, Tensor]:
 
 def evenly(mask: Tensor, teeth: int) -> tuple[Tensor, Tensor]:
     """At most `teeth` evenly spaced of the true places of … n: their indices, … × teeth, and which exist."""
-    seen = mask.cumsum(-1)
+    seen = mask.contiguous().cumsum(-1)
     ranks, exist = comb(seen[..., -1], teeth)
     return torch.searchsorted(seen, ranks + 1).clamp(max=mask.shape[-1] - 1), exist
