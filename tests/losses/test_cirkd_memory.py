@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 
 from conftest import step_between
@@ -224,36 +221,6 @@ def test_nothing_is_random() -> None:
     for step in seen:
         loss(step)
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def halves(rank: int, directory: Path) -> None:
-    """The queues of a process that sees one image of each step."""
-    dist.init_process_group("gloo", init_method=f"file://{directory / 'meeting'}", rank=rank, world_size=2)
-    loss = connected()
-    for step in steps():
-        loss(image_of(step, rank))
-    torch.save(loss.state_dict(), directory / f"{rank}.pt")
-    dist.destroy_process_group()
-
-
-def image_of(step: Step, image: int) -> Step:
-    assert step.teacher is not None
-    student, teacher = (maps.taps["encoder"][image : image + 1] for maps in (step.student, step.teacher))
-    target, valid = step.batch.target[image : image + 1], step.batch.valid[image : image + 1]
-    return step_between(student.detach(), teacher, target=target, valid=valid)
-
-
-@pytest.mark.process
-def test_processes_remember_each_others_images(tmp_path: Path) -> None:
-    mp.spawn(halves, (tmp_path,), nprocs=2)
-    alone, half = connected(), connected()
-    for step in steps():
-        alone(step)
-        half(image_of(step, 0))
-    for rank in range(2):
-        found = torch.load(tmp_path / f"{rank}.pt")
-        assert all(torch.equal(found[name], tensor) for name, tensor in alone.state_dict().items())
-    assert not torch.equal(half.pixel_memory.entries, alone.pixel_memory.entries)
 
 
 def test_bad_arguments_are_refused() -> None:

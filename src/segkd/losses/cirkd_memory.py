@@ -131,7 +131,7 @@ class CIRKDMemory(Loss):
         with torch.autocast(ours.device.type, enabled=False):
             if self.training and step.draw == 0:
                 self._remember(theirs, classes)
-            chosen, counted = evenly(classes != IGNORE_INDEX, self.places)
+            chosen, counted = evenly(classes != IGNORE_INDEX, min(self.places, classes.shape[1]))
             student_units = directions(self.projector(picked(ours.flatten(2).mT, chosen)), 2)
             teacher_units = directions(picked(theirs, chosen), 2)
             total = torch.zeros_like(counted, dtype=ours.dtype)
