@@ -1,35 +1,35 @@
-"""The factors of docs/losses.md: what other codebases compute is what we compute, times what its table says."""
+"""docs/losses.md: what other codebases compute is what we compute, times what its table says; and what it says of ours."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from conftest import step_between
+from segkd.config import construct
 from segkd.losses.pixelwise import Pixelwise
 from segkd.types import IGNORE_INDEX
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "losses.md"
+ROOT = Path(__file__).parents[2]
+DOCUMENT = ROOT / "docs" / "losses.md"
 
 
-def rows() -> dict[str, tuple[str, float]]:
-    """By codebase: the factor, and its number for N = 8, C = 19, 64×128, T = 1."""
-    lines = DOCUMENT.read_text().splitlines()
-    head = next(i for i, line in enumerate(lines) if line.startswith("| as in |"))
-    found = {}
-    for line in lines[head + 2 :]:
-        if not line.startswith("|"):
-            break
-        name, _, _, factor, number = (cell.strip() for cell in line.strip("|").split("|"))
-        found[name] = factor.strip("`"), float(number)
-    return found
+def table(head: str) -> list[list[str]]:
+    """The cells of the rows of the table of docs/losses.md that starts so."""
+    lines = DOCUMENT.read_text().replace(r"\|", "∣").splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(head)) + 2
+    rows = takewhile(lambda line: line.startswith("|"), lines[start:])
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 
-ROWS = rows()
+ROWS = {name: (factor.strip("`"), float(number)) for name, _, _, factor, number in table("| as in |")}
+"""By codebase: the factor, and its number for N = 8, C = 19, 64×128, T = 1."""
 
 
 def factor_of(name: str, **sizes: float) -> float:
@@ -135,3 +135,14 @@ def test_they_differ_by_as_much_as_it_says() -> None:
     numbers = [number for _, number in ROWS.values()]
     assert max(numbers) / min(numbers) == pytest.approx(155_000, rel=0.01)
     assert "155 000" in DOCUMENT.read_text()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "loss").glob("*.yaml")), ids=lambda path: path.stem)
+def test_defaults_are_in_the_table(path: Path) -> None:
+    ((name, node),) = yaml.safe_load(path.read_text()).items()
+    cells = {row[0].strip("`"): row for row in table("| loss | formula |")}[name]
+    weight, tap, exempt = cells[3], cells[4], cells[6]
+    if node["weight"] is not None:
+        assert weight.split()[0].rstrip(",;:") == f"{node['weight']:g}"
+    assert f"`{node.get('tap', 'auxiliary')}`" in tap
+    assert all(line in exempt for line in construct(node).exemptions)

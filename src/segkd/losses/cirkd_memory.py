@@ -59,6 +59,7 @@ class CIRKDMemory(Loss):
     compares. Processes add each other's too, as the authors' do: the queues are the same everywhere, so the one that is saved
     is that of all. There is no randomness: places and entries are taken evenly spaced. The authors draw them at random, their
     places from the first of the image whatever their class, and start from random queues; here an empty slot is not compared.
+    The value does not depend on the size of the batch until the queues are full; then a larger batch reaches less far back.
 
     The projector is the authors' without its BatchNorm, whose statistics would tie the images of a process together:
     linear, ReLU, linear, place by place; none where the widths are equal. The queues take K·(pixel_queue + region_queue)·C
@@ -78,8 +79,8 @@ class CIRKDMemory(Loss):
     """
 
     exemptions: ClassVar[Mapping[str, str]] = {
-        "batch_invariance": "the more images a step has, the sooner they push others out of its queues",
-        "crop_invariance": "an image adds and compares a fixed number of places, whatever the size of its crop",
+        "crop_invariance": "an image adds a fixed number of places, whatever the size of its crop",
+        "labels_do_not_matter": "regions are of one label, unless the teacher says what is of one class",
     }
 
     def __init__(

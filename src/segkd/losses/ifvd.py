@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -28,6 +31,10 @@ class IFVD(Loss):
         regions: who says which places are of one class, `labels` or `teacher` (its answer; unlabelled images count then).
         tap: the features that are compared, of both networks.
     """
+
+    exemptions: ClassVar[Mapping[str, str]] = {
+        "labels_do_not_matter": "regions are of one label, unless the teacher says what is of one class"
+    }
 
     def __init__(self, weight: float = 50.0, regions: str = "labels", tap: str = "encoder") -> None:
         super().__init__(weight)
