@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from segkd.errors import UserError
 from segkd.types import Outputs, Step, Tap, Taps, resize
 
+_LEAST_NORM = 1e-6
+
 
 class Loss(nn.Module):
     """Base of all losses.
@@ -104,6 +106,16 @@ def projector(student: Tap, teacher: Tap) -> nn.Conv2d:
 def wide(maps: Tensor) -> Tensor:
     """The maps in float32, or as they are where that is wider: bfloat16 keeps three digits."""
     return maps.float() if maps.dtype.itemsize < 4 else maps
+
+
+def directions(features: Tensor, dim: int = 1) -> Tensor:
+    """Features over their norms.
+
+    One that is zero, as all channels are after a ReLU that fires nowhere, has no direction: it stays zero and gets no
+    gradient, where `F.normalize` would multiply its gradient by 10¹².
+    """
+    norm = torch.linalg.vector_norm(features, dim=dim, keepdim=True)
+    return torch.where(norm > _LEAST_NORM, features / norm.clamp(min=_LEAST_NORM), 0)
 
 
 def at_stride(mask: Tensor, size: tuple[int, int]) -> Tensor:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from segkd.losses.base import Loss, global_mean, side_by_side, tap_of
+from segkd.losses.base import Loss, directions, global_mean, side_by_side, tap_of
 from segkd.types import Step, Taps
 
-DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))
+TOWARDS = ((0, 1), (1, 0), (1, 1), (1, -1))
 """Down and right, of half the neighbours: the other half see the same pairs."""
 
 
@@ -44,11 +43,11 @@ class Local(Loss):
 
     def forward(self, step: Step) -> Tensor:
         ours, theirs, counted = side_by_side(step, self.tap, self.tap)
-        student, teacher = F.normalize(ours, dim=1), F.normalize(theirs, dim=1)
+        student, teacher = directions(ours), directions(theirs)
         total, pairs = ours.new_zeros(()), counted.new_zeros((), dtype=counted.sum().dtype)
-        for direction in DIRECTIONS:
-            one, other = neighbours(counted, *direction)
-            difference = similarity(student, *direction) - similarity(teacher, *direction)
+        for way in TOWARDS:
+            one, other = neighbours(counted, *way)
+            difference = similarity(student, *way) - similarity(teacher, *way)
             total = total + (difference.square() * (one & other)).sum()
             pairs = pairs + (one & other).sum()
         return global_mean(total, pairs)

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segkd.losses.base import Loss, global_mean, tap_of, teacher_of, wide
-from segkd.types import Step, Taps, resize
+from segkd.losses.base import Loss, directions, global_mean, side_by_side, tap_of
+from segkd.types import Step, Taps
 
 
 class Pairwise(Loss):
@@ -49,9 +49,7 @@ class Pairwise(Loss):
         tap_of(teacher, self.tap, "teacher")
 
     def forward(self, step: Step) -> Tensor:
-        teacher = teacher_of(step)
-        ours = wide(step.student.taps[self.tap])
-        theirs = resize(wide(teacher.taps[self.tap]), (ours.shape[-2], ours.shape[-1]), teacher.align_corners).detach()
+        ours, theirs, _ = side_by_side(step, self.tap, self.tap)
         # Autocast would take the products of the direct form in bfloat16.
         with torch.autocast(ours.device.type, enabled=False):
             counted = self._counted(step.batch.valid, ours)
@@ -67,7 +65,7 @@ class Pairwise(Loss):
             pooled = F.max_pool2d(features, self.node, self.node, ceil_mode=True)
         else:
             pooled = F.avg_pool2d(features, self.node, self.node, ceil_mode=True)
-        return F.normalize(pooled.flatten(2), dim=1)
+        return directions(pooled.flatten(2))
 
     def _counted(self, valid: Tensor, features: Tensor) -> Tensor:
         """B 1 n: one where a node lies in the image, else zero."""
