@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -95,6 +98,16 @@ def test_a_teacher_of_other_classes_and_a_second_one(command: Command, teacher_f
     assert result.code == 2
     assert "class_map has 8 in two classes" in result.err
     assert not Path("broken").exists()
+
+
+def test_unlabelled_images_of_other_sizes_teach(command: Command, teacher_file: Path) -> None:
+    Path("images").mkdir()
+    for index, side in enumerate((100, 150, 200)):
+        cv2.imwrite(f"images/{index}.png", np.full((side, 300 - side, 3), 60 * index, np.uint8))
+    more = (*TAUGHT, SMALL, "model@teacher=espnet", f"teacher.checkpoint={teacher_file}", "data.unlabelled=images")
+    result = command("train", *QUICK, *more, "data.unlabelled_ratio=1.5", "output_dir=run")
+    assert result.code == 0, result.err
+    assert json.loads(Path("run/summary.json").read_text())["steps"] == 4
 
 
 @pytest.mark.process

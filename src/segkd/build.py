@@ -21,6 +21,7 @@ from segkd.callbacks.last_checkpoint import LastCheckpoint
 from segkd.config import Node, TrainerSettings, TrainSettings, construct, target_of
 from segkd.data.base import SegmentationDataset
 from segkd.data.datamodule import SegmentationData
+from segkd.data.images import UnlabelledImages
 from segkd.data.transforms import Augmentation, Jitter
 from segkd.distiller import Distiller
 from segkd.errors import UserError
@@ -107,7 +108,20 @@ def data(settings: TrainSettings) -> SegmentationData:
         settings.seed,
         given.train_split,
         given.val_split,
+        *_unlabelled(settings),
     )
+
+
+def _unlabelled(settings: TrainSettings) -> tuple[UnlabelledImages | None, int]:
+    """Images for distillation alone, and how many of them join each batch."""
+    given = settings.data
+    if given.unlabelled is None:
+        return None, 0
+    if settings.teacher.get("_target_") is None:
+        raise UserError(
+            "without a teacher unlabelled images teach nothing; give model@teacher=NAME, or data.unlabelled=null"
+        )
+    return UnlabelledImages(given.unlabelled), max(1, round(given.batch_size * given.unlabelled_ratio))
 
 
 def crop_size(settings: TrainSettings) -> tuple[int, int]:

@@ -154,6 +154,8 @@ class DataSettings(Settings):
     workers: int = Field(ge=0)
     train_split: str
     val_split: str
+    unlabelled: Path | None
+    unlabelled_ratio: _Positive
 
 
 class TrainerSettings(Settings):

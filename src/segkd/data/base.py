@@ -97,8 +97,8 @@ class FileDataset(SegmentationDataset):
 
     def __getitem__(self, index: int) -> Sample:
         image_path, label_path = self.files[index]
-        image = _decode(image_path, cv2.IMREAD_COLOR)[..., ::-1]
-        label = self._to_classes(_decode(label_path, cv2.IMREAD_UNCHANGED), label_path)
+        image = decode(image_path, cv2.IMREAD_COLOR)[..., ::-1]
+        label = self._to_classes(decode(label_path, cv2.IMREAD_UNCHANGED), label_path)
         if image.shape[:2] != label.shape:
             raise UserError(
                 f"{image_path} is {image.shape[0]}×{image.shape[1]} but its label {label_path} {label.shape[0]}×{label.shape[1]}; "
@@ -143,7 +143,12 @@ def matched(images: list[Path], labels: list[Path], what: str, how_to_get: str) 
     return list(zip(images, labels, strict=True))
 
 
-def _decode(path: Path, flags: int) -> Array:
+def decode(path: Path, flags: int) -> Array:
+    """The pixels of an image file, as OpenCV orders them.
+
+    Raises:
+        UserError: it cannot be read, or is no whole image.
+    """
     try:
         content = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as error:

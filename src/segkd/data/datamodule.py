@@ -10,7 +10,8 @@ import numpy as np
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from segkd.data.base import SegmentationDataset
+from segkd.data.base import Sample, SegmentationDataset
+from segkd.data.images import UnlabelledImages
 from segkd.data.transforms import Augmentation, sample_key, to_batch
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX, Batch
@@ -23,39 +24,72 @@ class Draw(NamedTuple):
 
     image: int
     epoch: int
+    labelled: bool = True
 
 
+_UNLABELLED = 1  # tells the order of unlabelled images from that of the labelled
 _NOTHING = Draw(0, -1)  # an image whose labels are all ignored, for a process that has none of its own
 
 
 class Samples(Dataset[Batch]):
-    """The samples of a data set as tensors, augmented where an augmentation is given."""
+    """The samples of a data set as tensors, augmented where an augmentation is given; and unlabelled images, if there are."""
 
-    def __init__(self, source: SegmentationDataset, augmentation: Augmentation | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        source: SegmentationDataset,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        unlabelled: UnlabelledImages | None = None,
+    ) -> None:
         self.source = source
         self.augmentation = augmentation
         self.seed = seed
+        self.unlabelled = unlabelled
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, draw: Draw) -> Batch:
-        sample = self.source[draw.image]
+        sample = self._sample(draw)
         if draw == _NOTHING:
             return to_batch(sample.image, np.full_like(sample.label, IGNORE_INDEX))
-        key = sample_key(self.seed, draw.epoch, draw.image)
+        key = sample_key(self.seed, draw.epoch, draw.image, draw.labelled)
         return to_batch(*sample, key) if self.augmentation is None else self.augmentation(sample, key)
+
+    def _sample(self, draw: Draw) -> Sample:
+        if draw.labelled:
+            return self.source[draw.image]
+        assert self.unlabelled is not None
+        return self.unlabelled[draw.image]
 
 
 class ShuffledShard(Sampler[Draw]):
     """This process's share of each global batch of a shuffled epoch.
 
-    The order depends on (seed, epoch) alone; the last, short batch is left out. Consecutive `batch_size / world` draws
-    of each process make up one global batch, so any number of processes takes the same steps.
+    The order depends on (seed, epoch) alone; the last, short batch is left out. Consecutive draws of each process, its share
+    of the labelled images and then of the unlabelled, make up one global batch, so any number of processes takes the same steps.
+
+    Args:
+        length: labelled images.
+        batch_size: of them in a global batch.
+        seed: of the order.
+        rank: which process this is.
+        world: how many there are; both batch sizes are divisible by it.
+        unlabelled: how many images without labels there are, and how many of them go into a global batch. They are shuffled for
+            themselves, and all are seen before one is seen again, in whichever epoch that is.
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        unlabelled: tuple[int, int] = (0, 0),
+    ) -> None:
         self.length, self.batch_size, self.seed, self.rank, self.world = length, batch_size, seed, rank, world
+        self.unlabelled = unlabelled
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -63,15 +97,27 @@ class ShuffledShard(Sampler[Draw]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.length // self.batch_size * (self.batch_size // self.world)
+        return self.length // self.batch_size * ((self.batch_size + self.unlabelled[1]) // self.world)
 
     def __iter__(self) -> Iterator[Draw]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
         share = self.batch_size // self.world
-        for batch in range(self.length // self.batch_size):
+        steps = self.length // self.batch_size
+        for batch in range(steps):
             start = batch * self.batch_size + self.rank * share
             for index in order[start : start + share]:
                 yield Draw(int(index), self.epoch)
+            yield from self._unlabelled(self.epoch * steps + batch)
+
+    def _unlabelled(self, step: int) -> Iterator[Draw]:
+        images, per_batch = self.unlabelled
+        share = per_batch // self.world
+        start = step * per_batch + self.rank * share
+        for place in range(start, start + share):
+            turn, within = divmod(place, images)
+            order = np.random.default_rng([self.seed, turn, _UNLABELLED]).permutation(images)
+            # Seen again in the same epoch, an image is augmented in another way.
+            yield Draw(int(order[within]), turn, labelled=False)
 
 
 class ExactShard(Sampler[Draw]):
@@ -101,6 +147,8 @@ class SegmentationData(pl.LightningDataModule):
         seed: of order and augmentation.
         train_split: what is trained on.
         val_split: what is validated on.
+        unlabelled: images for distillation alone.
+        unlabelled_per_batch: how many of them join each batch.
     """
 
     def __init__(
@@ -112,10 +160,13 @@ class SegmentationData(pl.LightningDataModule):
         seed: int = 0,
         train_split: str = "train",
         val_split: str = "val",
+        unlabelled: UnlabelledImages | None = None,
+        unlabelled_per_batch: int = 0,
     ) -> None:
         super().__init__()
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
-        self.train = Samples(open_split(train_split), augmentation, seed)
+        self.unlabelled_per_batch = unlabelled_per_batch
+        self.train = Samples(open_split(train_split), augmentation, seed, unlabelled)
         self.val = Samples(open_split(val_split))
         if len(self.train) < batch_size:
             raise UserError(
@@ -132,8 +183,15 @@ class SegmentationData(pl.LightningDataModule):
             raise UserError(
                 f"data.batch_size={self.batch_size} counts all {world} processes and must be divisible by {world}"
             )
-        sampler = ShuffledShard(len(self.train), self.batch_size, self.seed, rank, world)
-        return self._loader(self.train, sampler, self.batch_size // world)
+        if self.unlabelled_per_batch % world:
+            raise UserError(
+                f"{self.unlabelled_per_batch} unlabelled images per batch cannot be shared by {world} processes; "
+                f"change data.unlabelled_ratio so that they can"
+            )
+        source = self.train.unlabelled
+        unlabelled = (0, 0) if source is None else (len(source), self.unlabelled_per_batch)
+        sampler = ShuffledShard(len(self.train), self.batch_size, self.seed, rank, world, unlabelled)
+        return self._loader(self.train, sampler, (self.batch_size + unlabelled[1]) // world)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._loader(self.val, ExactShard(len(self.val), *self._place()), 1)

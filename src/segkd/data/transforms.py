@@ -99,7 +99,8 @@ def to_batch(image: Array, label: Array, key: int = 0, valid: np.ndarray | None 
     )
 
 
-def sample_key(seed: int, epoch: int, index: int) -> int:
+def sample_key(seed: int, epoch: int, index: int, labelled: bool = True) -> int:
     """The key of one drawn sample, 63 bits: all that is random about it follows from it."""
-    low, high = np.random.SeedSequence([seed, epoch, index]).generate_state(2, np.uint32)
+    source = () if labelled else (1,)
+    low, high = np.random.SeedSequence([seed, epoch, index, *source]).generate_state(2, np.uint32)
     return int(low) | (int(high) & 0x7FFFFFFF) << 32
