@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from segkd.adversary import Adversary
 from segkd.callbacks.last_checkpoint import LastCheckpoint
-from segkd.config import Node, TrainerSettings, TrainSettings, construct, target_of
+from segkd.config import FOR_BUILD, Node, TrainerSettings, TrainSettings, construct, target_of
 from segkd.data.base import SegmentationDataset
 from segkd.data.datamodule import SegmentationData
 from segkd.data.transforms import Augmentation, Jitter
@@ -27,6 +27,7 @@ from segkd.errors import UserError
 from segkd.losses.total import LossSum
 from segkd.models.base import Normalization, SegmentationModel
 from segkd.models.frozen import Frozen
+from segkd.models.imagenet import imagenet_normalization, load_backbone
 from segkd.models.weights import restore
 
 
@@ -39,14 +40,25 @@ def dataset(node: Node, split: str) -> SegmentationDataset:
 def network(node: Node, facts: type[SegmentationDataset]) -> tuple[SegmentationModel, str | None]:
     """A network for the classes of a data set, and one line on its checkpoint if it has one.
 
-    Without a checkpoint its weights are random and it normalises by the data set's statistics.
+    Without a checkpoint its weights are random and it normalises by the data set's statistics; with a checkpoint of its
+    backbone alone, by ImageNet's, on which that was trained.
+
+    Raises:
+        UserError: a checkpoint that does not fit, or both kinds of it.
     """
     classes, normalization = len(facts.classes), Normalization(facts.mean, facts.std)
-    checkpoint = node.get("checkpoint")
+    checkpoint, backbone = node.get("checkpoint"), node.get("backbone_checkpoint")
+    if checkpoint is not None and backbone is not None:
+        raise UserError(
+            f"checkpoint={checkpoint} holds the backbone too; give it or backbone_checkpoint={backbone}, not both"
+        )
+    if backbone is not None:
+        started: SegmentationModel = construct(node, num_classes=classes, normalization=imagenet_normalization())
+        return started, load_backbone(started, str(backbone))
     if checkpoint is None:
         fresh: SegmentationModel = construct(node, num_classes=classes, normalization=normalization)
         return fresh, None
-    arguments = {key: value for key, value in node.items() if key not in ("_target_", "checkpoint")}
+    arguments = {key: value for key, value in node.items() if key not in {"_target_", *FOR_BUILD}}
     return restore(target_of(node), arguments, Path(checkpoint), classes, normalization)
 
 

@@ -27,7 +27,8 @@ from segkd.errors import UserError
 ALLOWED_TARGETS = ("segkd.", "torch.optim.")
 """A config may come from somebody else: it can name these and nothing more."""
 
-_FOR_BUILD = {"checkpoint"}  # keys of a network's node that are for us, not for its constructor
+FOR_BUILD = {"checkpoint", "backbone_checkpoint"}
+"""Keys of a network's node that are for `build`, not for its constructor."""
 _GIVEN_BY_BUILD = {"num_classes", "normalization", "split", "params"}  # arguments that follow from other parts
 
 Node = dict[str, Any]
@@ -61,7 +62,7 @@ def construct(node: Node, **given: Any) -> Any:
     arguments = {
         key: construct(value) if isinstance(value, dict) and "_target_" in value else value
         for key, value in node.items()
-        if key not in {"_target_", *_FOR_BUILD, *given}
+        if key not in {"_target_", *FOR_BUILD, *given}
     }
     target = target_of(node)
     try:
@@ -78,7 +79,7 @@ def _fits(node: Node) -> Node:
     known = _parameters(target)
     faults, fitting = [], dict(node)
     for key, value in node.items():
-        if key == "_target_" or (key in _FOR_BUILD and "num_classes" in inspect.signature(target).parameters):
+        if key == "_target_" or (key in FOR_BUILD and "num_classes" in inspect.signature(target).parameters):
             continue
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)

@@ -108,7 +108,7 @@ class Up(nn.Module):
         self.shortcut = nn.Sequential(nn.Conv2d(channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
 
     def forward(self, x: Tensor, indices: Tensor) -> Tensor:
-        return F.relu(F.max_unpool2d(self.shortcut(x), indices, 2) + self.branch(x))
+        return F.relu(F.max_unpool2d(self.shortcut(x), indices, (2, 2)) + self.branch(x))
 
 
 def _doubling(channels: int, out_channels: int) -> nn.ConvTranspose2d:

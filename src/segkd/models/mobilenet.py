@@ -64,7 +64,8 @@ class Excitation(nn.Module):
         self.place = nn.Conv2d(channels, 1, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.channel(x).sigmoid() + x * self.place(x).sigmoid()
+        by_channel, by_place = torch.sigmoid(self.channel(x)), torch.sigmoid(self.place(x))
+        return x * by_channel + x * by_place
 
 
 class Pyramid(nn.Module):

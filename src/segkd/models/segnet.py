@@ -39,16 +39,12 @@ class SegNet(SegmentationModel):
     def __init__(self, num_classes: int, normalization: Normalization) -> None:
         taps = {"encoder": Tap(_STAGES[-1][-1], _STRIDE), "scores": Tap(num_classes, 1)}
         super().__init__(num_classes, normalization, taps)
-        inputs = (3, *(widths[-1] for widths in _STAGES[:-1]))
-        self.encoder = nn.ModuleList(_stage(channels, widths) for channels, widths in zip(inputs, _STAGES, strict=True))
-        # A decoder stage leaves as many channels as the pooling before it had, whose indices come next.
-        self.decoder = nn.ModuleList(
-            _stage(widths[-1], (*widths[1:], channels))
-            for channels, widths in reversed([*zip(inputs, _STAGES, strict=True)][1:])
-        )
-        first = _STAGES[0][-1]
-        self.last = _stage(first, _STAGES[0][1:])
-        self.classifier = nn.Conv2d(first, num_classes, 3, padding=1)
+        pairs = [*zip((3, *(widths[-1] for widths in _STAGES[:-1])), _STAGES, strict=True)]
+        self.encoder = nn.ModuleList(_stage(channels, widths) for channels, widths in pairs)
+        # A stage gives back the channels that its mirror took, but for the first, which took the image's.
+        back = [_STAGES[0][1:], *((*widths[1:], channels) for channels, widths in pairs[1:])]
+        self.decoder = nn.ModuleList(_stage(_STAGES[i][-1], back[i]) for i in reversed(range(len(back))))
+        self.classifier = nn.Conv2d(back[0][-1], num_classes, 3, padding=1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
@@ -62,7 +58,7 @@ class SegNet(SegmentationModel):
             x, indices = F.max_pool2d(stage(x), 2, return_indices=True)
             stood.append(indices)
         features = x
-        for stage in (*self.decoder, self.last):
-            x = stage(F.max_unpool2d(x, stood.pop(), 2))
+        for stage in self.decoder:
+            x = stage(F.max_unpool2d(x, stood.pop(), (2, 2)))
         logits = self.classifier(x)[..., :height, :width]
         return logits, {"encoder": features, "scores": logits}
