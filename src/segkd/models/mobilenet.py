@@ -101,7 +101,8 @@ class MobileNetV2Plus(SegmentationModel):
 
     It has one classifier, at its end, so the tap `scores` is its answer, B K H/4 W/4. The tap `encoder` is what the pyramid
     leaves, B 256 H/8 W/8. Images are filled up with zeros to multiples of 8. Unlike LightNet's, the pyramid adds no border
-    to its map (a padded 1×1 convolution there, which moves everything outward).
+    to its map (a padded 1×1 convolution there, which moves everything outward), and maps are enlarged with aligned corners, as
+    Liu et al. evaluate.
 
     Args:
         pyramid: channels of the pyramid, which are those of the tap `encoder`.
