@@ -84,7 +84,8 @@ def _fits(node: Node) -> Node:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f" (did you mean '{near[0]}'?)" if near else ""
-            faults.append(f"{target.__name__} takes no '{key}'{hint}, but {', '.join(known)}")
+            others = f", but {', '.join(known)}" if known else " and no other key"
+            faults.append(f"{target.__name__} takes no '{key}'{hint}{others}")
         elif isinstance(value, dict) and "_target_" in value:
             fitting[key] = _fits(value)
         else:
