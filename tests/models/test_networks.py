@@ -127,7 +127,7 @@ def test_compiles(name: str, short: dict[str, int]) -> None:
 
 
 # Liu et al. (2019), table 3 and code (19 classes); Mehta et al. (2018), published files (20 classes, skip 16). SegNet's 29.46 M
-# are of Paszke et al. (2016), table 3, and come out at 21 to 37 classes: 37 are those of SUN RGB-D, which they train it on.
+# are of Paszke et al. (2016), table 3, and come out at 21 to 38 classes: 37 are those of SUN RGB-D, which they train it on.
 @pytest.mark.parametrize(
     ("name", "num_classes", "arguments", "count"),
     [
