@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from segkd.adversary import Adversary
 from segkd.callbacks.last_checkpoint import LastCheckpoint
-from segkd.config import Node, TrainerSettings, TrainSettings, construct, target_of
+from segkd.config import FOR_BUILD, Node, TrainerSettings, TrainSettings, construct, target_of
 from segkd.data.base import SegmentationDataset
 from segkd.data.datamodule import SegmentationData
 from segkd.data.images import UnlabelledImages
@@ -30,6 +30,7 @@ from segkd.models.adapter import Adapter
 from segkd.models.base import Normalization, SegmentationModel
 from segkd.models.ensemble import Ensemble, Remapped
 from segkd.models.frozen import Frozen
+from segkd.models.imagenet import imagenet_normalization, load_backbone
 from segkd.models.weights import restore
 
 INCLUDED = "included"
@@ -45,28 +46,37 @@ def dataset(node: Node, split: str) -> SegmentationDataset:
 def network(node: Node, facts: type[SegmentationDataset]) -> tuple[SegmentationModel, str | None]:
     """A network for the classes of a data set, and a line on each checkpoint that was read.
 
-    Without a checkpoint its weights are random, and it normalises by the data set's statistics.
+    Without a checkpoint its weights are random and it normalises by the data set's statistics; with a checkpoint of its
+    backbone alone, by ImageNet's, on which that was trained.
 
     Raises:
-        UserError: a checkpoint that does not fit, or other classes than the data set's and no `class_map`.
+        UserError: a checkpoint that does not fit, or both kinds of it; other classes than the data set's and no `class_map`.
     """
     if target_of(node) is Ensemble:
         return _ensemble(node, facts)
-    classes, normalization = len(facts.classes), Normalization(facts.mean, facts.std)
-    class_map, found = node.get("class_map"), None
-    if node.get("checkpoint") in (None, INCLUDED):
-        made: SegmentationModel = construct(node, num_classes=classes, normalization=normalization)
-        if class_map is None and made.num_classes not in (classes, classes + 1):
-            raise UserError(
-                f"the network scores {made.num_classes} classes, the data set has {classes}; "
-                "build it for these, or give a class_map (docs/own_networks.md)"
-            )
-    else:
-        arguments = {key: value for key, value in node.items() if key not in ("_target_", "checkpoint", "class_map")}
-        made, found = restore(
-            target_of(node), arguments, Path(node["checkpoint"]), classes, normalization, same_classes=class_map is None
-        )
+    class_map = node.get("class_map")
+    made, found = _single(node, facts, same_classes=class_map is None)
     return made if class_map is None else Remapped(made, class_map, facts.classes), found
+
+
+def _single(node: Node, facts: type[SegmentationDataset], same_classes: bool) -> tuple[SegmentationModel, str | None]:
+    classes, normalization = len(facts.classes), Normalization(facts.mean, facts.std)
+    checkpoint, backbone = node.get("checkpoint"), node.get("backbone_checkpoint")
+    if checkpoint is not None and backbone is not None:
+        raise UserError(
+            f"checkpoint={checkpoint} holds the backbone too; give it or backbone_checkpoint={backbone}, not both"
+        )
+    if checkpoint not in (None, INCLUDED):
+        arguments = {key: value for key, value in node.items() if key not in {"_target_", *FOR_BUILD}}
+        return restore(target_of(node), arguments, Path(str(checkpoint)), classes, normalization, same_classes)
+    own = normalization if backbone is None else imagenet_normalization()
+    fresh: SegmentationModel = construct(node, num_classes=classes, normalization=own)
+    if same_classes and fresh.num_classes not in (classes, classes + 1):  # one more: void is trained as the last class
+        raise UserError(
+            f"the network scores {fresh.num_classes} classes, the data set has {classes}; "
+            "build it for these, or give a class_map (docs/own_networks.md)"
+        )
+    return fresh, None if backbone is None else load_backbone(fresh, str(backbone))
 
 
 def _ensemble(node: Node, facts: type[SegmentationDataset]) -> tuple[SegmentationModel, str | None]:

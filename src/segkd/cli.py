@@ -108,7 +108,12 @@ def explain(error: Exception, config_name: str) -> str:
 
 def _unknown_option(group: str, name: str) -> str:
     options = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
-    return f"there is no {group} called '{name}'{_closest(name, options)}; there are {', '.join(options)}"
+    return unknown(group, name, options)
+
+
+def unknown(kind: str, name: str, known: list[str]) -> str:
+    """The sentence for a name that nothing has."""
+    return f"there is no {kind} called '{name}'{_closest(name, known)}; there are {', '.join(known)}"
 
 
 def unknown_key(key: str, keys: list[str]) -> str:

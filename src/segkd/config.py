@@ -28,7 +28,8 @@ from segkd.models.base import SegmentationModel
 ALLOWED_TARGETS = ("segkd.", "torch.optim.")
 """A config may come from somebody else: it can name these and nothing more."""
 
-_FOR_BUILD = {"checkpoint", "class_map"}  # keys of a network's node that are for us, not for its constructor
+FOR_BUILD = {"checkpoint", "backbone_checkpoint", "class_map"}
+"""Keys of a network's node that are for `build`, not for its constructor."""
 _GIVEN_BY_BUILD = {"num_classes", "normalization", "split", "params"}  # arguments that follow from other parts
 
 Node = dict[str, Any]
@@ -62,7 +63,7 @@ def construct(node: Node, **given: Any) -> Any:
     arguments = {
         key: construct(value) if _is_node(value) else value
         for key, value in node.items()
-        if key not in {"_target_", *_FOR_BUILD, *given}
+        if key not in {"_target_", *FOR_BUILD, *given}
     }
     target = target_of(node)
     try:
@@ -83,12 +84,13 @@ def _fits(node: Node) -> Node:
     known = _parameters(target)
     faults, fitting = [], dict(node)
     for key, value in node.items():
-        if key == "_target_" or (key in _FOR_BUILD and issubclass(target, SegmentationModel)):
+        if key == "_target_" or (key in FOR_BUILD and issubclass(target, SegmentationModel)):
             continue
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f" (did you mean '{near[0]}'?)" if near else ""
-            faults.append(f"{target.__name__} takes no '{key}'{hint}, but {', '.join(known)}")
+            others = f", but {', '.join(known)}" if known else " and no other key"
+            faults.append(f"{target.__name__} takes no '{key}'{hint}{others}")
         elif _is_node(value):
             fitting[key] = _fits(value)
         elif isinstance(value, dict) and value and all(_is_node(part) for part in value.values()):
@@ -233,6 +235,20 @@ class DownloadSettings(Settings):
     what: Annotated[Literal["camvid", "weights"], BeforeValidator(lambda what: _downloadable(what))]
     output_dir: Path | None
     url: Annotated[str, AfterValidator(lambda url: _http(url))]
+
+
+class BenchmarkSettings(Settings):
+    """`python -m segkd.benchmark`."""
+
+    mode: Literal["networks"]
+    networks: Annotated[list[str], Field(min_length=1)] | None
+    size: tuple[PositiveInt, PositiveInt]
+    num_classes: PositiveInt
+    repeats: int = Field(ge=0)
+    warmup: int = Field(ge=0)
+    accelerator: Literal["auto", "cpu", "gpu", "cuda"]
+    format: Literal["table", "markdown"]
+    output_dir: Path | None
 
 
 def _downloadable(what: str | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from segkd.models.layers import SampleDropout2d, sample_keys, uniform
+from segkd.models.layers import SampleDropout2d, sample_keys, to_multiple, uniform
 
 
 def test_numbers_follow_from_key_and_salt_alone() -> None:
@@ -63,3 +63,12 @@ def test_keys_end_with_their_block() -> None:
     with pytest.raises(ZeroDivisionError), sample_keys(torch.tensor([1, 2])):
         raise ZeroDivisionError
     assert layer(torch.ones(5, 4, 1, 1)).shape[0] == 5  # five samples, with two keys it would fail
+
+
+@pytest.mark.parametrize(("size", "filled"), [((8, 16), (8, 16)), ((1, 9), (8, 16)), ((7, 15), (8, 16))])
+def test_sides_become_multiples(size: tuple[int, int], filled: tuple[int, int]) -> None:
+    x = torch.rand(2, 3, *size) + 1
+    whole = to_multiple(x, 8)
+    assert whole.shape == (2, 3, *filled)
+    assert torch.equal(whole[..., : size[0], : size[1]], x)
+    assert whole.sum() == pytest.approx(x.sum())

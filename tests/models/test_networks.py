@@ -12,8 +12,12 @@ from torch import Tensor
 from segkd.cli import CONFIGS
 from segkd.config import construct
 from segkd.errors import UserError
+from segkd.models.adapter import Adapter
 from segkd.models.base import Normalization, SegmentationModel, parameters_of
+from segkd.models.enet import Down, ENet, Up
 from segkd.models.espnet import ESPNet, ESPNetC
+from segkd.models.layers import SampleDropout2d
+from segkd.models.segnet import SegNet
 from segkd.models.weights import load_student, save_student
 from segkd.types import Outputs, Tap
 
@@ -94,8 +98,9 @@ def test_bfloat16_says_nearly_the_same(network: SegmentationModel) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         rounded = network(probe).logits
     assert rounded.dtype == torch.bfloat16
-    # 8 bits of mantissa, through up to a hundred layers
-    assert (rounded.float() - exact).norm() < 0.2 * exact.norm()
+    # 8 bits of mantissa, through up to a hundred layers; and a maximum that rounding moves is unpooled to another place
+    allowed = 0.5 if isinstance(network, ENet | SegNet) else 0.2
+    assert (rounded.float() - exact).norm() < allowed * exact.norm()
 
 
 def test_the_smallest_image_trains_and_a_smaller_one_is_refused(network: SegmentationModel) -> None:
@@ -107,7 +112,14 @@ def test_the_smallest_image_trains_and_a_smaller_one_is_refused(network: Segment
 
 
 @pytest.mark.parametrize(
-    ("name", "short"), [("espnet", {"p": 1, "q": 1}), ("espnet_c", {"p": 1, "q": 1}), ("pspnet_resnet18_half", {})]
+    ("name", "short"),
+    [
+        ("espnet", {"p": 1, "q": 1}),
+        ("espnet_c", {"p": 1, "q": 1}),
+        ("pspnet_resnet18_half", {}),
+        ("erfnet", {}),
+        ("segnet", {}),
+    ],
 )
 @torch.no_grad()
 def test_compiles(name: str, short: dict[str, int]) -> None:
@@ -116,7 +128,8 @@ def test_compiles(name: str, short: dict[str, int]) -> None:
     torch.testing.assert_close(compiled(probe).logits, network(probe).logits, rtol=1e-4, atol=1e-4)
 
 
-# Liu et al. (2019), table 3 and code (19 classes); Mehta et al. (2018), published files (20 classes, skip 16).
+# Liu et al. (2019), table 3 and code (19 classes); Mehta et al. (2018), published files (20 classes, skip 16). SegNet's 29.46 M
+# are of Paszke et al. (2016), table 3, and come out at 21 to 38 classes: 37 are those of SUN RGB-D, which they train it on.
 @pytest.mark.parametrize(
     ("name", "num_classes", "arguments", "count"),
     [
@@ -134,11 +147,53 @@ def test_compiles(name: str, short: dict[str, int]) -> None:
         ("pspnet_resnet18_deep", 11, {}, 13_066_198),
         ("pspnet_resnet18", 19, {}, 15_247_187),
         ("pspnet_resnet18_half", 19, {}, 3_834_515),
+        ("mobilenetv2plus", 19, {}, 8_301_113),
+        ("enet", 19, {}, 358_038),
+        ("erfnet", 19, {}, 2_066_642),
+        ("segnet", 37, {}, 29_464_357),
+        ("segnet", 19, {}, 29_453_971),
     ],
 )
 def test_published_sizes(name: str, num_classes: int, arguments: dict[str, int], count: int) -> None:
     with torch.device("meta"):
         assert parameters_of(build(name, num_classes, **arguments)) == count
+
+
+@pytest.mark.parametrize("name", ["enet", "erfnet", "segnet", "mobilenetv2plus"])
+@torch.no_grad()
+def test_an_image_is_filled_up_at_the_right_and_the_bottom(name: str) -> None:
+    """With what normalises to zero, and nothing is said of the filling."""
+    network, odd = build(name).eval(), images(41, 50)
+    whole = torch.nn.functional.pad(odd, (0, 64 - 50, 0, 64 - 41), value=110)
+    side = 32 if name == "segnet" else 8
+    whole = whole[..., : -(-41 // side) * side, : -(-50 // side) * side]
+    logits = network(odd).logits
+    stride = network.taps["scores"].stride if name == "mobilenetv2plus" else 1
+    assert logits.shape[-2:] == (-(-41 // stride), -(-50 // stride))
+    torch.testing.assert_close(logits, network(whole).logits[..., : logits.shape[-2], : logits.shape[-1]])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_two_dropouts_draw_the_same(name: str) -> None:
+    with torch.device("meta"):
+        network = build(name)
+    if isinstance(network, Adapter):
+        pytest.skip("another library's network drops out as that library does")
+    salts = [module.salt for module in network.modules() if isinstance(module, SampleDropout2d) and module.p]
+    assert len(salts) == len(set(salts))
+    assert not any(isinstance(module, torch.nn.modules.dropout._DropoutNd) for module in network.modules())
+
+
+def test_maxima_return_to_where_they_stood() -> None:
+    """A block that adds nothing leaves the shortcut alone: of each 2×2 square, one pixel is filled, where the maximum was."""
+    down, up = Down(16, 64, SampleDropout2d(0)).eval(), Up(64, 16, SampleDropout2d(0)).eval()
+    torch.nn.init.zeros_(up.branch[-2].weight)
+    torch.nn.init.ones_(up.shortcut[1].bias)
+    torch.nn.init.zeros_(up.shortcut[1].weight)
+    x = torch.randn(2, 16, 8, 12)
+    _, indices = down(x)
+    largest = torch.nn.functional.max_pool2d(x, 2).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert torch.equal(up(torch.randn(2, 64, 4, 6), indices), (x == largest).float())
 
 
 def test_wrong_arguments_are_named() -> None:

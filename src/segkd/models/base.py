@@ -4,7 +4,8 @@ A network is built with `num_classes` and a `normalization`, takes RGB images in
 with `Outputs`. It declares its *taps*, the inner maps that a loss may read, by name. Two names are the same for all:
 
 - `encoder`: the deepest features, before any classifier;
-- `scores`: class scores at the encoder's stride, where a student is distilled. A teacher's answer is its logits.
+- `scores`: class scores where a student is distilled: at the encoder's stride, or the network's answer where it has no other
+  classifier. A teacher's answer is its logits.
 
 `auxiliary`, where a network has it, holds the scores of a side head that only the supervised loss reads.
 """

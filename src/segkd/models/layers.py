@@ -59,3 +59,9 @@ def uniform(keys: Tensor, count: int, salt: int = 0) -> Tensor:
 def _mix(key: int, salt: int) -> int:
     # One key seeds several draws; an odd multiplier (2^64 divided by the golden ratio) keeps their seeds apart.
     return (key ^ (0x9E3779B97F4A7C15 * (salt + 1))) & 0x7FFFFFFFFFFFFFFF
+
+
+def to_multiple(x: Tensor, side: int) -> Tensor:
+    """B C H W with zeros at the right and the bottom, so that `side` divides its height and width."""
+    height, width = x.shape[-2:]
+    return nn.functional.pad(x, (0, -width % side, 0, -height % side))

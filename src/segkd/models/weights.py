@@ -119,8 +119,8 @@ def safe_load(path: Path) -> Any:
         ) from None
 
 
-def load_strictly(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Load every weight or none.
+def load_strictly(network: nn.Module, state: Mapping[str, Tensor], path: Path, called: str | None = None) -> None:
+    """Load every weight or none; an error calls the network by its class, or as `called` says.
 
     Raises:
         UserError: keys are missing, unknown or of another shape; says how many and which first.
@@ -142,7 +142,7 @@ def load_strictly(network: nn.Module, state: Mapping[str, Tensor], path: Path) -
     ]
     if told:
         raise UserError(
-            f"{path} is not of a {type(network).__name__}: {'; '.join(told)}. Choose the model that it was saved from"
+            f"{path} is not of a {called or type(network).__name__}: {'; '.join(told)}. Choose the model that it was saved from"
         )
     network.load_state_dict(dict(state))
 

@@ -1,0 +1,161 @@
+"""ENet: a deep narrow encoder, a shallow decoder, and pooling indices that lead the way back.
+
+Paszke et al., *ENet: A Deep Neural Network Architecture for Real-Time Semantic Segmentation*, 2016 (arXiv 1606.02147).
+
+What the paper leaves open is chosen as in the network that Liu et al. (2019) count, to the last digit that they give (19
+classes: 0.3580 M parameters, 3.612 G multiply-accumulates without the transposed convolutions): no convolution has a bias, a
+PReLU has one slope, a strided block narrows to a quarter of what comes in, and the last convolution is 3×3. The authors'
+Torch code (biases, a slope per channel, a quarter of what goes out, 2×2) would have 364,311 parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segkd.models.base import Normalization, SegmentationModel
+from segkd.models.layers import SampleDropout2d, to_multiple
+from segkd.types import Tap
+
+_STRIDE = 8
+_CONTEXT = ((3, 1), (3, 2), (5, 1), (3, 4), (3, 1), (3, 8), (5, 1), (3, 16))
+"""Kernel and dilation of the eight blocks of a context stage; a kernel of 5 is 5×1 and 1×5 (table 1)."""
+
+Activation = type[nn.PReLU] | type[nn.ReLU]
+
+
+class Branch(nn.Sequential):
+    """What is added to the shortcut: reduce, look around, expand, drop; each convolution normalised, all but the last activated."""
+
+    def __init__(
+        self,
+        reduce: nn.Module,
+        middle: list[nn.Module],
+        widths: tuple[int, int],
+        act: Activation,
+        drop: SampleDropout2d,
+    ) -> None:
+        narrow, out_channels = widths
+        around = [layer for convolution in middle for layer in (convolution, nn.BatchNorm2d(narrow), act())]
+        expand = nn.Conv2d(narrow, out_channels, 1, bias=False)
+        super().__init__(reduce, nn.BatchNorm2d(narrow), act(), *around, expand, nn.BatchNorm2d(out_channels), drop)
+
+
+class Bottleneck(nn.Module):
+    """A residual block of a quarter of the channels: regular, dilated, or asymmetric where the kernel is 5."""
+
+    def __init__(
+        self, channels: int, act: Activation, drop: SampleDropout2d, kernel: int = 3, dilation: int = 1
+    ) -> None:
+        super().__init__()
+        narrow, side = channels // 4, kernel // 2
+        middle: list[nn.Module] = [
+            nn.Conv2d(narrow, narrow, 3, padding=dilation, dilation=dilation, bias=False)
+        ] if kernel == 3 else [
+            nn.Conv2d(narrow, narrow, (kernel, 1), padding=(side, 0), bias=False),
+            nn.Conv2d(narrow, narrow, (1, kernel), padding=(0, side), bias=False),
+        ]  # fmt: skip
+        self.branch = Branch(nn.Conv2d(channels, narrow, 1, bias=False), middle, (narrow, channels), act, drop)
+        self.act = act()
+
+    def forward(self, x: Tensor) -> Tensor:
+        activated: Tensor = self.act(x + self.branch(x))
+        return activated
+
+
+class Initial(nn.Module):
+    """Thirteen strided convolutions beside the max-pooled image: 16 channels at stride 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 13, 3, stride=2, padding=1, bias=False)
+        self.norm_act = nn.Sequential(nn.BatchNorm2d(16), nn.PReLU())
+
+    def forward(self, images: Tensor) -> Tensor:
+        joined: Tensor = self.norm_act(torch.cat([self.conv(images), F.max_pool2d(images, 2)], 1))
+        return joined
+
+
+class Down(nn.Module):
+    """Half the size: a strided branch beside a max-pooling whose channels are filled up with zeros."""
+
+    def __init__(self, channels: int, out_channels: int, drop: SampleDropout2d) -> None:
+        super().__init__()
+        narrow = channels // 4
+        reduce = nn.Conv2d(channels, narrow, 2, stride=2, bias=False)
+        middle: list[nn.Module] = [nn.Conv2d(narrow, narrow, 3, padding=1, bias=False)]
+        self.branch = Branch(reduce, middle, (narrow, out_channels), nn.PReLU, drop)
+        self.act = nn.PReLU()
+        self.missing = out_channels - channels
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The map, and where each maximum stood."""
+        pooled, indices = F.max_pool2d(x, 2, return_indices=True)
+        return self.act(F.pad(pooled, (0, 0, 0, 0, 0, self.missing)) + self.branch(x)), indices
+
+
+class Up(nn.Module):
+    """Twice the size: a transposed convolution beside an unpooling to where the encoder's maxima stood."""
+
+    def __init__(self, channels: int, out_channels: int, drop: SampleDropout2d) -> None:
+        super().__init__()
+        narrow = channels // 4
+        reduce = nn.Conv2d(channels, narrow, 1, bias=False)
+        self.branch = Branch(reduce, [_doubling(narrow, narrow)], (narrow, out_channels), nn.ReLU, drop)
+        self.shortcut = nn.Sequential(nn.Conv2d(channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
+
+    def forward(self, x: Tensor, indices: Tensor) -> Tensor:
+        return F.relu(F.max_unpool2d(self.shortcut(x), indices, (2, 2)) + self.branch(x))
+
+
+def _doubling(channels: int, out_channels: int) -> nn.ConvTranspose2d:
+    return nn.ConvTranspose2d(channels, out_channels, 3, stride=2, padding=1, output_padding=1, bias=False)
+
+
+class ENet(SegmentationModel):
+    """ENet; class scores at full size.
+
+    It has no classifier before its end (its authors train one on the encoder first and throw it away), so the tap
+    `scores` is its answer, B K H W. The tap `encoder` is B 128 H/8 W/8. Images are filled up with zeros to multiples of 8.
+
+    Args:
+        dropout: share of channels dropped, per sample, at the end of each block from stride 8 on.
+        dropout_early: the same in the blocks before.
+    """
+
+    def __init__(
+        self, num_classes: int, normalization: Normalization, dropout: float = 0.1, dropout_early: float = 0.01
+    ) -> None:
+        taps = {"encoder": Tap(128, _STRIDE), "scores": Tap(num_classes, 1)}
+        super().__init__(num_classes, normalization, taps, dropout=dropout, dropout_early=dropout_early)
+        early, late = _drops(dropout_early, 0), _drops(dropout, 5)
+        self.initial = Initial()
+        self.down1 = Down(16, 64, next(early))
+        self.stage1 = nn.Sequential(*(Bottleneck(64, nn.PReLU, next(early)) for _ in range(4)))
+        self.down2 = Down(64, 128, next(late))
+        self.context = nn.Sequential(*(Bottleneck(128, nn.PReLU, next(late), *block) for block in 2 * _CONTEXT))
+        self.up2 = Up(128, 64, next(late))
+        self.stage4 = nn.Sequential(*(Bottleneck(64, nn.ReLU, next(late)) for _ in range(2)))
+        self.up1 = Up(64, 16, next(late))
+        self.stage5 = Bottleneck(16, nn.ReLU, next(late))
+        self.classifier = _doubling(16, num_classes)
+
+    def segment(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        height, width = images.shape[-2:]
+        quarter, indices1 = self.down1(self.initial(to_multiple(images, _STRIDE)))
+        eighth, indices2 = self.down2(self.stage1(quarter))
+        features = self.context(eighth)
+        up = self.stage4(self.up2(features, indices2))
+        up = self.stage5(self.up1(up, indices1))
+        logits = self.classifier(up)[..., :height, :width]
+        return logits, {"encoder": features, "scores": logits}
+
+
+def _drops(p: float, salt: int) -> Iterator[SampleDropout2d]:
+    """Dropouts that differ in their salt, counted from `salt` on."""
+    while True:
+        yield SampleDropout2d(p, salt)
+        salt += 1

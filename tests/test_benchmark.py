@@ -1,0 +1,141 @@
+"""What networks cost: counted by hand, against the papers, and as docs/networks.md says; and `python -m segkd.benchmark`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from commands import Command
+from segkd.benchmark import PUBLISHED, Row, known, markdown, measure, network_of
+from segkd.complexity import latencies, multiply_accumulates
+from segkd.models.base import Normalization, SegmentationModel
+from segkd.types import Tap
+
+DOCUMENT = Path(__file__).parents[1] / "docs/networks.md"
+CPU = torch.device("cpu")
+SIZE = (512, 1024)
+
+
+class Tiny(SegmentationModel):
+    """Half the size and back."""
+
+    def __init__(self, calls: list[str] | None = None, name: str = "") -> None:
+        super().__init__(4, Normalization((0, 0, 0), (1, 1, 1)), {"scores": Tap(4, 1)})
+        self.down = nn.Conv2d(3, 5, 3, stride=2, padding=1)
+        self.up = nn.ConvTranspose2d(5, 4, 2, stride=2)
+        self.calls, self.name = calls, name
+
+    def segment(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        if self.calls is not None:
+            assert not self.training
+            self.calls.append(self.name)
+        logits = self.up(self.down(images))
+        return logits, {"scores": logits}
+
+
+def test_multiply_accumulates_by_hand_and_the_network_stays_as_it_is() -> None:
+    network = Tiny().train()
+    down, up = 32 * 48 * 5 * 3 * 9, 32 * 48 * 5 * 4 * 4
+    assert multiply_accumulates(network, (64, 96)) == down + up
+    assert network.training
+    assert network.down.weight.device.type == "cpu"
+
+
+def test_networks_take_turns_and_the_first_do_not_count() -> None:
+    calls: list[str] = []
+    networks = {name: Tiny(calls, name) for name in "abc"}
+    taken = latencies(networks, (32, 32), repeats=3, warmup=2, device=CPU)
+    assert calls == 5 * ["a", "b", "c"]
+    assert {name: len(seconds) for name, seconds in taken.items()} == {"a": 3, "b": 3, "c": 3}
+
+
+@pytest.fixture(scope="module")
+def rows() -> Iterator[dict[str, Row]]:
+    with torch.device("meta"):
+        networks = {name: network_of(name, 19) for name in known()}
+    return {row.name: row for row in measure(networks, SIZE, repeats=0, warmup=0, device=CPU)}
+
+
+def test_the_document_says_what_is_measured(rows: dict[str, Row]) -> None:
+    assert markdown([*rows.values()]) in DOCUMENT.read_text()
+
+
+def transposed(name: str) -> int:
+    """Multiply-accumulates of transposed convolutions: each weight meets each pixel that comes in."""
+    with torch.device("meta"):
+        network = network_of(name, 19).eval()
+        counted: list[int] = []
+        for module in network.modules():
+            if isinstance(module, nn.ConvTranspose2d):
+                module.register_forward_hook(
+                    lambda module, given, _: counted.append(module.weight.numel() * given[0].shape[-2:].numel())
+                )
+        network(torch.empty(1, 3, *SIZE))
+    return sum(counted)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_costs_are_the_published_ones(name: str, rows: dict[str, Row]) -> None:
+    """To a unit of the last digit, which Liu et al. cut off or round; they leave transposed convolutions out."""
+    parameters, macs = PUBLISHED[name]
+    unit = 10.0 ** -len(parameters.split(".")[1])
+    assert rows[name].parameters / 1e6 == pytest.approx(float(parameters), abs=unit)
+    if macs:
+        unexplained = {"erfnet": 0.05, "mobilenetv2plus": 0.14}  # docs/networks.md
+        unit = 10.0 ** -len(macs.split(".")[1])
+        ours = (rows[name].macs - transposed(name)) / 1e9
+        assert ours == pytest.approx(float(macs), abs=unexplained.get(name, unit))
+
+
+def test_the_table_by_hand() -> None:
+    five = Row("espnet", 363_462, 4_670_283_776, [0.005, 0.001, 0.003, 0.004, 0.002])
+    one = Row("mine", 1_000, 2_000_000, [0.25])
+    assert markdown([five, one]).splitlines() == [
+        "| network | parameters | published, M | G MACs | published, G | ms | middle half |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| espnet | 363,462 | 0.3635 | 4.670 | 4.422 | 3.0 | 2.0 – 4.0 |",
+        "| mine | 1,000 |  | 0.002 |  | 250.0 | 250.0 – 250.0 |",
+    ]
+
+
+def test_the_command_prints_and_writes_what_it_measured(command: Command, tmp_path: Path) -> None:
+    typed = ("networks=[espnet_c,enet]", "size=[64,96]", "num_classes=11", "repeats=2", "warmup=0")
+    code, out, err = command("benchmark", *typed, f"output_dir={tmp_path / 'new'}")
+    assert code == 0, err
+    assert "one image of 64×96, 11 classes" in out
+    assert out.index("espnet_c") < out.index("enet ")
+    facts = json.loads((tmp_path / "new/benchmark.json").read_text())
+    assert (facts["size"], facts["num_classes"], facts["repeats"], facts["threads"]) == ([64, 96], 11, 2, 1)
+    espnet_c, enet = facts["networks"]
+    assert (espnet_c["network"], espnet_c["parameters"]) == ("espnet_c", 347_145)
+    first, third = enet["quartiles_ms"]
+    assert 0 < first <= enet["median_ms"] <= third
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("networks=[espnet,enett]", "no model called 'enett'; did you mean 'enet'?; there are enet, erfnet, espnet, "),
+        ("networks=[none]", "no model called 'none'"),
+        ("networks=[]", "networks: "),
+        ("mode=training", "mode: input should be 'networks' (given: training)"),
+        ("size=[31,64]", "images of 32×32 pixels and more, not 31×64"),
+        ("num_classes=4", "ESPNet's decoder needs 5 classes and more, not 4"),
+        ("output_dir=a_file/inside", "cannot make the folder a_file/inside"),
+        ("repeat=3", "no key 'repeat'; did you mean 'repeats'?"),
+    ],
+)
+def test_mistakes_end_with_a_sentence(
+    command: Command, typed: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a_file").touch()
+    code, out, err = command("benchmark", "networks=[espnet]", "repeats=0", typed)
+    assert code == 2
+    assert said in err
+    assert (out, len(err.splitlines())) == ("", 1)
