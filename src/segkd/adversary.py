@@ -19,6 +19,8 @@ from segkd.types import Step, Taps, resize
 
 Terms = dict[str, Tensor]
 
+ORDERS, SEEN = ("critic_first", "student_first"), ("probabilities", "logits")
+
 _EPSILON = 1e-12  # the square root of zero has no gradient
 
 
@@ -75,6 +77,8 @@ class Adversary(nn.Module):
         form: `Wasserstein` or `Hinge`.
         weight: of the student's term. 0.001 as in IFVD, TorchDistiller (by SKD's first author) and CIRKD; the paper has 0.1.
         critic_steps: updates of the critic per update of the student, on the same maps.
+        order: whose update comes first, `critic_first` (the paper) or `student_first` (the code of the journal version).
+        sees: what the critic gets, `probabilities` (the conference version) or `logits` (the journal version's code).
         tap: the student's class scores that the critic sees; of the teacher it sees the logits, at their size.
     """
 
@@ -84,15 +88,25 @@ class Adversary(nn.Module):
         form: Form,
         weight: float = 0.001,
         critic_steps: int = 1,
+        order: str = "critic_first",
+        sees: str = "probabilities",
         tap: str = "scores",
     ) -> None:
         if critic_steps < 1:
             raise ValueError(f"critic_steps must be 1 or more, not {critic_steps}")
+        if not weight >= 0:
+            raise ValueError(f"weight must be 0 or more, not {weight}: a negative one would teach the opposite")
+        if order not in ORDERS:
+            raise ValueError(f"order is {' or '.join(ORDERS)}, not '{order}'")
+        if sees not in SEEN:
+            raise ValueError(f"sees is {' or '.join(SEEN)}, not '{sees}'")
         super().__init__()
         self.discriminator = discriminator
         self.form = form
         self.weight = weight
         self.critic_steps = critic_steps
+        self.order = order
+        self.sees = sees
         self.tap = tap
 
     def connect(self, student: Taps, teacher: Taps | None, crop_size: tuple[int, int]) -> None:
@@ -119,13 +133,13 @@ class Adversary(nn.Module):
     def student_loss(self, step: Step) -> tuple[Tensor, Terms]:
         """The weighted loss of the student, and the critic's mean score of it."""
         with torch.autocast(step.student.logits.device.type, enabled=False):
-            score = self._mean(self._judge(self._probabilities(step)[0], step))
+            score = self._mean(self._judge(self._maps(step)[0], step))
         return -self.weight * score, {"holistic": -score}
 
     def discriminator_loss(self, step: Step) -> tuple[Tensor, Terms]:
         """The loss of the critic with its parts: scores, their distance, and the slope penalty."""
         with torch.autocast(step.student.logits.device.type, enabled=False):
-            fake, real = self._probabilities(step)
+            fake, real = self._maps(step)
             fake = fake.detach()
             images = torch.cat([step.batch.images, step.batch.images])
             scores_real, scores_fake = self.discriminator.train()(torch.cat([real, fake]), images).chunk(2)
@@ -149,12 +163,14 @@ class Adversary(nn.Module):
         scores: Tensor = self.discriminator.eval()(maps, step.batch.images)
         return scores
 
-    def _probabilities(self, step: Step) -> tuple[Tensor, Tensor]:
-        """Class probabilities of student and teacher, B K h w, at the student's size."""
+    def _maps(self, step: Step) -> tuple[Tensor, Tensor]:
+        """Class probabilities, or logits, of student and teacher, B K h w, at the student's size."""
         teacher = teacher_of(step)
         ours = wide(step.student.taps[self.tap])
         theirs = resize(wide(teacher.logits), (ours.shape[-2], ours.shape[-1]), teacher.align_corners)
-        return ours.softmax(1), theirs.softmax(1).detach()
+        if self.sees == "probabilities":
+            ours, theirs = ours.softmax(1), theirs.softmax(1)
+        return ours, theirs.detach()
 
     @staticmethod
     def _mean(values: Tensor) -> Tensor:

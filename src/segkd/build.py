@@ -29,6 +29,7 @@ from segkd.losses.total import LossSum
 from segkd.models.adapter import Adapter
 from segkd.models.base import Normalization, SegmentationModel
 from segkd.models.ensemble import Ensemble, Remapped
+from segkd.models.espnet import ESPNet, ESPNetC
 from segkd.models.frozen import Frozen
 from segkd.models.imagenet import imagenet_normalization, load_backbone
 from segkd.models.weights import restore
@@ -43,8 +44,8 @@ def dataset(node: Node, split: str) -> SegmentationDataset:
     return opened
 
 
-def network(node: Node, facts: type[SegmentationDataset]) -> tuple[SegmentationModel, str | None]:
-    """A network for the classes of a data set, and a line on each checkpoint that was read.
+def network(node: Node, facts: type[SegmentationDataset], more: int = 0) -> tuple[SegmentationModel, str | None]:
+    """A network for the classes of a data set (and `more` outputs), and a line on each checkpoint that was read.
 
     Without a checkpoint its weights are random and it normalises by the data set's statistics; with a checkpoint of its
     backbone alone, by ImageNet's, on which that was trained.
@@ -55,12 +56,14 @@ def network(node: Node, facts: type[SegmentationDataset]) -> tuple[SegmentationM
     if target_of(node) is Ensemble:
         return _ensemble(node, facts)
     class_map = node.get("class_map")
-    made, found = _single(node, facts, same_classes=class_map is None)
+    made, found = _single(node, facts, len(facts.classes) + more, same_classes=class_map is None)
     return made if class_map is None else Remapped(made, class_map, facts.classes), found
 
 
-def _single(node: Node, facts: type[SegmentationDataset], same_classes: bool) -> tuple[SegmentationModel, str | None]:
-    classes, normalization = len(facts.classes), Normalization(facts.mean, facts.std)
+def _single(
+    node: Node, facts: type[SegmentationDataset], classes: int, same_classes: bool
+) -> tuple[SegmentationModel, str | None]:
+    normalization = Normalization(facts.mean, facts.std)
     checkpoint, backbone = node.get("checkpoint"), node.get("backbone_checkpoint")
     if checkpoint is not None and backbone is not None:
         raise UserError(
@@ -69,6 +72,8 @@ def _single(node: Node, facts: type[SegmentationDataset], same_classes: bool) ->
     if checkpoint not in (None, INCLUDED):
         arguments = {key: value for key, value in node.items() if key not in {"_target_", *FOR_BUILD}}
         return restore(target_of(node), arguments, Path(str(checkpoint)), classes, normalization, same_classes)
+    if backbone is not None and target_of(node) is ESPNet:
+        return _second_stage(node, Path(str(backbone)), classes, normalization)
     own = normalization if backbone is None else imagenet_normalization()
     fresh: SegmentationModel = construct(node, num_classes=classes, normalization=own)
     if same_classes and fresh.num_classes not in (classes, classes + 1):  # one more: void is trained as the last class
@@ -77,6 +82,18 @@ def _single(node: Node, facts: type[SegmentationDataset], same_classes: bool) ->
             "build it for these, or give a class_map (docs/own_networks.md)"
         )
     return fresh, None if backbone is None else load_backbone(fresh, str(backbone))
+
+
+def _second_stage(node: Node, path: Path, classes: int, normalization: Normalization) -> tuple[ESPNet, str]:
+    """An ESPNet whose encoder is a trained ESPNet-C, and which normalises as that does."""
+    arguments = {key: value for key, value in node.items() if key in ("p", "q")}
+    encoder, found = restore(ESPNetC, arguments, path, classes, normalization)
+    assert isinstance(encoder, ESPNetC)
+    if other := {key: value for key, value in encoder.arguments.items() if node.get(key, value) != value}:
+        raise UserError(f"{path} is an ESPNet-C of {other}; build the student so too")
+    whole: ESPNet = construct(node, num_classes=encoder.num_classes, normalization=encoder.normalization)
+    whole.start_from(encoder)
+    return whole, found
 
 
 def _ensemble(node: Node, facts: type[SegmentationDataset]) -> tuple[SegmentationModel, str | None]:
@@ -131,7 +148,9 @@ def _unlabelled(settings: TrainSettings) -> tuple[UnlabelledImages | None, int]:
         raise UserError(
             "without a teacher unlabelled images teach nothing; give model@teacher=NAME, or data.unlabelled=null"
         )
-    return UnlabelledImages(given.unlabelled), max(1, round(given.batch_size * given.unlabelled_ratio))
+    return UnlabelledImages(given.unlabelled, target_of(settings.dataset).size[0]), max(
+        1, round(given.batch_size * given.unlabelled_ratio)
+    )
 
 
 def crop_size(settings: TrainSettings) -> tuple[int, int]:
@@ -150,8 +169,18 @@ def distiller(settings: TrainSettings, served: SegmentationData) -> tuple[Distil
     if settings.student.get("_target_") is None:
         raise UserError("there is no student; say which network to train: model@student=NAME")
     # Each part draws its weights from a seed of its own: the student starts the same with or without a teacher.
+    losses = LossSum({name: construct(node) for name, node in settings.loss.items()})
     torch.manual_seed(settings.seed)
-    student, found = network(settings.student, facts)
+    student, found = network(settings.student, facts, losses.more_outputs)
+    if losses.more_outputs and settings.data.unlabelled is not None:
+        raise UserError(
+            "with void=class unlabelled images would be taught as void; leave void=class or data.unlabelled out"
+        )
+    if losses.more_outputs and student.num_classes != len(facts.classes) + losses.more_outputs:
+        raise UserError(
+            f"void=class needs a student of {len(facts.classes) + losses.more_outputs} outputs, and student.checkpoint has "
+            f"{student.num_classes}; leave one of them out"
+        )
     if isinstance(student, Ensemble | Remapped):
         raise UserError(
             "a student is one network that scores the data set's classes; ensembles and class maps are for teachers"
@@ -162,7 +191,6 @@ def distiller(settings: TrainSettings, served: SegmentationData) -> tuple[Distil
         )
     teacher, found_teacher = _teacher(settings, facts)
     torch.manual_seed(settings.seed + 1)
-    losses = LossSum({name: construct(node) for name, node in settings.loss.items()})
     if teacher is not None and teacher.network.num_classes != student.num_classes:
         raise UserError(
             f"the teacher scores {teacher.network.num_classes} classes, the student {student.num_classes}; "

@@ -30,7 +30,7 @@ class Phase:
 
 
 def phases(student: nn.Module, losses: LossSum, adversary: Adversary | None) -> list[Phase]:
-    """The phases of a step, in the paper's order: the critic first, then the student against the updated critic."""
+    """The phases of a step; in the paper's order the critic is first, and the student against the updated critic."""
     if adversary is None:
         return [Phase("student", losses, (student, losses))]
 
@@ -39,7 +39,6 @@ def phases(student: nn.Module, losses: LossSum, adversary: Adversary | None) -> 
         opposed, more = adversary.student_loss(step)
         return total + opposed, {**terms, **more}
 
-    return [
-        Phase("discriminator", adversary.discriminator_loss, (adversary,), adversary.critic_steps),
-        Phase("student", objective, (student, losses)),
-    ]
+    critic = Phase("discriminator", adversary.discriminator_loss, (adversary,), adversary.critic_steps)
+    learner = Phase("student", objective, (student, losses))
+    return [critic, learner] if adversary.order == "critic_first" else [learner, critic]

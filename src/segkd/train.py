@@ -7,10 +7,12 @@ import logging
 import math
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -19,7 +21,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from segkd import __version__, build
 from segkd.callbacks.metrics_file import METRICS, MetricsFile
 from segkd.callbacks.wandb_curves import WandbCurves
-from segkd.cli import launch
+from segkd.cli import CONFIGS, launch
 from segkd.config import TrainSettings, target_of, validate
 from segkd.data.datamodule import SegmentationData
 from segkd.distiller import Distiller
@@ -32,6 +34,7 @@ from segkd.record import RECORD, write_record
 def train(cfg: DictConfig) -> float:
     """Run one training; returns the last `val/miou`, which is what a sweep optimises."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    _check_preset(cfg)
     _drop_unselected_losses(cfg)
     _drop_unused_checkpoint(cfg)
     settings = validate(cfg, TrainSettings)
@@ -126,6 +129,31 @@ def _finish(
         f"{settings.name}: val mIoU {100 * miou:.2f} after {summary['steps']} steps in {seconds:.0f} s{cleaned} → {directory}"
     )
     return miou
+
+
+def _check_preset(cfg: DictConfig) -> None:
+    """A published form of the losses is that form: some of its losses may be left out, none of its values changed.
+
+    Raises:
+        UserError: an override on the command line changes what the preset sets.
+    """
+    preset = HydraConfig.get().runtime.choices.get("preset")
+    path = CONFIGS / "preset" / f"{preset}.yaml"
+    asked = {override.lstrip("+").partition("=")[0] for override in HydraConfig.get().overrides.task}
+    for key, value in _leaves(yaml.safe_load(path.read_text()) or {}) if path.is_file() else ():
+        if key in asked and OmegaConf.select(cfg, key) != value:
+            raise UserError(
+                f"preset={preset} has {key}={value}, and the command line {OmegaConf.select(cfg, key)}; leave one of them out"
+            )
+
+
+def _leaves(node: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys with their values, of all but the defaults list."""
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{path}{key}.")
+        elif key != "defaults":
+            yield f"{path}{key}", value
 
 
 def _drop_unselected_losses(cfg: DictConfig) -> None:

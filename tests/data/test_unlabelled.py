@@ -68,7 +68,7 @@ def test_a_batch_larger_than_the_folder_sees_images_anew() -> None:
 
 
 def test_they_have_no_label_and_every_pixel_is_valid(folder: Path) -> None:
-    samples = Samples(Streets("train", 4), Augmentation((16, 16), (1.0, 1.0)), 0, UnlabelledImages(folder))
+    samples = Samples(Streets("train", 4), Augmentation((16, 16), (1.0, 1.0)), 0, UnlabelledImages(folder, 40))
     for image in range(5):
         batch = samples[Draw(image, 0, labelled=False)]
         assert batch.images.shape == (3, 16, 16)
@@ -78,8 +78,20 @@ def test_they_have_no_label_and_every_pixel_is_valid(folder: Path) -> None:
     assert samples[Draw(0, 0, labelled=False)].keys != samples[Draw(0, 0)].keys
 
 
+def test_they_have_the_height_of_the_labelled_ones_and_their_own_shape(folder: Path) -> None:
+    images = UnlabelledImages(folder, 40)
+    assert [sample.image.shape for sample in (images[i] for i in range(5))] == [
+        (40, 140, 3),
+        (40, 90, 3),
+        (40, 61, 3),
+        (40, 28, 3),
+        (40, 42, 3),
+    ]
+    assert images[0].label.shape == (40, 140)
+
+
 def test_small_ones_are_padded_to_the_crop(folder: Path) -> None:
-    samples = Samples(Streets("train", 4), Augmentation((64, 64), (1.0, 1.0)), 0, UnlabelledImages(folder))
+    samples = Samples(Streets("train", 4), Augmentation((64, 64), (1.0, 1.0)), 0, UnlabelledImages(folder, 20))
     batch = samples[Draw(0, 0, labelled=False)]
     assert batch.valid.sum() == 20 * 64
 
@@ -94,7 +106,7 @@ def test_the_loader_mixes_them(folder: Path) -> None:
             unlabelled_per_batch=per_batch,
         )
 
-    mixed = list(data(UnlabelledImages(folder), 2).train_dataloader())
+    mixed = list(data(UnlabelledImages(folder, 20), 2).train_dataloader())
     plain = list(data(None, 0).train_dataloader())
     assert len(mixed) == len(plain) == 2
     for both, alone in zip(mixed, plain, strict=True):
@@ -105,10 +117,10 @@ def test_the_loader_mixes_them(folder: Path) -> None:
 
 def test_what_is_no_folder_of_images_is_said(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere is no folder"):
-        UnlabelledImages(tmp_path / "nowhere")
+        UnlabelledImages(tmp_path / "nowhere", 20)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty holds no image"):
-        UnlabelledImages(tmp_path / "empty")
+        UnlabelledImages(tmp_path / "empty", 20)
     (folder / "0.png").write_bytes((folder / "0.png").read_bytes()[:50])
     with pytest.raises(UserError, match=r"0.png is no whole image \(50 bytes\)"):
-        UnlabelledImages(folder)[0]
+        UnlabelledImages(folder, 20)[0]

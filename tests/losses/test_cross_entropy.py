@@ -41,6 +41,19 @@ def test_side_head_by_hand() -> None:
     assert CrossEntropy(auxiliary_weight=0)(step).item() == pytest.approx((log(2) + log(4)) / 2)
 
 
+def test_void_as_a_class_by_hand() -> None:
+    """Three outputs, the last is void; of four pixels one is void and one is padding."""
+    scores = torch.zeros(1, 3, 1, 4)
+    scores[0, 2, 0, 1] = log(6)
+    target = torch.tensor([[[0, IGNORE_INDEX, IGNORE_INDEX, 1]]])
+    step = step_for(scores, target)
+    step = step._replace(batch=step.batch._replace(valid=torch.tensor([[[True, True, False, True]]])))
+    assert CrossEntropy(void="class")(step).item() == pytest.approx((2 * log(3) + log(8 / 6)) / 3)
+    assert CrossEntropy()(step).item() == pytest.approx(log(3))
+    with pytest.raises(ValueError, match="void is 'ignored' or 'class', not 'counted'"):
+        CrossEntropy(void="counted")
+
+
 def test_mean_is_over_labelled_pixels() -> None:
     """One image is mostly void: every labelled pixel weighs the same, whichever image it is in."""
     scores = torch.randn(2, 5, 7, 9)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from foreign import Foreign
 from segkd.errors import UserError
-from segkd.models.adapter import IMAGENET_MEAN, IMAGENET_STD, Adapter
-from segkd.models.base import Normalization
+from segkd.models.adapter import Adapter
+from segkd.models.base import IMAGENET_MEAN, IMAGENET_STD, Normalization
 from segkd.models.weights import load_student, restore, save_student
 from segkd.types import Tap
 

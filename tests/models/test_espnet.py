@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from authors import espnet_state
+from segkd import build
+from segkd.data.streets import Streets
 from segkd.errors import UserError
 from segkd.models.base import Normalization, SegmentationModel
 from segkd.models.espnet import ESPNet, ESPNetC
-from segkd.models.weights import read_state, restore
+from segkd.models.weights import read_state, restore, save_student
 
 ANY = Normalization((0, 0, 0), (1, 1, 1))
 CITYSCAPES_MEAN = (73.15840149, 82.90893555, 72.3923111)
@@ -175,3 +177,18 @@ def test_every_published_checkpoint_is_recognised(truth: Path) -> None:
     facts = origin.normalization.facts()
     assert facts["mean"][::-1] == camvid["mean_BGR"]
     assert facts["std"][::-1] == pytest.approx([255 * s for s in camvid["std_BGR"]], rel=1e-7)
+
+
+def test_the_second_stage_starts_from_the_first(tmp_path: Path) -> None:
+    """Encoder, classifier and normalisation are ESPNet-C's; the decoder is new."""
+    torch.manual_seed(3)
+    first = ESPNetC(11, Normalization((1, 2, 3), (4, 5, 6)), p=1, q=2)
+    save_student(first, tmp_path, {})
+    node = {"_target_": "segkd.models.espnet.ESPNet", "p": 1, "q": 2, "skip": 19}
+    second, _ = build.network({**node, "backbone_checkpoint": str(tmp_path / "student.safetensors")}, Streets)
+    probe = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        assert torch.equal(second.eval()(probe).taps["scores"], first.eval()(probe).logits)
+    assert isinstance(second, ESPNet)
+    with pytest.raises(UserError, match=r"is an ESPNet-C of \{'q': 2\}; build the student so too"):
+        build.network({**node, "q": 3, "backbone_checkpoint": str(tmp_path / "student.safetensors")}, Streets)

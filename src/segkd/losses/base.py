@@ -30,6 +30,8 @@ class Loss(nn.Module):
     """
 
     needs_teacher: ClassVar[bool] = True
+    more_outputs = 0
+    """Outputs of the student beyond the data set's classes."""
     exemptions: ClassVar[Mapping[str, str]] = {}
     """Lines of the contract that it cannot keep, each with the reason: zero_at_equality, batch_invariance, crop_invariance,
     labels_do_not_matter."""

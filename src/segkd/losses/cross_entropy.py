@@ -17,11 +17,14 @@ class CrossEntropy(Loss):
 
         L = mean over labelled pixels of −log softmax(Q)_y,  plus auxiliary_weight · the same of the tap `auxiliary`
 
-    Logits (B K h w) are enlarged bilinearly to the target (B H W). Pixels labelled IGNORE_INDEX do not count.
+    Logits (B K h w) are enlarged bilinearly to the target (B H W). Pixels labelled IGNORE_INDEX do not count, or are of the
+    last class with `void=class`, as Mehta et al. trained ESPNet (the student then has one output more than the data set has
+    classes); what augmentation padded never counts.
 
     Args:
         weight: share in the objective.
         auxiliary_weight: of the side head; 0.4 as in PSPNet and in Liu et al.'s code (utils/criterion.py, CriterionDSN).
+        void: `ignored` or `class`.
     """
 
     needs_teacher = False
@@ -30,13 +33,19 @@ class CrossEntropy(Loss):
         "labels_do_not_matter": "it is what reads them",
     }
 
-    def __init__(self, weight: float = 1.0, auxiliary_weight: float = 0.4) -> None:
+    def __init__(self, weight: float = 1.0, auxiliary_weight: float = 0.4, void: str = "ignored") -> None:
+        if void not in ("ignored", "class"):
+            raise ValueError(f"void is 'ignored' or 'class', not '{void}'")
         super().__init__(weight)
         self.auxiliary_weight = auxiliary_weight
+        self.void = void
+        self.more_outputs = int(void == "class")
 
     def forward(self, step: Step) -> Tensor:
-        target = step.batch.target
-        student = step.student
+        target, student = step.batch.target, step.student
+        if self.void == "class":
+            unlabelled = (target == IGNORE_INDEX) & step.batch.valid
+            target = target.masked_fill(unlabelled, student.logits.shape[1] - 1)
         loss = self._mean(student.logits, target, student.align_corners)
         side = student.taps.get("auxiliary")
         if side is None or self.auxiliary_weight == 0:

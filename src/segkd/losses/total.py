@@ -29,6 +29,11 @@ class LossSum(nn.Module):
             assert isinstance(loss, Loss)
             yield name, loss
 
+    @property
+    def more_outputs(self) -> int:
+        """Outputs that the student needs beyond the data set's classes."""
+        return max(loss.more_outputs for _, loss in self.named())
+
     def connect(self, student: Taps, teacher: Taps | None) -> None:
         """Connect every loss.
 

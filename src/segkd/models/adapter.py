@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from segkd.errors import UserError
-from segkd.models.base import Normalization, SegmentationModel
+from segkd.models.base import IMAGENET_MEAN, IMAGENET_STD, Normalization, SegmentationModel
 from segkd.types import Tap
 
 EXTRAS = {
@@ -31,9 +31,6 @@ EXTRAS = {
 
 _ANSWERS = ("logits", "out")  # under which Hugging Face and torchvision put the class scores
 _PROBE = 128  # pixels; every usual backbone has an output for it
-
-IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-"""RGB, 0..255: what nearly all networks of these libraries were trained with."""
 
 
 class Adapter(SegmentationModel):

@@ -21,6 +21,9 @@ from torch import Tensor, nn
 from segkd.errors import UserError
 from segkd.types import Outputs, Tap, Taps
 
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+"""RGB, 0..255, over ImageNet's pixels: what nearly all pretrained networks were trained with."""
+
 
 class Origin(NamedTuple):
     """Whose checkpoint a foreign state dict is, and what has to be true for it to load."""

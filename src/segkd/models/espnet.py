@@ -178,6 +178,11 @@ class ESPNet(SegmentationModel):
         logits = _crop(self.up1(up), images)
         return logits, {"encoder": features, "scores": scores, "auxiliary": scores}
 
+    def start_from(self, encoder: ESPNetC) -> None:
+        """Take encoder and classifier of a trained ESPNet-C, the authors' first stage."""
+        state = {**encoder.state_dict()}
+        self.load_state_dict({**self.state_dict(), **state})
+
     @classmethod
     def recognise(cls, state: Mapping[str, Tensor]) -> Origin | None:
         joined = state.get("conv.conv.weight")  # K × (K + skip) × 3 × 3

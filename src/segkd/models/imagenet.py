@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from segkd.errors import UserError
-from segkd.models.base import Normalization, SegmentationModel, with_batch_counts
+from segkd.models.base import IMAGENET_MEAN, IMAGENET_STD, Normalization, SegmentationModel, with_batch_counts
 from segkd.models.pspnet import PSPNet
 from segkd.models.weights import load_strictly, read_state, zero_negligible
 
@@ -20,8 +20,8 @@ ADDRESSES = {  # by depth: IMAGENET1K_V1; the name holds the first digits of the
 
 
 def imagenet_normalization() -> Normalization:
-    """What torchvision's weights were trained on: RGB, the mean and standard deviation of ImageNet's pixels."""
-    return Normalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+    """What torchvision's weights were trained on."""
+    return Normalization(IMAGENET_MEAN, IMAGENET_STD)
 
 
 def load_backbone(network: SegmentationModel, source: str) -> str:
