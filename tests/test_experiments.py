@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -43,10 +44,15 @@ def test_experiment_runs(
 ) -> None:
     recipe = (CONFIGS / "experiment" / f"{name}.yaml").read_text()
     assert f"python -m segkd.train experiment={name}" in recipe.splitlines()[1]
+    for parent in re.findall(r"^  - (\w+)$", recipe, flags=re.MULTILINE):
+        if parent != "_self_":
+            recipe += (CONFIGS / "experiment" / f"{parent}.yaml").read_text()
     arguments = [f"experiment={name}", *SHORT, f"output_dir={tmp_path / 'run'}", "preflight=off"]
     for dataset, root in roots.items():
         if f"/dataset: {dataset}" in recipe:
             arguments += [f"dataset.root={root}", "data.crop_size=[128,128]"]
+    if "unlabelled: '???'" in recipe:
+        arguments.append(f"data.unlabelled={roots['cityscapes'] / 'leftImg8bit'}")
     if "/model@student: pspnet" in recipe:
         arguments += SMALL_PSPNET
     if "/model@teacher: pspnet" in recipe:

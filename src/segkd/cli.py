@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
@@ -84,6 +85,9 @@ def report(error: Exception, config_name: str) -> int:
         return 2
     if isinstance(error, HydraException | OmegaConfBaseException):
         print(f"segkd: {explain(error, config_name)}", file=sys.stderr)
+        return 2
+    if isinstance(error, yaml.YAMLError):
+        print(f"segkd: a config is no valid YAML: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     traceback.print_exception(error)
     return 1
