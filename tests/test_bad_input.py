@@ -116,6 +116,10 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("model@student=adapter", "student.network=mmseg.models.Net"),
         ("'mmseg' is not installed",),
     ),
+    "weights that nothing brings": (
+        ("model@teacher=espnet", "teacher.checkpoint=included"),
+        ("checkpoint=included is for model=adapter", "ESPNet starts at random"),
+    ),
     "network of nobody": (("model@student=adapter",), ("say which: network=PACKAGE.CLASS",)),
     "ensemble as student": (("model@student=ensemble",), ("an ensemble has members",)),
     "class map that leaves out": (

@@ -110,6 +110,26 @@ def test_unlabelled_images_of_other_sizes_teach(command: Command, teacher_file: 
     assert json.loads(Path("run/summary.json").read_text())["steps"] == 4
 
 
+def test_a_constructor_may_bring_the_weights(command: Command) -> None:
+    transformers = pytest.importorskip("transformers")
+    widths = {"hidden_sizes": [16, 16, 32, 32], "decoder_hidden_size": 32, "num_attention_heads": [1, 1, 2, 4]}
+    config = transformers.SegformerConfig(num_labels=11, depths=[1, 1, 1, 1], **widths)
+    transformers.SegformerForSemanticSegmentation(config).save_pretrained("theirs")
+    brings = (
+        "network=transformers.SegformerForSemanticSegmentation.from_pretrained",
+        "arguments={pretrained_model_name_or_path: theirs}",
+        "taps={encoder: decode_head.batch_norm}",
+    )
+    teacher = as_teacher(*brings, "checkpoint=included")
+    result = command("train", *QUICK, *TAUGHT, SMALL, "model@teacher=adapter", *teacher, "output_dir=taught")
+    assert result.code == 0, result.err
+    scored = command(
+        "evaluate", "model=adapter", *(f"model.{key}" for key in brings), "checkpoint=included", "output_dir=scored"
+    )
+    assert scored.code == 0, scored.err
+    assert len(json.loads(Path("scored/evaluation.json").read_text())["checkpoint_sha256"]) == 64
+
+
 @pytest.mark.process
 def test_a_segformer_of_hugging_face_learns_and_then_teaches(command: Command) -> None:
     pytest.importorskip("transformers")

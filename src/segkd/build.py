@@ -69,7 +69,12 @@ def _single(
         raise UserError(
             f"checkpoint={checkpoint} holds the backbone too; give it or backbone_checkpoint={backbone}, not both"
         )
-    if checkpoint not in (None, INCLUDED):
+    included = str(checkpoint) == INCLUDED
+    if included and target_of(node) is not Adapter:
+        raise UserError(
+            f"checkpoint={INCLUDED} is for model=adapter; a {target_of(node).__name__} starts at random, give it a file"
+        )
+    if checkpoint is not None and not included:
         arguments = {key: value for key, value in node.items() if key not in {"_target_", *FOR_BUILD}}
         return restore(target_of(node), arguments, Path(str(checkpoint)), classes, normalization, same_classes)
     if backbone is not None and target_of(node) is ESPNet:

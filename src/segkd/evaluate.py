@@ -21,7 +21,7 @@ from segkd.errors import UserError
 from segkd.evaluation import confusion_matrix
 from segkd.metrics import Scores
 from segkd.models.base import SegmentationModel
-from segkd.models.weights import load_student, sha256, trained_facts
+from segkd.models.weights import fingerprint, load_student, sha256, trained_facts
 
 
 def evaluate(cfg: DictConfig) -> float:
@@ -58,7 +58,7 @@ def evaluate(cfg: DictConfig) -> float:
         "split": settings.split,
         "classes": list(dataset.classes),
         "checkpoint": str(checkpoint),
-        "checkpoint_sha256": sha256(checkpoint),
+        "checkpoint_sha256": sha256(checkpoint) if checkpoint.is_file() else fingerprint(network),
     }
     (directory / "evaluation.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     _show(scores, dataset, settings)
@@ -74,7 +74,7 @@ def _network(settings: EvaluateSettings, dataset: SegmentationDataset) -> tuple[
             return _student(run, dataset), run / "student.safetensors"
         case None, dict(), Path() as checkpoint:
             network, found = build.network({**node, "checkpoint": checkpoint}, type(dataset))
-            print(found, file=sys.stderr)
+            print(found or "", end="\n" * bool(found), file=sys.stderr)
             return network, checkpoint
     raise UserError("say what to evaluate: either run=DIR, or model=NAME and checkpoint=FILE")
 
