@@ -171,6 +171,7 @@ class TrainerSettings(Settings):
     gradient_clip: float | None = Field(gt=0)
     validate_every: PositiveInt
     log_every: PositiveInt
+    shares_every: PositiveInt | None = None
     limit_train_batches: PositiveInt | _Share | None
     limit_val_batches: PositiveInt | _Share | None
     progress: bool
