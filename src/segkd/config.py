@@ -17,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PositiveInt,
+    StrictBool,
     TypeAdapter,
     ValidationError,
 )
@@ -196,6 +197,7 @@ class TrainSettings(Settings):
     output_dir: Path
     resume: Path | None
     preflight: Literal["stop", "warn", "off"]
+    dry_run: StrictBool  # the run's folder hangs on it before it is validated, so that only true is true
     dataset: Target
     data: DataSettings
     student: Target

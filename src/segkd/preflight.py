@@ -7,8 +7,10 @@ from typing import Literal
 
 import torch
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from torch import nn
 
+from segkd.complexity import activation_bytes, operations
 from segkd.data.datamodule import SegmentationData
 from segkd.distiller import Distiller
 from segkd.errors import UserError
@@ -18,6 +20,7 @@ from segkd.models.base import SegmentationModel, parameters_of
 
 SLICE = 16
 """Validation images, evenly spread, on which the teacher is tried."""
+COSTS = ("parameters", "MACs", "bytes of parameters", "bytes of activations")
 
 
 def preflight(
@@ -26,19 +29,24 @@ def preflight(
     crop_size: tuple[int, int],
     mode: Literal["stop", "warn", "off"],
     device: torch.device,
+    dry_run: bool = False,
 ) -> None:
     """Print networks, taps with their shapes, losses and projectors; try the teacher on a fixed slice of validation.
+
+    Mode `off` leaves all of it out, and in a dry run only the teacher's trial. A dry run also prints what the networks cost.
 
     Raises:
         UserError: with mode `stop`, where the teacher's mIoU is not above that of the best constant class.
     """
-    if mode == "off":
+    if mode == "off" and not dry_run:
         return
-    console = Console(stderr=True)
+    console = Console(stderr=not dry_run)
     teacher = distiller.teacher.network if distiller.teacher is not None else None
     console.print(_networks(distiller, teacher, crop_size))
     console.print(_objective(distiller))
-    if teacher is None:
+    if dry_run:
+        console.print(_costs(distiller, teacher, crop_size))
+    if teacher is None or mode == "off":
         return
     matrix = confusion_matrix(teacher, data.val.source, device=device, limit=SLICE)
     score, constant = Scores.of(matrix, len(distiller.classes)).miou, constant_class_miou(matrix)
@@ -86,4 +94,28 @@ def _objective(distiller: Distiller) -> Table:
         )
     if distiller.adversary is not None:
         table.add_row("holistic", f"{distiller.adversary.weight:.4g}", distiller.adversary.tap, "none")
+    return table
+
+
+def _costs(distiller: Distiller, teacher: SegmentationModel | None, crop_size: tuple[int, int]) -> Table:
+    """What each network takes; of the teacher nothing is kept, since no gradient goes through it."""
+    image = (3, *crop_size)
+    players: dict[str, tuple[nn.Module, tuple[tuple[int, ...], ...]]] = {"student": (distiller.student, (image,))}
+    if teacher is not None:
+        players["teacher"] = (teacher, (image,))
+    if (adversary := distiller.adversary) is not None:
+        seen = distiller.student.taps[adversary.tap]
+        maps = (seen.channels, *(-(-side // seen.stride) for side in crop_size))
+        players["discriminator"] = (adversary.discriminator, (maps, image))
+    title = f"per image of the crop of {crop_size[0]}×{crop_size[1]}, float32"
+    caption = "activations: kept by one pass in training for its backward pass; losses' own are not counted"
+    table = Table("network", *(Column(name, justify="right") for name in COSTS), title=title, caption=caption)
+    for role, (network, shapes) in players.items():
+        numbers = (
+            parameters_of(network),
+            operations(network, *shapes),
+            sum(p.numel() * p.element_size() for p in network.parameters()),
+            0 if network is teacher else activation_bytes(network, *shapes),
+        )
+        table.add_row(role, *(f"{number:,}" for number in numbers))
     return table

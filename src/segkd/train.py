@@ -30,14 +30,17 @@ from segkd.record import RECORD, write_record
 
 
 def train(cfg: DictConfig) -> float:
-    """Run one training; returns the last `val/miou`, which is what a sweep optimises."""
+    """Run one training; returns the last `val/miou`, which is what a sweep optimises.
+
+    A dry run ends before anything is written, and returns nothing that is a number.
+    """
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     _drop_unselected_losses(cfg)
     _drop_unused_checkpoint(cfg)
     settings = validate(cfg, TrainSettings)
-    _refuse_sweep_over_processes(settings)
+    _refuse_sweeps(settings)
     directory = Path(HydraConfig.get().runtime.output_dir)
-    if (directory / "last.ckpt").exists() and settings.resume is None:
+    if (directory / "last.ckpt").exists() and settings.resume is None and not settings.dry_run:
         raise UserError(
             f"{directory} already holds a run; choose another output_dir, or continue it with resume={directory / 'last.ckpt'}"
         )
@@ -50,8 +53,15 @@ def train(cfg: DictConfig) -> float:
     if first:
         print(*found, sep="\n", end="\n" * bool(found), file=sys.stderr)
         preflight(
-            distiller, data, build.crop_size(settings), settings.preflight, build.device(settings.trainer.accelerator)
+            distiller,
+            data,
+            build.crop_size(settings),
+            settings.preflight,
+            build.device(settings.trainer.accelerator),
+            settings.dry_run,
         )
+    if settings.dry_run:
+        return math.nan
 
     config = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
     config["output_dir"] = str(directory)
@@ -151,8 +161,12 @@ def _drop_unused_checkpoint(cfg: DictConfig) -> None:
         cfg.teacher.checkpoint = None
 
 
-def _refuse_sweep_over_processes(settings: TrainSettings) -> None:
-    if build.several(settings.trainer) and HydraConfig.get().mode == RunMode.MULTIRUN:
+def _refuse_sweeps(settings: TrainSettings) -> None:
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        return
+    if settings.dry_run:
+        raise UserError("a sweep (-m) makes folders, and dry_run=true makes none; look at one job of it at a time")
+    if build.several(settings.trainer):
         raise UserError(
             "a sweep (-m) with several devices would start the whole sweep again on each of them; use trainer.devices=1 in sweeps, "
             "or call the command once for each run"
