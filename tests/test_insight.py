@@ -12,6 +12,7 @@ from pytorch_lightning.loggers.logger import DummyLogger
 from torch import Tensor, nn
 
 import segkd.callbacks.shares
+import segkd.insight
 from commands import Command
 from segkd import build
 from segkd.insight import gradient_norms, shares
@@ -42,6 +43,13 @@ def test_norms_and_shares_by_hand() -> None:
     assert {name: share.item() for name, share in found.items()} == pytest.approx(
         {"linear": 10 / 40, "square": 30 / 40, "others": 0, "constant": 0}
     )
+
+
+def test_processes_average_their_norms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weighted norms are 3 and 1 here, 0 and 12 there."""
+    norms, weights = {"a": torch.tensor(3.0), "b": torch.tensor(0.5)}, {"a": 1.0, "b": 2.0}
+    monkeypatch.setattr(segkd.insight, "global_sum", lambda mine: mine + torch.tensor([0.0, 12.0]))
+    assert [share.item() for share in shares(norms, weights).values()] == [3 / 16, 13 / 16]  # not (3/4 + 0) / 2
 
 
 def test_where_nothing_pulls_there_are_no_shares() -> None:

@@ -19,7 +19,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
@@ -77,6 +77,16 @@ def launch(task: Task, config_name: str) -> NoReturn:
             error = UserError(f"cannot make the folder {error.filename} ({error.strerror}); give another output_dir")
         sys.exit(report(error, config_name))
     sys.exit(min(codes, default=0))
+
+
+def drop_unused(cfg: DictConfig) -> None:
+    """Take out what an experiment says of parts that the command line leaves out.
+
+    Raises:
+        UserError: the command line speaks of a loss that it does not select.
+    """
+    _drop_unselected_losses(cfg)
+    _drop_unused_checkpoint(cfg)
 
 
 def report(error: Exception, config_name: str) -> int:
@@ -163,6 +173,29 @@ def _leaves(node: Any, prefix: str) -> list[str]:
     if not isinstance(node, dict):
         return [prefix]
     return [leaf for key, value in node.items() for leaf in _leaves(value, f"{prefix}.{key}" if prefix else str(key))]
+
+
+def _drop_unselected_losses(cfg: DictConfig) -> None:
+    """An experiment may set a weight of a loss that the command line then leaves out; the command line may not.
+
+    Raises:
+        UserError: an override on the command line speaks of a loss that is not selected.
+    """
+    unselected = [str(name) for name, node in cfg.loss.items() if "_target_" not in node]
+    asked = HydraConfig.get().overrides.task
+    for name in unselected:
+        if any(override.lstrip("+").startswith(f"loss.{name}.") for override in asked):
+            raise UserError(f"loss '{name}' is not selected; add it to loss=[...] or leave its override out")
+        with open_dict(cfg):
+            del cfg.loss[name]
+
+
+def _drop_unused_checkpoint(cfg: DictConfig) -> None:
+    """Without a teacher, the checkpoint that an experiment has for one means nothing."""
+    if cfg.teacher.get("_target_") is None and not any(
+        o.startswith("teacher.") for o in HydraConfig.get().overrides.task
+    ):
+        cfg.teacher.checkpoint = None
 
 
 def _remove_if_empty(directory: Path) -> None:

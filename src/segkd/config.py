@@ -210,6 +210,14 @@ class TrainSettings(Settings):
     wandb: WandbSettings
 
 
+class CalibrateSettings(TrainSettings):
+    """`python -m segkd.calibrate`."""
+
+    resume: None  # it looks at the student's first weights, or at those of student.checkpoint
+    shares: Annotated[dict[str, Annotated[float, Field(gt=0, lt=1)]], AfterValidator(lambda s: _parts(s))] | None
+    batches: PositiveInt
+
+
 class EvaluateSettings(Settings):
     """`python -m segkd.evaluate`."""
 
@@ -275,6 +283,14 @@ def _ascending(scale: tuple[float, float]) -> tuple[float, float]:
     if scale[0] > scale[1]:
         raise ValueError("the least factor comes first")
     return scale
+
+
+def _parts(shares: dict[str, float]) -> dict[str, float]:
+    if "cross_entropy" in shares:
+        raise ValueError("cross_entropy keeps its weight and takes the rest; leave it out")
+    if (total := sum(shares.values())) >= 1:
+        raise ValueError(f"they sum to {total:.4g} and leave nothing to cross_entropy; they must sum to less than 1")
+    return shares
 
 
 def _precision(value: str) -> str:

@@ -13,13 +13,13 @@ from typing import Any, cast
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
 from segkd import __version__, build
 from segkd.callbacks.metrics_file import METRICS, MetricsFile
 from segkd.callbacks.wandb_curves import WandbCurves
-from segkd.cli import launch
+from segkd.cli import drop_unused, launch
 from segkd.config import TrainSettings, target_of, validate
 from segkd.data.datamodule import SegmentationData
 from segkd.distiller import Distiller
@@ -35,8 +35,7 @@ def train(cfg: DictConfig) -> float:
     A dry run ends before anything is written, and returns nothing that is a number.
     """
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    _drop_unselected_losses(cfg)
-    _drop_unused_checkpoint(cfg)
+    drop_unused(cfg)
     settings = validate(cfg, TrainSettings)
     _refuse_sweeps(settings)
     directory = Path(HydraConfig.get().runtime.output_dir)
@@ -136,29 +135,6 @@ def _finish(
         f"{settings.name}: val mIoU {100 * miou:.2f} after {summary['steps']} steps in {seconds:.0f} s{cleaned} → {directory}"
     )
     return miou
-
-
-def _drop_unselected_losses(cfg: DictConfig) -> None:
-    """An experiment may set a weight of a loss that the command line then leaves out; the command line may not.
-
-    Raises:
-        UserError: an override on the command line speaks of a loss that is not selected.
-    """
-    unselected = [str(name) for name, node in cfg.loss.items() if "_target_" not in node]
-    asked = HydraConfig.get().overrides.task
-    for name in unselected:
-        if any(override.lstrip("+").startswith(f"loss.{name}.") for override in asked):
-            raise UserError(f"loss '{name}' is not selected; add it to loss=[...] or leave its override out")
-        with open_dict(cfg):
-            del cfg.loss[name]
-
-
-def _drop_unused_checkpoint(cfg: DictConfig) -> None:
-    """Without a teacher, the checkpoint that an experiment has for one means nothing."""
-    if cfg.teacher.get("_target_") is None and not any(
-        o.startswith("teacher.") for o in HydraConfig.get().overrides.task
-    ):
-        cfg.teacher.checkpoint = None
 
 
 def _refuse_sweeps(settings: TrainSettings) -> None:
