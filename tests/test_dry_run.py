@@ -9,12 +9,14 @@ import torch
 from torch import nn
 
 from commands import Command
-from segkd.complexity import activation_bytes, operations
+from segkd.complexity import activation_bytes, kept_bytes, operations
 from segkd.distiller import Distiller
 from test_train import TINY, distilled
 
 PIXELS = 6 * 8
 IMAGE = (3, 6, 8)
+LABELS = 128 * 128 * (4 * 11 + 8)
+"""Cross-entropy keeps the log-probabilities of eleven classes and the labels, of each pixel of the crop."""
 
 
 def chain() -> nn.Sequential:
@@ -64,13 +66,31 @@ def test_it_prints_and_leaves_nothing(
     assert ["pairwise", "10", "encoder", "none"] in rows
     assert "teacher: mIoU" not in out + err  # preflight=off leaves the teacher's trial out
     costs = {row[0]: row[1:] for row in rows if len(row) == 5}
-    assert costs.keys() == {"student", "teacher", "discriminator"}
+    assert costs.keys() == {"student", "teacher", "discriminator", "losses"}
+    assert int(costs.pop("losses")[-1].replace(",", "")) > LABELS
     for parameters, macs, kept, _ in costs.values():
         count = int(parameters.replace(",", ""))
         assert int(kept.replace(",", "")) == 4 * count
         assert int(macs.replace(",", "")) > count
     assert costs["teacher"][-1] == "0"
     assert int(costs["student"][-1].replace(",", "")) > 4 * 3 * 128 * 128
+
+
+def test_what_labels_alone_keep(command: Command) -> None:
+    code, out, err = command("train", *TINY, "preflight=off", "dry_run=true")
+    assert code == 0, err
+    (row,) = (line for line in out.splitlines() if line.startswith("│ losses"))
+    parameters, macs, size, kept = (cell.strip().replace(",", "") for cell in row.strip("│").split("│")[1:])
+    assert (parameters, macs, size) == ("0", "", "0")
+    assert LABELS <= int(kept) < LABELS + 100  # and some counts
+
+
+def test_storages_are_counted_once_and_some_not_at_all() -> None:
+    first, second = (torch.ones(5, requires_grad=True) for _ in range(2))
+    assert kept_bytes(lambda: first * second + first.view(5, 1).T * second) == 4 * (5 + 5)
+    assert kept_bytes(lambda: first * second, besides=[first.detach()]) == 4 * 5
+    with torch.no_grad():
+        assert kept_bytes(lambda: first * second) == 4 * (5 + 5)
 
 
 @pytest.mark.usefixtures("_no_training")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -41,18 +41,29 @@ def activation_bytes(network: nn.Module, *shapes: tuple[int, ...]) -> int:
 
 
 @torch.enable_grad()
-def _kept(network: nn.Module, count: int, shapes: tuple[tuple[int, ...], ...]) -> int:
+def kept_bytes(forward: Callable[[], object], besides: Iterable[Tensor] = ()) -> int:
+    """Bytes that autograd keeps of a forward pass for its backward pass, each storage once; some tensors may be left out."""
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage()._cdata] = tensor
+        kept[_storage(tensor)] = tensor
         return tensor
 
-    copied, samples = _without_values(network).train(), _samples(count, shapes)
     with saved_tensors_hooks(keep, lambda tensor: tensor):
-        answer = copied(*samples)  # held, since a graph that is gone keeps nothing
+        answer = forward()  # held, since a graph that is gone keeps nothing
     del answer
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    left_out = {_storage(tensor) for tensor in besides}
+    return sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in left_out)
+
+
+def _kept(network: nn.Module, count: int, shapes: tuple[tuple[int, ...], ...]) -> int:
+    copied, samples = _without_values(network).train(), _samples(count, shapes)
+    return kept_bytes(lambda: copied(*samples))
+
+
+def _storage(tensor: Tensor) -> int:
+    key: int = tensor.untyped_storage()._cdata
+    return key
 
 
 def _without_values(network: nn.Module) -> nn.Module:

@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.table import Column, Table
 from torch import nn
 
-from segkd.complexity import activation_bytes, operations
+from segkd.complexity import activation_bytes, kept_bytes, operations
 from segkd.data.datamodule import SegmentationData
 from segkd.distiller import Distiller
 from segkd.errors import UserError
 from segkd.evaluation import confusion_matrix
 from segkd.metrics import Scores, constant_class_miou
 from segkd.models.base import SegmentationModel, parameters_of
+from segkd.types import Batch, Outputs, Step
 
 SLICE = 16
 """Validation images, evenly spread, on which the teacher is tried."""
@@ -70,10 +71,7 @@ def _networks(distiller: Distiller, teacher: SegmentationModel | None, crop_size
     for role, network in (("student", distiller.student), ("teacher", teacher)):
         if network is None:
             continue
-        was_training = network.training
-        with torch.no_grad():
-            outputs = network.eval()(torch.zeros(1, 3, *crop_size))
-        network.train(was_training)
+        outputs = _answer(network, crop_size)
         size = f"{parameters_of(network):,}"
         for name, tap in {"logits": outputs.logits, **outputs.taps}.items():
             table.add_row(role, size, name, "×".join(map(str, tap.shape[1:])))
@@ -104,18 +102,45 @@ def _costs(distiller: Distiller, teacher: SegmentationModel | None, crop_size: t
     if teacher is not None:
         players["teacher"] = (teacher, (image,))
     if (adversary := distiller.adversary) is not None:
-        seen = distiller.student.taps[adversary.tap]
-        maps = (seen.channels, *(-(-side // seen.stride) for side in crop_size))
-        players["discriminator"] = (adversary.discriminator, (maps, image))
+        maps = _answer(distiller.student, crop_size).taps[adversary.tap]
+        players["discriminator"] = (adversary.discriminator, (tuple(maps.shape[1:]), image))
     title = f"per image of the crop of {crop_size[0]}×{crop_size[1]}, float32"
-    caption = "activations: kept by one pass in training for its backward pass; losses' own are not counted"
+    caption = "activations: what a pass in training keeps for its backward pass"
     table = Table("network", *(Column(name, justify="right") for name in COSTS), title=title, caption=caption)
     for role, (network, shapes) in players.items():
-        numbers = (
-            parameters_of(network),
-            operations(network, *shapes),
-            sum(p.numel() * p.element_size() for p in network.parameters()),
-            0 if network is teacher else activation_bytes(network, *shapes),
-        )
-        table.add_row(role, *(f"{number:,}" for number in numbers))
+        kept = 0 if network is teacher else activation_bytes(network, *shapes)
+        _add_costs(table, role, network, f"{operations(network, *shapes):,}", kept)
+    _add_costs(table, "losses", distiller.losses, "", _kept_by_losses(distiller, teacher, crop_size))
     return table
+
+
+def _add_costs(table: Table, role: str, part: nn.Module, macs: str, kept: int) -> None:
+    size = sum(p.numel() * p.element_size() for p in part.parameters())
+    table.add_row(role, f"{parameters_of(part):,}", macs, f"{size:,}", f"{kept:,}")
+
+
+def _kept_by_losses(distiller: Distiller, teacher: SegmentationModel | None, crop_size: tuple[int, int]) -> int:
+    """For a black image of one class, besides the maps that the networks hand over."""
+    ours, theirs = _answer(distiller.student, crop_size), None if teacher is None else _answer(teacher, crop_size)
+    maps = [ours.logits, *ours.taps.values()]
+    for tensor in maps:
+        tensor.requires_grad_()
+    if theirs is not None:
+        maps += [theirs.logits, *theirs.taps.values()]
+    shape = (1, *crop_size)
+    image = torch.zeros(1, 3, *crop_size, dtype=torch.uint8)
+    batch = Batch(
+        image, torch.zeros(shape, dtype=torch.int64), torch.ones(shape, dtype=torch.bool), torch.zeros(1).long()
+    )
+    distiller.losses.eval()  # a loss with a memory would remember this
+    kept = kept_bytes(lambda: distiller.losses(Step(batch, ours, theirs)), [*maps, *distiller.losses.parameters()])
+    distiller.losses.train()
+    return kept
+
+
+def _answer(network: SegmentationModel, crop_size: tuple[int, int]) -> Outputs:
+    was_training = network.training
+    with torch.no_grad():
+        outputs: Outputs = network.eval()(torch.zeros(1, 3, *crop_size))
+    network.train(was_training)
+    return outputs
