@@ -93,6 +93,15 @@ def test_storages_are_counted_once_and_some_not_at_all() -> None:
         assert kept_bytes(lambda: first * second) == 4 * (5 + 5)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it is about a machine without a GPU")
+def test_a_run_on_gpus_is_described_without_them(command: Command, tmp_path: Path) -> None:
+    typed = [a for a in TINY if a != "trainer=cpu"]
+    described = command("train", *typed, "trainer=ddp", "dry_run=true")
+    assert described.code == 0, described.err
+    run = command("train", *typed, "trainer=gpu", f"output_dir={tmp_path / 'run'}")
+    assert (run.code, "sees no CUDA device" in run.err) == (2, True)
+
+
 @pytest.mark.usefixtures("_no_training")
 def test_in_a_real_run_training_would_have_been_noticed(command: Command, tmp_path: Path) -> None:
     result = command("train", *TINY, f"output_dir={tmp_path / 'run'}")

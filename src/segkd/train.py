@@ -56,7 +56,7 @@ def train(cfg: DictConfig) -> float:
             data,
             build.crop_size(settings),
             settings.preflight,
-            build.device(settings.trainer.accelerator),
+            build.device("auto" if settings.dry_run else settings.trainer.accelerator),
             settings.dry_run,
         )
     if settings.dry_run:
