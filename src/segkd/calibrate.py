@@ -20,6 +20,7 @@ from segkd.data.datamodule import SegmentationData
 from segkd.distiller import Distiller
 from segkd.errors import UserError
 from segkd.insight import gradient_norms, shares
+from segkd.phases import Phase
 from segkd.types import Batch
 
 
@@ -44,7 +45,7 @@ def calibrate(cfg: DictConfig) -> None:
     distiller, found = build.distiller(settings, data)
     print(*found, sep="\n", end="\n" * bool(found), file=sys.stderr)
     wanted = settings.shares or {}
-    known = distiller.phases[-1].weights()
+    known = _learner(distiller).weights()
     if strangers := sorted(wanted.keys() - known.keys()):
         raise UserError(
             f"shares names {', '.join(strangers)}, which is not selected; the terms are {', '.join(known)} "
@@ -71,7 +72,7 @@ def measure(
     distiller.to(device).train()
     if distiller.teacher is not None:
         distiller.teacher.to(device)
-    phase = distiller.phases[-1]  # the student's
+    phase = _learner(distiller)
     weights = phase.weights()
     seen: list[dict[str, Term]] = []
     for batch in itertools.islice(data.train_dataloader(), batches):
@@ -108,6 +109,11 @@ def propose(terms: Mapping[str, Term], wanted: Mapping[str, float]) -> dict[str,
         )
     whole = rest / (1 - sum(wanted.values()))
     return {name: share * whole / terms[name].norm for name, share in wanted.items()}
+
+
+def _learner(distiller: Distiller) -> Phase:
+    """The student's phase, whichever comes first."""
+    return next(phase for phase in distiller.phases if phase.name == "student")
 
 
 def _table(terms: Mapping[str, Term], wanted: Mapping[str, float], proposed: Mapping[str, float]) -> Table:
