@@ -158,6 +158,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (*TAUGHT, "loss=[cross_entropy,pixelwise]", "loss.pixelwise.temperature=0"),
         ("Pixelwise: temperature must be positive, not 0",),
     ),
+    "dry run that is no yes or no": (("dry_run=yes",), ("dry_run", "valid boolean", "yes")),
     "negative seed": (("seed=-1",), ("seed", "-1")),
     "unreadable": (("name=a b=c",), ("cannot read 'name=a b=c'", "KEY=VALUE")),
 }  # fmt: skip

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from segkd.adversary import Adversary
 from segkd.callbacks.last_checkpoint import LastCheckpoint
+from segkd.callbacks.shares import Shares
 from segkd.config import FOR_BUILD, Node, TrainerSettings, TrainSettings, construct, target_of
 from segkd.data.base import SegmentationDataset
 from segkd.data.datamodule import SegmentationData
@@ -229,6 +230,8 @@ def trainer(settings: TrainerSettings, directory: Path, loggers: Sequence[Logger
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
     callbacks: list[pl.Callback] = [LastCheckpoint(directory)]
+    if settings.shares_every is not None:
+        callbacks.append(Shares(settings.shares_every))
     if settings.progress:
         # Twice a second; as often as Lightning would, it takes a quarter of a small network's time.
         callbacks.append(RichProgressBar(refresh_rate=2, console_kwargs={"stderr": True}))

@@ -39,6 +39,9 @@ PRETRAINED = shipped("pretrained")
 # ${pretrained:NAME} in a config is the checkpoint of a network that comes with segkd.
 OmegaConf.register_new_resolver("pretrained", lambda name: str(PRETRAINED / name / "student.safetensors"), replace=True)
 
+# ${unless:${dry_run},DIR} is where a command runs: in its own folder, or, where it leaves nothing, in the user's.
+OmegaConf.register_new_resolver("unless", lambda dry, folder: "." if dry is True else folder, replace=True)
+
 Task = Callable[[DictConfig], Any]
 
 

@@ -17,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PositiveInt,
+    StrictBool,
     TypeAdapter,
     ValidationError,
 )
@@ -171,6 +172,7 @@ class TrainerSettings(Settings):
     gradient_clip: float | None = Field(gt=0)
     validate_every: PositiveInt
     log_every: PositiveInt
+    shares_every: PositiveInt | None = None
     limit_train_batches: PositiveInt | _Share | None
     limit_val_batches: PositiveInt | _Share | None
     progress: bool
@@ -195,6 +197,7 @@ class TrainSettings(Settings):
     output_dir: Path
     resume: Path | None
     preflight: Literal["stop", "warn", "off"]
+    dry_run: StrictBool  # the run's folder hangs on it before it is validated, so that only true is true
     dataset: Target
     data: DataSettings
     student: Target
@@ -205,6 +208,14 @@ class TrainSettings(Settings):
     schedule: Target
     trainer: TrainerSettings
     wandb: WandbSettings
+
+
+class CalibrateSettings(TrainSettings):
+    """`python -m segkd.calibrate`."""
+
+    resume: None  # it looks at the student's first weights, or at those of student.checkpoint
+    shares: Annotated[dict[str, Annotated[float, Field(gt=0, lt=1)]], AfterValidator(lambda s: _parts(s))] | None
+    batches: PositiveInt
 
 
 class EvaluateSettings(Settings):
@@ -272,6 +283,14 @@ def _ascending(scale: tuple[float, float]) -> tuple[float, float]:
     if scale[0] > scale[1]:
         raise ValueError("the least factor comes first")
     return scale
+
+
+def _parts(shares: dict[str, float]) -> dict[str, float]:
+    if "cross_entropy" in shares:
+        raise ValueError("cross_entropy keeps its weight and takes the rest; leave it out")
+    if (total := sum(shares.values())) >= 1:
+        raise ValueError(f"they sum to {total:.4g} and leave nothing to cross_entropy; they must sum to less than 1")
+    return shares
 
 
 def _precision(value: str) -> str:

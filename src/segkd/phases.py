@@ -23,6 +23,8 @@ class Phase:
     objective: Objective
     modules: tuple[nn.Module, ...]
     repeats: int = 1
+    weights: Callable[[], dict[str, float]] = dict
+    """Of the raw terms, where the objective is their weighted sum."""
 
     def parameters(self) -> list[nn.Parameter]:
         """All that this phase's optimiser moves."""
@@ -32,13 +34,16 @@ class Phase:
 def phases(student: nn.Module, losses: LossSum, adversary: Adversary | None) -> list[Phase]:
     """The phases of a step; in the paper's order the critic is first, and the student against the updated critic."""
     if adversary is None:
-        return [Phase("student", losses, (student, losses))]
+        return [Phase("student", losses, (student, losses), weights=losses.weights)]
 
     def objective(step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         total, terms = losses(step)
         opposed, more = adversary.student_loss(step)
         return total + opposed, {**terms, **more}
 
+    def weights() -> dict[str, float]:
+        return {**losses.weights(), "holistic": adversary.weight}
+
     critic = Phase("discriminator", adversary.discriminator_loss, (adversary,), adversary.critic_steps)
-    learner = Phase("student", objective, (student, losses))
+    learner = Phase("student", objective, (student, losses), weights=weights)
     return [critic, learner] if adversary.order == "critic_first" else [learner, critic]

@@ -7,17 +7,21 @@ from typing import Literal
 
 import torch
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from torch import nn
 
+from segkd.complexity import activation_bytes, kept_bytes, operations
 from segkd.data.datamodule import SegmentationData
 from segkd.distiller import Distiller
 from segkd.errors import UserError
 from segkd.evaluation import confusion_matrix
 from segkd.metrics import Scores, constant_class_miou
 from segkd.models.base import SegmentationModel, parameters_of
+from segkd.types import Batch, Outputs, Step
 
 SLICE = 16
 """Validation images, evenly spread, on which the teacher is tried."""
+COSTS = ("parameters", "MACs", "bytes of parameters", "bytes of activations")
 
 
 def preflight(
@@ -26,19 +30,24 @@ def preflight(
     crop_size: tuple[int, int],
     mode: Literal["stop", "warn", "off"],
     device: torch.device,
+    dry_run: bool = False,
 ) -> None:
     """Print networks, taps with their shapes, losses and projectors; try the teacher on a fixed slice of validation.
+
+    Mode `off` leaves all of it out, and in a dry run only the teacher's trial. A dry run also prints what the networks cost.
 
     Raises:
         UserError: with mode `stop`, where the teacher's mIoU is not above that of the best constant class.
     """
-    if mode == "off":
+    if mode == "off" and not dry_run:
         return
-    console = Console(stderr=True)
+    console = Console(stderr=not dry_run)
     teacher = distiller.teacher.network if distiller.teacher is not None else None
     console.print(_networks(distiller, teacher, crop_size))
     console.print(_objective(distiller))
-    if teacher is None:
+    if dry_run:
+        console.print(_costs(distiller, teacher, crop_size))
+    if teacher is None or mode == "off":
         return
     matrix = confusion_matrix(teacher, data.val.source, device=device, limit=SLICE)
     score, constant = Scores.of(matrix, len(distiller.classes)).miou, constant_class_miou(matrix)
@@ -62,10 +71,7 @@ def _networks(distiller: Distiller, teacher: SegmentationModel | None, crop_size
     for role, network in (("student", distiller.student), ("teacher", teacher)):
         if network is None:
             continue
-        was_training = network.training
-        with torch.no_grad():
-            outputs = network.eval()(torch.zeros(1, 3, *crop_size))
-        network.train(was_training)
+        outputs = _answer(network, crop_size)
         size = f"{parameters_of(network):,}"
         for name, tap in {"logits": outputs.logits, **outputs.taps}.items():
             table.add_row(role, size, name, "×".join(map(str, tap.shape[1:])))
@@ -87,3 +93,54 @@ def _objective(distiller: Distiller) -> Table:
     if distiller.adversary is not None:
         table.add_row("holistic", f"{distiller.adversary.weight:.4g}", distiller.adversary.tap, "none")
     return table
+
+
+def _costs(distiller: Distiller, teacher: SegmentationModel | None, crop_size: tuple[int, int]) -> Table:
+    """What each network takes; of the teacher nothing is kept, since no gradient goes through it."""
+    image = (3, *crop_size)
+    players: dict[str, tuple[nn.Module, tuple[tuple[int, ...], ...]]] = {"student": (distiller.student, (image,))}
+    if teacher is not None:
+        players["teacher"] = (teacher, (image,))
+    if (adversary := distiller.adversary) is not None:
+        maps = _answer(distiller.student, crop_size).taps[adversary.tap]
+        players["discriminator"] = (adversary.discriminator, (tuple(maps.shape[1:]), image))
+    title = f"per image of the crop of {crop_size[0]}×{crop_size[1]}, float32"
+    caption = "activations: what a pass in training keeps for its backward pass"
+    table = Table("network", *(Column(name, justify="right") for name in COSTS), title=title, caption=caption)
+    for role, (network, shapes) in players.items():
+        kept = 0 if network is teacher else activation_bytes(network, *shapes)
+        _add_costs(table, role, network, f"{operations(network, *shapes):,}", kept)
+    _add_costs(table, "losses", distiller.losses, "", _kept_by_losses(distiller, teacher, crop_size))
+    return table
+
+
+def _add_costs(table: Table, role: str, part: nn.Module, macs: str, kept: int) -> None:
+    size = sum(p.numel() * p.element_size() for p in part.parameters())
+    table.add_row(role, f"{parameters_of(part):,}", macs, f"{size:,}", f"{kept:,}")
+
+
+def _kept_by_losses(distiller: Distiller, teacher: SegmentationModel | None, crop_size: tuple[int, int]) -> int:
+    """For a black image of one class, besides the maps that the networks hand over."""
+    ours, theirs = _answer(distiller.student, crop_size), None if teacher is None else _answer(teacher, crop_size)
+    maps = [ours.logits, *ours.taps.values()]
+    for tensor in maps:
+        tensor.requires_grad_()
+    if theirs is not None:
+        maps += [theirs.logits, *theirs.taps.values()]
+    shape = (1, *crop_size)
+    image = torch.zeros(1, 3, *crop_size, dtype=torch.uint8)
+    batch = Batch(
+        image, torch.zeros(shape, dtype=torch.int64), torch.ones(shape, dtype=torch.bool), torch.zeros(1).long()
+    )
+    distiller.losses.eval()  # a loss with a memory would remember this
+    kept = kept_bytes(lambda: distiller.losses(Step(batch, ours, theirs)), [*maps, *distiller.losses.parameters()])
+    distiller.losses.train()
+    return kept
+
+
+def _answer(network: SegmentationModel, crop_size: tuple[int, int]) -> Outputs:
+    was_training = network.training
+    with torch.no_grad():
+        outputs: Outputs = network.eval()(torch.zeros(1, 3, *crop_size))
+    network.train(was_training)
+    return outputs

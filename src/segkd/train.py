@@ -7,40 +7,40 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
 from segkd import __version__, build
 from segkd.callbacks.metrics_file import METRICS, MetricsFile
 from segkd.callbacks.wandb_curves import WandbCurves
-from segkd.cli import CONFIGS, launch
+from segkd.cli import launch
 from segkd.config import TrainSettings, target_of, validate
 from segkd.data.datamodule import SegmentationData
 from segkd.distiller import Distiller
 from segkd.errors import UserError
 from segkd.models.weights import describe, load_strictly, safe_load, save_student
+from segkd.overrides import settle
 from segkd.preflight import preflight
 from segkd.record import RECORD, write_record
 
 
 def train(cfg: DictConfig) -> float:
-    """Run one training; returns the last `val/miou`, which is what a sweep optimises."""
+    """Run one training; returns the last `val/miou`, which is what a sweep optimises.
+
+    A dry run ends before anything is written, and returns nothing that is a number.
+    """
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    _check_preset(cfg)
-    _drop_unselected_losses(cfg)
-    _drop_unused_checkpoint(cfg)
+    settle(cfg)
     settings = validate(cfg, TrainSettings)
-    _refuse_sweep_over_processes(settings)
+    _refuse_sweeps(settings)
     directory = Path(HydraConfig.get().runtime.output_dir)
-    if (directory / "last.ckpt").exists() and settings.resume is None:
+    if (directory / "last.ckpt").exists() and settings.resume is None and not settings.dry_run:
         raise UserError(
             f"{directory} already holds a run; choose another output_dir, or continue it with resume={directory / 'last.ckpt'}"
         )
@@ -53,8 +53,15 @@ def train(cfg: DictConfig) -> float:
     if first:
         print(*found, sep="\n", end="\n" * bool(found), file=sys.stderr)
         preflight(
-            distiller, data, build.crop_size(settings), settings.preflight, build.device(settings.trainer.accelerator)
+            distiller,
+            data,
+            build.crop_size(settings),
+            settings.preflight,
+            build.device("auto" if settings.dry_run else settings.trainer.accelerator),
+            settings.dry_run,
         )
+    if settings.dry_run:
+        return math.nan
 
     config = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
     config["output_dir"] = str(directory)
@@ -131,56 +138,12 @@ def _finish(
     return miou
 
 
-def _check_preset(cfg: DictConfig) -> None:
-    """A published form of the losses is that form: some of its losses may be left out, none of its values changed.
-
-    Raises:
-        UserError: an override on the command line changes what the preset sets.
-    """
-    preset = HydraConfig.get().runtime.choices.get("preset")
-    path = CONFIGS / "preset" / f"{preset}.yaml"
-    asked = {override.lstrip("+").partition("=")[0] for override in HydraConfig.get().overrides.task}
-    for key, value in _leaves(yaml.safe_load(path.read_text()) or {}) if path.is_file() else ():
-        if key in asked and OmegaConf.select(cfg, key) != value:
-            raise UserError(
-                f"preset={preset} has {key}={value}, and the command line {OmegaConf.select(cfg, key)}; leave one of them out"
-            )
-
-
-def _leaves(node: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys with their values, of all but the defaults list."""
-    for key, value in node.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{path}{key}.")
-        elif key != "defaults":
-            yield f"{path}{key}", value
-
-
-def _drop_unselected_losses(cfg: DictConfig) -> None:
-    """An experiment may set a weight of a loss that the command line then leaves out; the command line may not.
-
-    Raises:
-        UserError: an override on the command line speaks of a loss that is not selected.
-    """
-    unselected = [str(name) for name, node in cfg.loss.items() if "_target_" not in node]
-    asked = HydraConfig.get().overrides.task
-    for name in unselected:
-        if any(override.lstrip("+").startswith(f"loss.{name}.") for override in asked):
-            raise UserError(f"loss '{name}' is not selected; add it to loss=[...] or leave its override out")
-        with open_dict(cfg):
-            del cfg.loss[name]
-
-
-def _drop_unused_checkpoint(cfg: DictConfig) -> None:
-    """Without a teacher, the checkpoint that an experiment has for one means nothing."""
-    if cfg.teacher.get("_target_") is None and not any(
-        o.startswith("teacher.") for o in HydraConfig.get().overrides.task
-    ):
-        cfg.teacher.checkpoint = None
-
-
-def _refuse_sweep_over_processes(settings: TrainSettings) -> None:
-    if build.several(settings.trainer) and HydraConfig.get().mode == RunMode.MULTIRUN:
+def _refuse_sweeps(settings: TrainSettings) -> None:
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        return
+    if settings.dry_run:
+        raise UserError("a sweep (-m) makes folders, and dry_run=true makes none; look at one job of it at a time")
+    if build.several(settings.trainer):
         raise UserError(
             "a sweep (-m) with several devices would start the whole sweep again on each of them; use trainer.devices=1 in sweeps, "
             "or call the command once for each run"

@@ -50,10 +50,12 @@ class LossSum(nn.Module):
             except UserError as error:
                 raise UserError(f"loss '{name}': {error}") from None
 
+    def weights(self) -> dict[str, float]:
+        """Of each loss; 1 where its default depends on taps and it is not connected yet."""
+        return {name: 1.0 if loss.weight is None else loss.weight for name, loss in self.named()}
+
     def forward(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted total, and each loss's raw value."""
         terms = {name: loss(step) for name, loss in self.named()}
-        total = torch.stack(
-            [(1.0 if loss.weight is None else loss.weight) * terms[name] for name, loss in self.named()]
-        ).sum()
+        total = torch.stack([weight * terms[name] for name, weight in self.weights().items()]).sum()
         return total, terms
