@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+TWO := -n 2 --dist loadfile   # two processes of one thread each; a file's fixtures are made once
 
 .PHONY: help demo test quick truth check format
 .DEFAULT_GOAL := help
@@ -13,14 +14,14 @@ demo: $(READY)  ## train a teacher, a student alone and a distilled student on d
 	$(BIN)/python -m segkd.demo
 
 test: $(READY)  ## the whole suite, but what needs the authors' data or takes minutes
-	env -u SEGKD_TRUTH $(BIN)/pytest -m "not slow"
+	env -u SEGKD_TRUTH $(BIN)/pytest $(TWO) -m "not slow"
 
 quick: $(READY) ## the part of the suite that starts no command
-	env -u SEGKD_TRUTH $(BIN)/pytest -m "not slow and not process" tests
+	env -u SEGKD_TRUTH $(BIN)/pytest $(TWO) -m "not slow and not process" tests
 
 truth: $(READY) ## against the authors' figures: SEGKD_TRUTH=DIR make truth
 	@test -n "$(SEGKD_TRUTH)" || { echo "make truth needs SEGKD_TRUTH=DIR, the folder of the authors' data, weights and values (CONTRIBUTING.md)"; exit 2; }
-	SEGKD_TRUTH=$(SEGKD_TRUTH) $(BIN)/pytest -m "truth or slow" tests
+	SEGKD_TRUTH=$(SEGKD_TRUTH) $(BIN)/pytest $(TWO) -m "truth or slow" tests
 
 check: $(READY) ## lint, types, and who imports whom
 	$(BIN)/ruff check

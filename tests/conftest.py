@@ -17,7 +17,9 @@ from segkd.models.weights import save_student
 from segkd.types import Batch, Outputs, Step
 
 os.environ.setdefault("WANDB_MODE", "disabled")
-torch.set_num_threads(1)  # the networks are small, and two threads beside another process are many times slower
+# The networks are small, and two threads beside another process are many times slower; commands that tests start inherit it.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 _TRUTH = os.environ.get("SEGKD_TRUTH")
 
