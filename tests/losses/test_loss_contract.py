@@ -207,6 +207,7 @@ def test_the_exemptions_are_these() -> None:
         "hint": {"zero_at_equality"},
         "local": {"crop_invariance"},
         "ifvd": {"labels_do_not_matter"},
+        "cirkd": {"process_invariance"},
         "cirkd_memory": {"crop_invariance", "labels_do_not_matter"},
     }
     assert len(NODES) == len(YAMLS) >= 11

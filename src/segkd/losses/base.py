@@ -34,7 +34,7 @@ class Loss(nn.Module):
     """Outputs of the student beyond the data set's classes."""
     exemptions: ClassVar[Mapping[str, str]] = {}
     """Lines of the contract that it cannot keep, each with the reason: zero_at_equality, batch_invariance, crop_invariance,
-    labels_do_not_matter."""
+    process_invariance, labels_do_not_matter."""
 
     def __init__(self, weight: float | None = 1.0) -> None:
         if weight is not None and not weight >= 0:

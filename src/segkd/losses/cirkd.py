@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,6 +34,10 @@ class CIRKD(Loss):
         places: greatest number of places of an image; 512 keeps 1/4 of the places along each side of a 64×128 map.
         tap: the features that are compared, of both networks.
     """
+
+    exemptions: ClassVar[Mapping[str, str]] = {
+        "process_invariance": "the images of one process are compared with each other, as by its authors"
+    }
 
     def __init__(self, weight: float = 1.0, temperature: float = 0.1, places: int = 512, tap: str = "encoder") -> None:
         if temperature <= 0:
