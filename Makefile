@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
-TWO := -n 2 --dist loadfile   # two processes of one thread each; a file's fixtures are made once
+TWO := -n 2 --dist loadfile   # two processes of one thread each; the truth tests use both cores by themselves
 
 .PHONY: help demo test quick truth check format
 .DEFAULT_GOAL := help
@@ -21,7 +21,7 @@ quick: $(READY) ## the part of the suite that starts no command
 
 truth: $(READY) ## against the authors' figures: SEGKD_TRUTH=DIR make truth
 	@test -n "$(SEGKD_TRUTH)" || { echo "make truth needs SEGKD_TRUTH=DIR, the folder of the authors' data, weights and values (CONTRIBUTING.md)"; exit 2; }
-	SEGKD_TRUTH=$(SEGKD_TRUTH) $(BIN)/pytest $(TWO) -m "truth or slow" tests
+	SEGKD_TRUTH=$(SEGKD_TRUTH) $(BIN)/pytest -m "truth or slow" tests
 
 check: $(READY) ## lint, types, and who imports whom
 	$(BIN)/ruff check
