@@ -104,7 +104,7 @@ def drawn(told: dict[str, Any]) -> dict[str, Tensor]:
 class Raw(Adversary):
     """The authors' critic reads scores, not probabilities."""
 
-    def _probabilities(self, step: Step) -> tuple[Tensor, Tensor]:
+    def _maps(self, step: Step) -> tuple[Tensor, Tensor]:
         assert step.teacher is not None
         return step.student.logits, step.teacher.logits
 
