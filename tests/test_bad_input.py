@@ -122,6 +122,10 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "network of nobody": (("model@student=adapter",), ("say which: network=PACKAGE.CLASS",)),
     "ensemble as student": (("model@student=ensemble",), ("an ensemble has members",)),
+    "ensemble of nothing": (
+        ("model@teacher=ensemble", "teacher.members={first: {_target_: null}}"),
+        ("teacher.members.first names no network",),
+    ),
     "class map that leaves out": (
         (*TAUGHT, "teacher.class_map={sky: [0]}"),
         ("class_map leaves out building", "bicyclist"),

@@ -45,6 +45,9 @@ class Plain(SegmentationDataset):
     def __len__(self) -> int:
         return 7
 
+    def name(self, index: int) -> str:
+        return str(index)
+
     def __getitem__(self, index: int) -> Sample:
         label = np.zeros((32, 41), np.uint8)
         label[:index] = 1

@@ -18,9 +18,10 @@ from rich.table import Table
 from segkd import build
 from segkd.cli import CONFIGS, launch, unknown
 from segkd.complexity import latencies, multiply_accumulates
-from segkd.config import BenchmarkSettings, construct, validate
+from segkd.config import BenchmarkSettings, validate
 from segkd.errors import UserError
 from segkd.models.base import Normalization, SegmentationModel, parameters_of
+from segkd.nodes import construct
 
 PUBLISHED = {
     "enet": ("0.3580", "3.612"),

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from segkd.adversary import Adversary
 from segkd.callbacks.last_checkpoint import LastCheckpoint
 from segkd.callbacks.shares import Shares
-from segkd.config import FOR_BUILD, Node, TrainerSettings, TrainSettings, construct, target_of
+from segkd.config import TrainerSettings, TrainSettings
 from segkd.data.base import SegmentationDataset
 from segkd.data.datamodule import SegmentationData
 from segkd.data.images import UnlabelledImages
@@ -27,99 +27,17 @@ from segkd.data.transforms import Augmentation, Jitter
 from segkd.distiller import Distiller
 from segkd.errors import UserError
 from segkd.losses.total import LossSum
-from segkd.models.adapter import Adapter
-from segkd.models.base import Normalization, SegmentationModel
+from segkd.models.base import SegmentationModel
 from segkd.models.ensemble import Ensemble, Remapped
-from segkd.models.espnet import ESPNet, ESPNetC
 from segkd.models.frozen import Frozen
-from segkd.models.imagenet import imagenet_normalization, load_backbone
-from segkd.models.weights import restore
-
-INCLUDED = "included"
-"""What an adapter's `checkpoint` says where its constructor brings the weights."""
+from segkd.networks import check_weights, network
+from segkd.nodes import Node, construct, target_of
 
 
 def dataset(node: Node, split: str) -> SegmentationDataset:
     """A split of the data set."""
     opened: SegmentationDataset = construct(node, split=split)
     return opened
-
-
-def network(node: Node, facts: type[SegmentationDataset], more: int = 0) -> tuple[SegmentationModel, str | None]:
-    """A network for the classes of a data set (and `more` outputs), and a line on each checkpoint that was read.
-
-    Without a checkpoint its weights are random and it normalises by the data set's statistics; with a checkpoint of its
-    backbone alone, by ImageNet's, on which that was trained.
-
-    Raises:
-        UserError: a checkpoint that does not fit, or both kinds of it; other classes than the data set's and no `class_map`.
-    """
-    if target_of(node) is Ensemble:
-        return _ensemble(node, facts)
-    class_map = node.get("class_map")
-    made, found = _single(node, facts, len(facts.classes) + more, same_classes=class_map is None)
-    return made if class_map is None else Remapped(made, class_map, facts.classes), found
-
-
-def _single(
-    node: Node, facts: type[SegmentationDataset], classes: int, same_classes: bool
-) -> tuple[SegmentationModel, str | None]:
-    normalization = Normalization(facts.mean, facts.std)
-    checkpoint, backbone = node.get("checkpoint"), node.get("backbone_checkpoint")
-    if checkpoint is not None and backbone is not None:
-        raise UserError(
-            f"checkpoint={checkpoint} holds the backbone too; give it or backbone_checkpoint={backbone}, not both"
-        )
-    included = str(checkpoint) == INCLUDED
-    if included and target_of(node) is not Adapter:
-        raise UserError(
-            f"checkpoint={INCLUDED} is for model=adapter; a {target_of(node).__name__} starts at random, give it a file"
-        )
-    if checkpoint is not None and not included:
-        arguments = {key: value for key, value in node.items() if key not in {"_target_", *FOR_BUILD}}
-        return restore(target_of(node), arguments, Path(str(checkpoint)), classes, normalization, same_classes)
-    if backbone is not None and target_of(node) is ESPNet:
-        return _second_stage(node, Path(str(backbone)), classes, normalization)
-    own = normalization if backbone is None else imagenet_normalization()
-    fresh: SegmentationModel = construct(node, num_classes=classes, normalization=own)
-    if same_classes and fresh.num_classes not in (classes, classes + 1):  # one more: void is trained as the last class
-        raise UserError(
-            f"the network scores {fresh.num_classes} classes, the data set has {classes}; "
-            "build it for these, or give a class_map (docs/own_networks.md)"
-        )
-    return fresh, None if backbone is None else load_backbone(fresh, str(backbone))
-
-
-def _second_stage(node: Node, path: Path, classes: int, normalization: Normalization) -> tuple[ESPNet, str]:
-    """An ESPNet whose encoder is a trained ESPNet-C, and which normalises as that does."""
-    arguments = {key: value for key, value in node.items() if key in ("p", "q")}
-    encoder, found = restore(ESPNetC, arguments, path, classes, normalization)
-    assert isinstance(encoder, ESPNetC)
-    if other := {key: value for key, value in encoder.arguments.items() if node.get(key, value) != value}:
-        raise UserError(f"{path} is an ESPNet-C of {other}; build the student so too")
-    whole: ESPNet = construct(node, num_classes=encoder.num_classes, normalization=encoder.normalization)
-    whole.start_from(encoder)
-    return whole, found
-
-
-def _ensemble(node: Node, facts: type[SegmentationDataset]) -> tuple[SegmentationModel, str | None]:
-    if node.get("checkpoint") is not None or node.get("class_map") is not None:
-        raise UserError("an ensemble has no checkpoint or class_map of its own; give them to its members")
-    members, lines = {}, []
-    for name, member in (node.get("members") or {}).items():
-        _check_weights(member, f"teacher.members.{name}")
-        members[name], found = network(member, facts)
-        lines += [found] if found else []
-    return construct(node, members=members), "\n".join(lines)
-
-
-def _check_weights(node: Node, key: str) -> None:
-    if target_of(node) is not Ensemble and node.get("checkpoint") is None:
-        raise UserError(
-            f"{key} has no weights, and a random teacher teaches nothing; give {key}.checkpoint=FILE"
-            f"{f' ({INCLUDED}: the constructor brings them)' if target_of(node) is Adapter else ''}, "
-            "or model@teacher=none to train on labels"
-        )
 
 
 def data(settings: TrainSettings) -> SegmentationData:
@@ -154,9 +72,8 @@ def _unlabelled(settings: TrainSettings) -> tuple[UnlabelledImages | None, int]:
         raise UserError(
             "without a teacher unlabelled images teach nothing; give model@teacher=NAME, or data.unlabelled=null"
         )
-    return UnlabelledImages(given.unlabelled, target_of(settings.dataset).size[0]), max(
-        1, round(given.batch_size * given.unlabelled_ratio)
-    )
+    images = UnlabelledImages(given.unlabelled, target_of(settings.dataset).size[0])
+    return images, max(1, round(given.batch_size * given.unlabelled_ratio))
 
 
 def crop_size(settings: TrainSettings) -> tuple[int, int]:
@@ -172,29 +89,10 @@ def distiller(settings: TrainSettings, served: SegmentationData) -> tuple[Distil
         UserError: a teacher without weights, a checkpoint that does not fit, a tap or a size that does not.
     """
     facts = target_of(settings.dataset)
-    if settings.student.get("_target_") is None:
-        raise UserError("there is no student; say which network to train: model@student=NAME")
-    # Each part draws its weights from a seed of its own: the student starts the same with or without a teacher.
     losses = LossSum({name: construct(node) for name, node in settings.loss.items()})
+    # Each part draws its weights from a seed of its own: the student starts the same with or without a teacher.
     torch.manual_seed(settings.seed)
-    student, found = network(settings.student, facts, losses.more_outputs)
-    if losses.more_outputs and settings.data.unlabelled is not None:
-        raise UserError(
-            "with void=class unlabelled images would be taught as void; leave void=class or data.unlabelled out"
-        )
-    if losses.more_outputs and student.num_classes != len(facts.classes) + losses.more_outputs:
-        raise UserError(
-            f"void=class needs a student of {len(facts.classes) + losses.more_outputs} outputs, and student.checkpoint has "
-            f"{student.num_classes}; leave one of them out"
-        )
-    if isinstance(student, Ensemble | Remapped):
-        raise UserError(
-            "a student is one network that scores the data set's classes; ensembles and class maps are for teachers"
-        )
-    if min(crop := crop_size(settings)) < student.smallest:
-        raise UserError(
-            f"data.crop_size={list(crop)} is less than the {student.smallest} pixels that {type(student).__name__} takes"
-        )
+    student, found = _student(settings, facts, losses.more_outputs)
     teacher, found_teacher = _teacher(settings, facts)
     torch.manual_seed(settings.seed + 1)
     if teacher is not None and teacher.network.num_classes != student.num_classes:
@@ -206,7 +104,7 @@ def distiller(settings: TrainSettings, served: SegmentationData) -> tuple[Distil
     torch.manual_seed(settings.seed + 2)
     adversary = _adversary(settings, student)
     if adversary is not None:
-        adversary.connect(student.taps, None if teacher is None else teacher.network.taps, crop)
+        adversary.connect(student.taps, None if teacher is None else teacher.network.taps, crop_size(settings))
     built = Distiller(
         student,
         teacher,
@@ -281,6 +179,33 @@ def device(accelerator: str) -> torch.device:
     return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def _student(
+    settings: TrainSettings, facts: type[SegmentationDataset], more: int
+) -> tuple[SegmentationModel, str | None]:
+    """The network to train, for the data set's classes and `more` outputs."""
+    if settings.student.get("_target_") is None:
+        raise UserError("there is no student; say which network to train: model@student=NAME")
+    student, found = network(settings.student, facts, more)
+    if isinstance(student, Ensemble | Remapped):
+        raise UserError(
+            "a student is one network that scores the data set's classes; ensembles and class maps are for teachers"
+        )
+    if more and settings.data.unlabelled is not None:
+        raise UserError(
+            "with void=class unlabelled images would be taught as void; leave void=class or data.unlabelled out"
+        )
+    if more and student.num_classes != len(facts.classes) + more:
+        raise UserError(
+            f"void=class needs a student of {len(facts.classes) + more} outputs, and student.checkpoint has "
+            f"{student.num_classes}; leave one of them out"
+        )
+    if min(crop := crop_size(settings)) < student.smallest:
+        raise UserError(
+            f"data.crop_size={list(crop)} is less than the {student.smallest} pixels that {type(student).__name__} takes"
+        )
+    return student, found
+
+
 def _teacher(settings: TrainSettings, facts: type[SegmentationDataset]) -> tuple[Frozen | None, str | None]:
     node = settings.teacher
     if node.get("_target_") is None:
@@ -289,7 +214,7 @@ def _teacher(settings: TrainSettings, facts: type[SegmentationDataset]) -> tuple
                 "teacher.checkpoint is given, but no teacher; say which network it holds: model@teacher=NAME"
             )
         return None, None
-    _check_weights(node, "teacher")
+    check_weights(node, "teacher")
     taught, found = network(node, facts)
     return Frozen(taught), found
 

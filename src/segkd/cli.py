@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -159,14 +159,17 @@ def _flat_keys(config_name: str) -> list[str]:
                 cfg = compose(config_name, overrides)
         except Exception:  # noqa: S112  only a hint is lost
             continue
-        return _leaves(OmegaConf.to_container(cfg, resolve=False), "")
+        return [key for key, _ in leaves(OmegaConf.to_container(cfg, resolve=False))]
     return []
 
 
-def _leaves(node: Any, prefix: str) -> list[str]:
-    if not isinstance(node, dict):
-        return [prefix]
-    return [leaf for key, value in node.items() for leaf in _leaves(value, f"{prefix}.{key}" if prefix else str(key))]
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys of a config with their values; an empty mapping has none."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from leaves(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, node
 
 
 def _remove_if_empty(directory: Path) -> None:

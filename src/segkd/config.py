@@ -1,11 +1,7 @@
-"""What a config may say: every key has a type, every `_target_` is one of ours, and all faults are told at once."""
+"""What a config may say: every key has a type, and all faults are told at once."""
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import inspect
-import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -18,113 +14,13 @@ from pydantic import (
     Field,
     PositiveInt,
     StrictBool,
-    TypeAdapter,
     ValidationError,
 )
-from pydantic.errors import PydanticSchemaGenerationError
 
 from segkd.errors import UserError
-from segkd.models.base import SegmentationModel
+from segkd.nodes import Node, fits
 
-ALLOWED_TARGETS = ("segkd.", "torch.optim.")
-"""A config may come from somebody else: it can name these and nothing more."""
-
-FOR_BUILD = {"checkpoint", "backbone_checkpoint", "class_map"}
-"""Keys of a network's node that are for `build`, not for its constructor."""
-_GIVEN_BY_BUILD = {"num_classes", "normalization", "split", "params"}  # arguments that follow from other parts
-
-Node = dict[str, Any]
-
-
-def target_of(node: Node) -> Any:
-    """The class that a node names.
-
-    Raises:
-        ValueError: it is not allowed, or there is no such thing.
-    """
-    path = str(node["_target_"])
-    module, _, name = path.rpartition(".")
-    if not path.startswith(ALLOWED_TARGETS) or any(part.startswith("_") for part in path.split(".")):
-        raise ValueError(f"'{path}' is not allowed as _target_; only {', '.join(p + '*' for p in ALLOWED_TARGETS)} are")
-    try:
-        target = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError):
-        raise ValueError(f"there is no '{path}'") from None
-    if not (inspect.isclass(target) and target.__module__.startswith(ALLOWED_TARGETS)):
-        raise ValueError(f"'{path}' is not a class of segkd or torch.optim")
-    return target
-
-
-def construct(node: Node, **given: Any) -> Any:
-    """The object that a node describes, with what only the caller knows.
-
-    Raises:
-        UserError: its class refuses a value.
-    """
-    arguments = {
-        key: construct(value) if _is_node(value) else value
-        for key, value in node.items()
-        if key not in {"_target_", *FOR_BUILD, *given}
-    }
-    target = target_of(node)
-    try:
-        return target(**{**arguments, **given})
-    except ValueError as error:
-        raise UserError(f"{target.__name__}: {error}") from None
-
-
-def _is_node(value: Any) -> bool:
-    return isinstance(value, dict) and "_target_" in value
-
-
-def _fits(node: Node) -> Node:
-    """A node whose keys and values its class takes."""
-    if node.get("_target_") is None:
-        return node
-    target = target_of(node)
-    known = _parameters(target)
-    faults, fitting = [], dict(node)
-    for key, value in node.items():
-        if key == "_target_" or (key in FOR_BUILD and issubclass(target, SegmentationModel)):
-            continue
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f" (did you mean '{near[0]}'?)" if near else ""
-            others = f", but {', '.join(known)}" if known else " and no other key"
-            faults.append(f"{target.__name__} takes no '{key}'{hint}{others}")
-        elif _is_node(value):
-            fitting[key] = _fits(value)
-        elif isinstance(value, dict) and value and all(_is_node(part) for part in value.values()):
-            fitting[key] = {name: _fits(part) for name, part in value.items()}
-        else:
-            try:
-                fitting[key] = _of_type(value, known[key])
-            except ValueError as wrong:
-                faults.append(f"'{key}' {wrong}, not {value!r}")
-    if faults:
-        raise ValueError("; ".join(faults))
-    return fitting
-
-
-def _parameters(target: Any) -> dict[str, Any]:
-    """Names and types of what a config may give to a constructor."""
-    hints = typing.get_type_hints(target.__init__)
-    names = [name for name in inspect.signature(target).parameters if name not in {"args", "kwargs", *_GIVEN_BY_BUILD}]
-    return {name: hints.get(name, Any) for name in names}
-
-
-def _of_type(value: Any, expected: Any) -> Any:
-    """The value as the type has it: `no` is False where a bool is expected."""
-    try:
-        return TypeAdapter(expected, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
-    except ValidationError as error:
-        name = getattr(expected, "__name__", expected)
-        raise ValueError(f"must be {name} ({error.errors()[0]['msg'].lower()})") from None
-    except (PydanticSchemaGenerationError, NameError, TypeError):
-        return value  # a type that pydantic does not know
-
-
-Target = Annotated[Node, AfterValidator(_fits)]
+Target = Annotated[Node, AfterValidator(fits)]
 
 
 _Positive = Annotated[float, Field(gt=0)]

@@ -13,15 +13,16 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from segkd import build
+from segkd import build, networks
 from segkd.cli import launch
-from segkd.config import EvaluateSettings, target_of, validate
+from segkd.config import EvaluateSettings, validate
 from segkd.data.base import SegmentationDataset
 from segkd.errors import UserError
 from segkd.evaluation import confusion_matrix
 from segkd.metrics import Scores
 from segkd.models.base import SegmentationModel
 from segkd.models.weights import fingerprint, load_student, sha256, trained_facts
+from segkd.nodes import target_of
 
 
 def evaluate(cfg: DictConfig) -> float:
@@ -73,8 +74,9 @@ def _network(settings: EvaluateSettings, dataset: SegmentationDataset) -> tuple[
         case Path() as run, None, None:
             return _student(run, dataset), run / "student.safetensors"
         case None, dict(), Path() as checkpoint:
-            network, found = build.network({**node, "checkpoint": checkpoint}, type(dataset))
-            print(found or "", end="\n" * bool(found), file=sys.stderr)
+            network, found = networks.network({**node, "checkpoint": checkpoint}, type(dataset))
+            if found:
+                print(found, file=sys.stderr)
             return network, checkpoint
     raise UserError("say what to evaluate: either run=DIR, or model=NAME and checkpoint=FILE")
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from segkd.cli import CONFIGS
+from segkd.cli import CONFIGS, leaves
 from segkd.errors import UserError
 
 
@@ -29,20 +26,11 @@ def _check_preset(cfg: DictConfig) -> None:
     preset = HydraConfig.get().runtime.choices.get("preset")
     path = CONFIGS / "preset" / f"{preset}.yaml"
     asked = {override.lstrip("+").partition("=")[0] for override in HydraConfig.get().overrides.task}
-    for key, value in _leaves(yaml.safe_load(path.read_text()) or {}) if path.is_file() else ():
+    for key, value in leaves(yaml.safe_load(path.read_text()) or {}) if path.is_file() else ():
         if key in asked and OmegaConf.select(cfg, key) != value:
             raise UserError(
                 f"preset={preset} has {key}={value}, and the command line {OmegaConf.select(cfg, key)}; leave one of them out"
             )
-
-
-def _leaves(node: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys with their values, of all but the defaults list."""
-    for key, value in node.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{path}{key}.")
-        elif key != "defaults":
-            yield f"{path}{key}", value
 
 
 def _drop_unselected_losses(cfg: DictConfig) -> None:

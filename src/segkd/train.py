@@ -20,11 +20,12 @@ from segkd import __version__, build
 from segkd.callbacks.metrics_file import METRICS, MetricsFile
 from segkd.callbacks.wandb_curves import WandbCurves
 from segkd.cli import launch
-from segkd.config import TrainSettings, target_of, validate
+from segkd.config import TrainSettings, validate
 from segkd.data.datamodule import SegmentationData
 from segkd.distiller import Distiller
 from segkd.errors import UserError
 from segkd.models.weights import describe, load_strictly, safe_load, save_student
+from segkd.nodes import target_of
 from segkd.overrides import settle
 from segkd.preflight import preflight
 from segkd.record import RECORD, write_record

@@ -10,17 +10,17 @@ import yaml
 
 import fakes
 from segkd.cli import CONFIGS
-from segkd.config import _fits, construct, target_of
 from segkd.data.base import FileDataset, SegmentationDataset
 from segkd.data.streets import Streets
 from segkd.errors import UserError
+from segkd.nodes import construct, fits, target_of
 from segkd.types import IGNORE_INDEX
 
 NAMES = sorted(path.stem for path in (CONFIGS / "dataset").glob("*.yaml"))
 
 
 def facts(name: str) -> tuple[dict[str, object], type[SegmentationDataset]]:
-    node = _fits(yaml.safe_load((CONFIGS / "dataset" / f"{name}.yaml").read_text()))
+    node = fits(yaml.safe_load((CONFIGS / "dataset" / f"{name}.yaml").read_text()))
     return node, target_of(node)
 
 

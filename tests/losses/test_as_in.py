@@ -12,8 +12,8 @@ import yaml
 from torch import Tensor
 
 from conftest import step_between
-from segkd.config import construct
 from segkd.losses.pixelwise import Pixelwise
+from segkd.nodes import construct
 from segkd.types import IGNORE_INDEX
 
 ROOT = Path(__file__).parents[2]

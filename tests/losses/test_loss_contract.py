@@ -13,9 +13,9 @@ import yaml
 from torch import Tensor
 
 from conftest import step_of
-from segkd.config import construct
 from segkd.errors import UserError
 from segkd.losses.base import Loss
+from segkd.nodes import construct
 from segkd.types import IGNORE_INDEX, Batch, Outputs, Step, Tap, resize
 
 YAMLS = sorted((Path(__file__).parents[2] / "configs" / "loss").glob("*.yaml"))

@@ -12,7 +12,7 @@ from segkd.errors import UserError
 from segkd.models.base import Normalization, SegmentationModel
 from segkd.models.ensemble import Ensemble, Remapped
 from segkd.models.espnet import ESPNetC
-from segkd.types import Outputs, Tap
+from segkd.types import Tap
 
 PLAIN = Normalization((0, 0, 0), (1, 1, 1))
 CLASSES = ("road", "car")
@@ -27,12 +27,12 @@ class Says(SegmentationModel):
         super().__init__(len(probabilities), PLAIN, {"encoder": Tap(3, 1), "scores": Tap(len(probabilities), 1)})
         self.answer = torch.tensor(probabilities).log().view(1, -1, 1, 1).expand(-1, -1, side, side) + 5.0
 
-    def forward(self, images: Tensor) -> Outputs:
-        return Outputs(self.answer, {"encoder": images, "scores": self.answer}, self.align_corners)
+    def segment(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.answer, {"encoder": images, "scores": self.answer}
 
 
 def probabilities(network: SegmentationModel) -> list[float]:
-    outputs = network(torch.zeros(1, 3, 2, 2))
+    outputs = network(torch.zeros(1, 3, 32, 32))
     assert torch.equal(outputs.taps["scores"], outputs.logits)
     return outputs.logits.softmax(1)[0, :, 0, 0].tolist()
 
@@ -76,12 +76,12 @@ def test_one_of_them_may_have_other_classes_and_another_size() -> None:
     other = Remapped(Says(0.2, 0.2, 0.6, side=4), {"road": [0, 1], "car": [2]}, CLASSES)
     network = Ensemble({"a": Says(0.8, 0.2), "b": other})
     assert probabilities(network) == pytest.approx([0.6, 0.4])
-    assert network(torch.zeros(1, 3, 2, 2)).logits.shape == (1, 2, 2, 2)
+    assert network(torch.zeros(1, 3, 32, 32)).logits.shape == (1, 2, 2, 2)
 
 
 def test_certainty_stays_finite() -> None:
     network = Ensemble({"a": Says(1.0, 0.0), "b": Says(1.0, 0.0)})
-    logits = network(torch.zeros(1, 3, 2, 2)).logits
+    logits = network(torch.zeros(1, 3, 32, 32)).logits
     assert logits.isfinite().all()
     assert probabilities(network) == pytest.approx([1.0, 0.0])
 

@@ -8,11 +8,11 @@ import yaml
 from torch import Tensor, nn
 
 from segkd.cli import CONFIGS
-from segkd.config import construct
 from segkd.losses.total import LossSum
 from segkd.models.base import Normalization
 from segkd.models.frozen import Frozen
 from segkd.models.pspnet import PSPNet
+from segkd.nodes import construct
 from segkd.types import Batch, Step
 
 STATISTICS = Normalization((110, 110, 110), (55, 55, 55))

@@ -10,7 +10,6 @@ import yaml
 from torch import Tensor
 
 from segkd.cli import CONFIGS
-from segkd.config import construct
 from segkd.errors import UserError
 from segkd.models.adapter import Adapter
 from segkd.models.base import Normalization, SegmentationModel, parameters_of
@@ -19,6 +18,7 @@ from segkd.models.espnet import ESPNet, ESPNetC
 from segkd.models.layers import SampleDropout2d
 from segkd.models.segnet import SegNet
 from segkd.models.weights import load_student, save_student
+from segkd.nodes import construct
 from segkd.types import Outputs, Tap
 
 WRAPPERS = ("none", "adapter", "ensemble")  # no networks by themselves: test_adapter, test_ensemble

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar, NamedTuple, cast
 
@@ -26,7 +27,7 @@ class Sample(NamedTuple):
     """H W, classes or IGNORE_INDEX."""
 
 
-class SegmentationDataset:
+class SegmentationDataset(ABC):
     """Images whose pixels have classes.
 
     Args:
@@ -56,15 +57,17 @@ class SegmentationDataset:
         """The name to print."""
         return cls.__name__
 
+    @abstractmethod
     def __len__(self) -> int:
-        raise NotImplementedError
+        """How many images it has."""
 
+    @abstractmethod
     def __getitem__(self, index: int) -> Sample:
-        raise NotImplementedError
+        """An image with its label."""
 
+    @abstractmethod
     def name(self, index: int) -> str:
         """What tells this image from the others."""
-        raise NotImplementedError
 
 
 class FileDataset(SegmentationDataset):
@@ -88,9 +91,9 @@ class FileDataset(SegmentationDataset):
             raise UserError(f"no {self.title()} at {self.root}: there is no such folder; {self.how_to_get}")
         self.files = self.pairs()
 
+    @abstractmethod
     def pairs(self) -> list[tuple[Path, Path]]:
         """Image and label of each sample, in a fixed order."""
-        raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self.files)

@@ -113,11 +113,13 @@ class ShuffledShard(Sampler[Draw]):
         images, per_batch = self.unlabelled
         share = per_batch // self.world
         start = step * per_batch + self.rank * share
+        orders: dict[int, np.ndarray] = {}
         for place in range(start, start + share):
             turn, within = divmod(place, images)
-            order = np.random.default_rng([self.seed, turn, _UNLABELLED]).permutation(images)
+            if turn not in orders:
+                orders[turn] = np.random.default_rng([self.seed, turn, _UNLABELLED]).permutation(images)
             # Seen again in the same epoch, an image is augmented in another way.
-            yield Draw(int(order[within]), turn, labelled=False)
+            yield Draw(int(orders[turn][within]), turn, labelled=False)
 
 
 class ExactShard(Sampler[Draw]):

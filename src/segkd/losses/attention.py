@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from segkd.losses.base import Loss, global_mean, side_by_side, tap_of
-from segkd.types import Step, Taps
+from segkd.losses.base import FeatureLoss, global_mean, side_by_side
+from segkd.types import Step
 
 
-class Attention(Loss):
+class Attention(FeatureLoss):
     """Squared distance of the two networks' attention maps, each of length 1.
 
         L = mean over images of ‖a^student / ‖a^student‖ − a^teacher / ‖a^teacher‖‖²,   a_i = Σ_c f_ci² of place i
@@ -25,13 +25,7 @@ class Attention(Loss):
     """
 
     def __init__(self, weight: float = 1.2, tap: str = "encoder") -> None:
-        super().__init__(weight)
-        self.tap = tap
-
-    def connect(self, student: Taps, teacher: Taps | None) -> None:
-        assert teacher is not None
-        tap_of(student, self.tap, "student")
-        tap_of(teacher, self.tap, "teacher")
+        super().__init__(weight, tap)
 
     def forward(self, step: Step) -> Tensor:
         ours, theirs, counted = side_by_side(step, self.tap, self.tap)

@@ -8,6 +8,7 @@ that can be differentiated. A distillation loss is zero where student and teache
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -22,7 +23,7 @@ from segkd.types import Outputs, Step, Tap, Taps, resize
 _LEAST_NORM = 1e-6
 
 
-class Loss(nn.Module):
+class Loss(nn.Module, ABC):
     """Base of all losses.
 
     Args:
@@ -49,9 +50,27 @@ class Loss(nn.Module):
             UserError: a tap does not exist, or the two sides do not fit.
         """
 
+    @abstractmethod
     def forward(self, step: Step) -> Tensor:
         """The raw loss, a scalar."""
-        raise NotImplementedError
+
+
+class FeatureLoss(Loss):
+    """Base of the losses that compare one tap of both networks and let its width differ.
+
+    Args:
+        weight: see `Loss`.
+        tap: the features that are compared, of both networks.
+    """
+
+    def __init__(self, weight: float, tap: str) -> None:
+        super().__init__(weight)
+        self.tap = tap
+
+    def connect(self, student: Taps, teacher: Taps | None) -> None:
+        assert teacher is not None
+        tap_of(student, self.tap, "student")
+        tap_of(teacher, self.tap, "teacher")
 
 
 def tap_of(taps: Taps, name: str, whose: str) -> Tap:

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segkd.losses.base import Loss, directions, global_mean, side_by_side, tap_of
-from segkd.types import Step, Taps
+from segkd.losses.base import FeatureLoss, directions, global_mean, side_by_side
+from segkd.types import Step
 
 
-class CIRKD(Loss):
+class CIRKD(FeatureLoss):
     """Divergence of the student's from the teacher's similarities of a place to all places of each image of the batch.
 
         L = mean over images m, n and places a of m of Σ_b p_ab (log p_ab − log q_ab),   p_a = softmax_b(f_a · g_b / τ)
@@ -44,15 +44,9 @@ class CIRKD(Loss):
             raise ValueError(f"temperature must be positive, not {temperature}")
         if places < 1:
             raise ValueError(f"places must be 1 or more, not {places}")
-        super().__init__(weight)
+        super().__init__(weight, tap)
         self.temperature = temperature
         self.places = places
-        self.tap = tap
-
-    def connect(self, student: Taps, teacher: Taps | None) -> None:
-        assert teacher is not None
-        tap_of(student, self.tap, "student")
-        tap_of(teacher, self.tap, "teacher")
 
     def forward(self, step: Step) -> Tensor:
         ours, theirs, valid = side_by_side(step, self.tap, self.tap)

@@ -8,12 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from segkd.losses.base import Loss, directions, global_mean, side_by_side, tap_of, teacher_of
+from segkd.losses.base import FeatureLoss, directions, global_mean, side_by_side, teacher_of
 from segkd.losses.places import check_regions, classes_at, members
-from segkd.types import IGNORE_INDEX, Step, Taps
+from segkd.types import IGNORE_INDEX, Step
 
 
-class IFVD(Loss):
+class IFVD(FeatureLoss):
     """Squared difference of the two networks' cosines between a place's feature and the centre of its class.
 
         L = mean over places i of (v_i^student − v_i^teacher)²,   v_i = cos(f_i, μ_c(i)),   μ_c = mean of the f_j of class c
@@ -37,14 +37,8 @@ class IFVD(Loss):
     }
 
     def __init__(self, weight: float = 50.0, regions: str = "labels", tap: str = "encoder") -> None:
-        super().__init__(weight)
+        super().__init__(weight, tap)
         self.regions = check_regions(regions)
-        self.tap = tap
-
-    def connect(self, student: Taps, teacher: Taps | None) -> None:
-        assert teacher is not None
-        tap_of(student, self.tap, "student")
-        tap_of(teacher, self.tap, "teacher")
 
     def forward(self, step: Step) -> Tensor:
         ours, theirs, _ = side_by_side(step, self.tap, self.tap)

@@ -7,14 +7,14 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from segkd.losses.base import Loss, directions, global_mean, side_by_side, tap_of
-from segkd.types import Step, Taps
+from segkd.losses.base import FeatureLoss, directions, global_mean, side_by_side
+from segkd.types import Step
 
 TOWARDS = ((0, 1), (1, 0), (1, 1), (1, -1))
 """Down and right, of half the neighbours: the other half see the same pairs."""
 
 
-class Local(Loss):
+class Local(FeatureLoss):
     """Squared difference of the two networks' cosine similarities, over all pairs of neighbours.
 
         L = mean over places i, neighbours j of (a_ij^student − a_ij^teacher)²,   a_ij = f_i · f_j / (‖f_i‖ ‖f_j‖)
@@ -33,13 +33,7 @@ class Local(Loss):
     }
 
     def __init__(self, weight: float = 10.0, tap: str = "encoder") -> None:
-        super().__init__(weight)
-        self.tap = tap
-
-    def connect(self, student: Taps, teacher: Taps | None) -> None:
-        assert teacher is not None
-        tap_of(student, self.tap, "student")
-        tap_of(teacher, self.tap, "teacher")
+        super().__init__(weight, tap)
 
     def forward(self, step: Step) -> Tensor:
         ours, theirs, counted = side_by_side(step, self.tap, self.tap)

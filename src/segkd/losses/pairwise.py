@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segkd.losses.base import Loss, directions, global_mean, side_by_side, tap_of
-from segkd.types import Step, Taps
+from segkd.losses.base import FeatureLoss, directions, global_mean, side_by_side
+from segkd.types import Step
 
 
-class Pairwise(Loss):
+class Pairwise(FeatureLoss):
     """Squared difference of the two networks' cosine similarities, over all pairs of nodes.
 
         L = mean over i, j of (a_ij^student − a_ij^teacher)²,   a_ij = f_i · f_j / (‖f_i‖ ‖f_j‖)
@@ -38,15 +38,9 @@ class Pairwise(Loss):
             raise ValueError(f"node must be 1 or more, not {node}")
         if pooling not in ("mean", "max"):
             raise ValueError(f"pooling is 'mean' or 'max', not '{pooling}'")
-        super().__init__(weight)
+        super().__init__(weight, tap)
         self.node = node
         self.pooling = pooling
-        self.tap = tap
-
-    def connect(self, student: Taps, teacher: Taps | None) -> None:
-        assert teacher is not None
-        tap_of(student, self.tap, "student")
-        tap_of(teacher, self.tap, "teacher")
 
     def forward(self, step: Step) -> Tensor:
         ours, theirs, _ = side_by_side(step, self.tap, self.tap)

@@ -12,6 +12,7 @@ with `Outputs`. It declares its *taps*, the inner maps that a loss may read, by 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -61,7 +62,7 @@ class Normalization(nn.Module):
         return {"mean": self.mean.flatten().tolist(), "std": self.std.flatten().tolist(), "bgr": self.bgr}
 
 
-class SegmentationModel(nn.Module):
+class SegmentationModel(nn.Module, ABC):
     """A network that labels every pixel.
 
     Subclasses set `taps` and `arguments` in their constructor and implement `segment`.
@@ -91,9 +92,9 @@ class SegmentationModel(nn.Module):
         logits, taps = self.segment(self.normalization(images))
         return Outputs(logits, taps, self.align_corners)
 
+    @abstractmethod
     def segment(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits B K h w and the declared taps of normalised images."""
-        raise NotImplementedError
 
     @classmethod
     def recognise(cls, state: Mapping[str, Tensor]) -> Origin | None:  # noqa: ARG003

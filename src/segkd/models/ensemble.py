@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from segkd.errors import UserError
-from segkd.models.base import SegmentationModel
+from segkd.models.base import Normalization, SegmentationModel
 from segkd.types import Outputs, Tap
 
 ClassMap = Mapping[str, Sequence[int]]
@@ -37,15 +37,16 @@ class Remapped(SegmentationModel):
     def __init__(self, network: SegmentationModel, class_map: ClassMap, classes: Sequence[str]) -> None:
         groups = _groups(class_map, classes, network.num_classes)
         taps = {**network.taps, "scores": Tap(len(classes), network.taps["scores"].stride)}
-        super().__init__(len(classes), network.normalization, taps)
+        super().__init__(len(classes), _untouched(), taps)
+        self.align_corners = network.align_corners
         self.network = network
         self.groups = groups
 
-    def forward(self, images: Tensor) -> Outputs:
+    def segment(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         answer: Outputs = self.network(images)
         scores = answer.logits.float()
         logits = torch.stack([scores[:, group].logsumexp(1) for group in self.groups], 1)
-        return Outputs(logits, {**answer.taps, "scores": logits}, answer.align_corners)
+        return logits, {**answer.taps, "scores": logits}
 
 
 class Ensemble(SegmentationModel):
@@ -78,11 +79,12 @@ class Ensemble(SegmentationModel):
             counts = ", ".join(f"{name} {member.num_classes}" for name, member in members.items())
             raise UserError(f"the members score unequal classes ({counts}); give class_map to those that differ")
         taps = {**first.taps, "scores": Tap(first.num_classes, first.taps["scores"].stride)}
-        super().__init__(first.num_classes, first.normalization, taps)
+        super().__init__(first.num_classes, _untouched(), taps)
+        self.align_corners = first.align_corners
         self.members = nn.ModuleDict(members)
         self.shares = [given[name] / sum(given.values()) for name in members]
 
-    def forward(self, images: Tensor) -> Outputs:
+    def segment(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         answers: list[Outputs] = [member(images) for member in self.members.values()]
         first = answers[0]
         size = (first.logits.shape[-2], first.logits.shape[-1])
@@ -92,7 +94,12 @@ class Ensemble(SegmentationModel):
         )
         assert isinstance(probabilities, Tensor)
         logits = probabilities.clamp(min=_NOTHING).log()
-        return Outputs(logits, {**first.taps, "scores": logits}, first.align_corners)
+        return logits, {**first.taps, "scores": logits}
+
+
+def _untouched() -> Normalization:
+    """Members normalise for themselves."""
+    return Normalization((0, 0, 0), (1, 1, 1))
 
 
 def _groups(class_map: ClassMap, classes: Sequence[str], theirs: int) -> list[list[int]]:
