@@ -133,6 +133,10 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "class map of a stranger": ((*TAUGHT, "teacher.class_map={moon: [0]}"), ("class_map names moon", "the classes are sky")),
     "student with a class map": (("+student.class_map={sky: [0]}",), ("class_map leaves out",)),
     "unlabelled images without a teacher": (("data.unlabelled=camvid/train",), ("teach nothing", "model@teacher=NAME")),
+    "unlabelled images that no loss hears of": (
+        (*TAUGHT, "loss=[cross_entropy]", "adversary=none", "data.unlabelled=camvid/train"),
+        ("teach nothing", "a loss that hears it"),
+    ),
     "no unlabelled images": ((*TAUGHT, "data.unlabelled=nowhere"), ("data.unlabelled=nowhere is no folder",)),
     "no share of unlabelled images": (("data.unlabelled_ratio=0",), ("data.unlabelled_ratio", "greater than 0")),
     "no such device": (("trainer.accelerator=tpu",), ("trainer.accelerator", "'cpu'", "tpu")),

@@ -194,6 +194,19 @@ def test_the_student_starts_the_same_with_and_without_a_teacher(
     assert alone == taught
 
 
+def test_a_teacher_that_nothing_hears_is_left_out(command: Command, teacher_file: Path, tmp_path: Path) -> None:
+    terms = ("loss=", "adversary")
+    taught = tuple(argument for argument in distilled(teacher_file) if not argument.startswith(terms))
+    unheard = (*taught, "loss=[cross_entropy]", "adversary=none")
+    for name, arguments in (("alone", TINY), ("unheard", unheard), ("heard", distilled(teacher_file))):
+        ended = command("train", *arguments, "trainer.max_epochs=1", f"output_dir={tmp_path / name}")
+        assert ended.code == 0, ended.err
+        assert ("no loss hears the teacher" in ended.err) == (name == "unheard")
+    weights = {name: (tmp_path / name / "student.safetensors").read_bytes() for name in ("alone", "unheard", "heard")}
+    assert weights["alone"] == weights["unheard"] != weights["heard"]
+    assert json.loads((tmp_path / "unheard" / "summary.json").read_text())["teacher_sha256"] is None
+
+
 class TestPreflight:
     @pytest.fixture
     def ignorant(self, tmp_path: Path) -> Path:

@@ -68,12 +68,20 @@ def _unlabelled(settings: TrainSettings) -> tuple[UnlabelledImages | None, int]:
     given = settings.data
     if given.unlabelled is None:
         return None, 0
-    if settings.teacher.get("_target_") is None:
+    if settings.teacher.get("_target_") is None or not _heard(settings):
         raise UserError(
-            "without a teacher unlabelled images teach nothing; give model@teacher=NAME, or data.unlabelled=null"
+            "unlabelled images teach nothing without a teacher and a loss that hears it; give model@teacher=NAME and such a "
+            "loss, or data.unlabelled=null"
         )
     images = UnlabelledImages(given.unlabelled, target_of(settings.dataset).size[0])
     return images, max(1, round(given.batch_size * given.unlabelled_ratio))
+
+
+def _heard(settings: TrainSettings) -> bool:
+    """Whether anything listens to a teacher; one that nothing hears would only cost time."""
+    return settings.adversary.get("_target_") is not None or any(
+        target_of(node).needs_teacher for node in settings.loss.values()
+    )
 
 
 def crop_size(settings: TrainSettings) -> tuple[int, int]:
@@ -215,6 +223,8 @@ def _teacher(settings: TrainSettings, facts: type[SegmentationDataset]) -> tuple
             )
         return None, None
     check_weights(node, "teacher")
+    if not _heard(settings):
+        return None, "no loss hears the teacher: it is left out, and the student learns from labels alone"
     taught, found = network(node, facts)
     return Frozen(taught), found
 

@@ -1,0 +1,193 @@
+"""`python -m segkd.compare`: figures worked by hand, from run folders as segkd.train leaves them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import pytest
+import yaml
+
+from commands import Command
+from segkd.comparison import compared, paired
+from segkd.runs import find, methods
+
+PIXELWISE, HOLISTIC = ("pixelwise",), ("holistic",)
+T_95_2 = 4.302652729911275  # 0.975 quantile of Student's t with 2 degrees of freedom, from a table
+
+
+def folder(
+    parent: Path,
+    miou: float | None,
+    terms: tuple[str, ...] = (),
+    seed: int = 0,
+    seconds: float = 10.0,
+    epochs: int = 2,
+    steps: int = 100,
+    iou: dict[str, float] | None = None,
+    data: str = "Streets",
+    teacher: Path | None = None,
+    **loss: Any,
+) -> Path:
+    """A run's folder; without a score it did not finish."""
+    where = parent / f"{len(list(parent.iterdir())):02d}"
+    where.mkdir()
+    config = {
+        "seed": seed,
+        "output_dir": str(where),
+        "dataset": {"_target_": f"segkd.data.{data.lower()}.{data}"},
+        "data": {"batch_size": 4, "val_split": "val"},
+        "loss": {"cross_entropy": {"weight": 1.0}, **{t: {"weight": 2.0, **loss} for t in terms if t != "holistic"}},
+        "adversary": {"_target_": "segkd.adversary.Adversary" if "holistic" in terms else None, "weight": 0.1},
+        "teacher": {"checkpoint": str(teacher or parent / "nowhere.safetensors")},
+        "trainer": {"max_epochs": epochs},
+    }
+    (where / "config.yaml").write_text(yaml.safe_dump(config))
+    if miou is not None:
+        (where / "summary.json").write_text(json.dumps({"steps": steps, "seconds": seconds, "val_miou": miou}))
+        values = {"step": steps, "val/miou": miou, **{f"val/iou/{k}": v for k, v in (iou or {"road": miou}).items()}}
+        with (where / "metrics.csv").open("w") as file:
+            writer = csv.DictWriter(file, list(values))
+            writer.writeheader()
+            writer.writerow({"step": 0})
+            writer.writerow(values)
+    return where
+
+
+def rows(tmp_path: Path, **given: Any) -> dict[str, Any]:
+    return {row.name: row for row in compared(methods(find([str(tmp_path / "*")])[0]), **given)}
+
+
+def test_gains_are_paired_by_seed_with_students_interval(tmp_path: Path) -> None:
+    alone, distilled = {0: 0.40, 1: 0.44, 2: 0.41, 7: 0.10}, {2: 0.45, 0: 0.43, 1: 0.46}
+    for seed, miou in alone.items():
+        folder(tmp_path, miou, seed=seed)
+    for seed, miou in distilled.items():
+        folder(tmp_path, miou, PIXELWISE, seed)
+    gain = rows(tmp_path)["pixelwise"].at_equal_steps
+    differences = [0.03, 0.02, 0.04]
+    half = T_95_2 * stdev(differences) / 3**0.5
+    assert gain.pairs == 3  # seed 7 has no partner
+    assert (gain.mean, gain.low, gain.high) == pytest.approx((0.03, 0.03 - half, 0.03 + half))
+    unpaired = fmean(distilled.values()) - fmean(alone.values())
+    assert abs(gain.mean - unpaired) > 0.05  # what a comparison of means would have said
+
+
+def test_equal_time_counts_the_teacher(tmp_path: Path) -> None:
+    teacher = tmp_path / "teacher"
+    teacher.mkdir()
+    (teacher / "summary.json").write_text(json.dumps({"seconds": 30.0}))
+    folder(tmp_path, 0.40, seconds=10)
+    folder(tmp_path, 0.42, seconds=25, epochs=5, steps=250)
+    folder(tmp_path, 0.44, seconds=60, epochs=12, steps=600)
+    folder(tmp_path, 0.45, PIXELWISE, seconds=20, teacher=teacher / "student.safetensors")
+    row = rows(tmp_path)["pixelwise, trainer.max_epochs=2"]
+    assert row.at_equal_steps.mean == pytest.approx(0.05)
+    assert row.teacher_seconds == 30  # so that 50 s are to be matched: by 60, not by 25
+    assert row.at_equal_time.mean == pytest.approx(0.01)
+    (teacher / "summary.json").unlink()
+    assert rows(tmp_path)["pixelwise, trainer.max_epochs=2"].at_equal_time is None  # what it cost is not known
+    free = rows(tmp_path, teacher_seconds=0)["pixelwise, trainer.max_epochs=2"]
+    assert free.at_equal_time.mean == pytest.approx(0.03)
+
+
+def test_a_method_is_its_terms_and_what_else_differs(tmp_path: Path) -> None:
+    folder(tmp_path, 0.45, PIXELWISE, temperature=1.0)
+    folder(tmp_path, 0.45, PIXELWISE, seed=1, temperature=1.0)
+    folder(tmp_path, 0.46, PIXELWISE, temperature=4.0)
+    folder(tmp_path, 0.47, (*PIXELWISE, *HOLISTIC), temperature=1.0)
+    folder(tmp_path, 0.40, temperature=1.0)
+    found = {name: len(runs) for name, runs in methods(find([str(tmp_path / "*")])[0]).items()}
+    one, four = (f"loss.pixelwise.temperature={t}" for t in (1.0, 4.0))
+    assert list(found.items()) == [
+        ("student alone", 1),
+        (f"pixelwise, {one}", 2),
+        (f"pixelwise, {four}", 1),
+        (f"pixelwise + holistic, {one}", 1),
+    ]
+
+
+def test_class_gains(tmp_path: Path) -> None:
+    folder(tmp_path, 0.4, iou={"road": 0.5, "car": 0.3, "train": float("nan")})
+    folder(tmp_path, 0.5, PIXELWISE, iou={"road": 0.6, "car": 0.25, "train": 0.1})
+    assert rows(tmp_path)["pixelwise"].class_gains == pytest.approx({"road": 0.1, "car": -0.05})
+
+
+def test_of_one_pair_there_is_no_interval() -> None:
+    single = paired([0.5], 0.95)
+    assert single is not None
+    assert single.mean == 0.5
+    assert single.low != single.low
+    assert paired([], 0.95) is None
+
+
+def test_evaluation_outranks_validation(tmp_path: Path) -> None:
+    run = folder(tmp_path, 0.4)
+    facts = {"dataset": "CamVid", "split": "test", "images": 2, "protocol": {"void": "ignored"}}
+    (run / "evaluation.json").write_text(json.dumps({**facts, "miou": 0.3, "iou": {"road": 0.3, "car": None}}))
+    (found,), _ = find([str(run)])
+    assert (found.miou, found.iou) == (0.3, {"road": 0.3})
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "csv", "latex"])
+def test_every_format_tells_the_same(command: Command, tmp_path: Path, form: str) -> None:
+    folder(tmp_path, 0.40)
+    folder(tmp_path, 0.4321, PIXELWISE)
+    ended = command("compare", f"runs={tmp_path}/*", f"format={form}")
+    assert ended.code == 0, ended.err
+    assert "43.21" in ended.out
+    assert "+3.21" in ended.out
+    assert "40.00" in ended.out
+
+
+def test_what_is_left_out_is_said(command: Command, tmp_path: Path) -> None:
+    folder(tmp_path, 0.43, PIXELWISE)
+    stopped = folder(tmp_path, None)
+    (tmp_path / "nothing").mkdir()
+    ended = command("compare", f"runs={tmp_path}/*")
+    assert ended.code == 0
+    for said in (f"{stopped} did not finish", f"{tmp_path / 'nothing'} holds no run", "no student alone"):
+        assert said in ended.err
+
+
+def test_mistakes(command: Command, tmp_path: Path) -> None:
+    def refused(*arguments: str) -> str:
+        ended = command("compare", *arguments)
+        assert ended.code == 2
+        assert "Traceback" not in ended.err
+        return ended.err
+
+    assert "say which" in refused()
+    assert "names no folder" in refused(f"runs={tmp_path}/*")
+    stopped = folder(tmp_path, None)
+    assert "none of these runs has finished" in refused(f"runs={tmp_path}/*")
+    folder(tmp_path, 0.4)
+    folder(tmp_path, 0.5, data="CamVid")
+    assert "Streets val" in (told := refused(f"runs={tmp_path}/*"))
+    assert "CamVid val" in told
+    folder(stopped, 0.4)
+    folder(stopped, 0.4)
+    assert "2 times with seed 0" in refused(f"runs={stopped}/0*")
+    (damaged := folder(stopped, 0.4)).joinpath("config.yaml").write_text("seed: [")
+    assert "damaged run" in refused(f"runs={damaged}")
+
+
+@pytest.mark.process
+def test_a_sweep_is_compared(command: Command, tmp_path: Path) -> None:
+    short = [
+        "experiment=quickstart",
+        "dataset.images=4",
+        "trainer.max_epochs=1",
+        "trainer.progress=false",
+        "adversary=none",
+    ]
+    swept = command("train", "-m", *short, "loss=[cross_entropy],[cross_entropy,pixelwise]", f"output_dir={tmp_path}")
+    assert swept.code == 0, swept.err
+    ended = command("compare", f"runs={tmp_path}/*", "format=csv")
+    _, alone, pixelwise = list(csv.reader(ended.out.splitlines()))
+    assert (alone[0], pixelwise[0]) == ("student alone", "pixelwise")
+    scores = [json.loads((tmp_path / job / "summary.json").read_text())["val_miou"] for job in "01"]
+    assert float(pixelwise[3]) == pytest.approx(100 * (scores[1] - scores[0]), abs=0.01)
