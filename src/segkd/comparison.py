@@ -1,15 +1,18 @@
-"""What methods gain over the student alone: figures, which `compare` and `report` show."""
+"""What methods gain over the student alone: what `compare` and `report` show."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import NamedTuple
 
 from scipy.stats import t
 
-from segkd.runs import Run, baselines
+from segkd.errors import UserError
+from segkd.runs import Run, baselines, find, methods
+from segkd.tables import Cells
 
 
 class Difference(NamedTuple):
@@ -44,27 +47,57 @@ class Compared(NamedTuple):
         return min(run.seconds / run.steps for run in self.runs)
 
 
+def comparable(patterns: Sequence[str]) -> tuple[list[Run], list[str]]:
+    """The runs in the folders that match, all scored on the same; and a sentence on each folder that is left out.
+
+    Raises:
+        UserError: there is none, or they were scored on different data, splits or protocols, or twice with one seed.
+    """
+    runs, strangers = find(patterns)
+    left_out = [f"{folder} holds no run" for folder in strangers]
+    left_out += [
+        f"{run.directory} {'was never scored' if run.summary else 'did not finish'}"
+        for run in runs
+        if run.score is None
+    ]
+    scored = {run.score.measured_on: run for run in runs if run.score is not None}
+    if not scored:
+        raise UserError("none of these runs has finished; continue one with resume=DIR/last.ckpt")
+    if len(scored) > 1:
+        told = "; ".join(f"{run.directory} on {where}" for where, run in scored.items())
+        raise UserError(
+            f"scores of different data, splits or protocols cannot be compared: {told}; score all alike with segkd.evaluate"
+        )
+    found = [run for run in runs if run.score is not None]
+    for name, same in methods(found).items():
+        for seed, times in Counter(run.seed for run in same).items():
+            if times > 1:
+                where = " and ".join(str(run.directory) for run in same if run.seed == seed)
+                raise UserError(f"'{name}' is there {times} times with seed {seed}: {where}; leave all but one out")
+    return found, left_out
+
+
 def compared(
-    methods: Mapping[str, Sequence[Run]], confidence: float = 0.95, teacher_seconds: float | None = None
+    named: Mapping[str, Sequence[Run]], confidence: float = 0.95, teacher_seconds: float | None = None
 ) -> list[Compared]:
     """Every method against the student alone.
 
     Args:
-        methods: name → runs with scores, one for each seed.
+        named: name → runs with scores, one for each seed.
         confidence: of the intervals (Student's t), 0..1.
         teacher_seconds: what a teacher cost whose run does not lie beside its weights.
     """
-    return [_against_alone(name, runs, methods, confidence, teacher_seconds) for name, runs in methods.items()]
+    return [_against_alone(name, runs, named, confidence, teacher_seconds) for name, runs in named.items()]
 
 
 def _against_alone(
     name: str,
     runs: Sequence[Run],
-    methods: Mapping[str, Sequence[Run]],
+    named: Mapping[str, Sequence[Run]],
     confidence: float,
     teacher_seconds: float | None,
 ) -> Compared:
-    others = baselines(runs, methods) if runs[0].terms else []
+    others = baselines(runs, named) if runs[0].terms else []
     known = runs[0].teacher_seconds()
     cost = teacher_seconds if known is None else known
     time = math.inf if cost is None else _mean_seconds(runs) + cost
@@ -104,3 +137,49 @@ def _pairs(runs: Sequence[Run], others: Sequence[Run]) -> Iterator[tuple[Run, Ru
 
 def _mean_seconds(runs: Sequence[Run]) -> float:
     return fmean(run.seconds for run in runs)
+
+
+def overall(rows: Sequence[Compared]) -> Cells:
+    """Scores in per cent; a method's time is its own, its teacher's stands beside it."""
+    titles = ["method", "seeds", "mIoU", "at equal steps", "at equal time", "steps", "ms per step", "s", "teacher's s"]
+    return [titles, *(_cells(row) for row in rows)]
+
+
+def _cells(row: Compared) -> list[str]:
+    return [
+        row.name,
+        str(len(row.runs)),
+        _spread([100 * run.miou for run in row.runs]),
+        _told(row.at_equal_steps),
+        _told(row.at_equal_time),
+        str(row.runs[0].steps),
+        f"{1e3 * row.seconds_per_step:.0f}",
+        f"{row.seconds:.0f}",
+        "?" if row.teacher_seconds is None else f"{row.teacher_seconds:.0f}" if row.runs[0].terms else "",
+    ]
+
+
+def by_class(rows: Sequence[Compared]) -> Cells:
+    """IoU of the students alone and gains of the others at equal steps, in per cent."""
+    lines = [["class", *(row.name for row in rows)]]
+    for name in dict.fromkeys(name for row in rows for run in row.runs for name in run.iou):
+        lines.append([name, *(_of_class(row, name) for row in rows)])
+    return lines
+
+
+def _of_class(row: Compared, name: str) -> str:
+    if row.runs[0].terms:
+        return f"{100 * row.class_gains[name]:+.2f}" if name in row.class_gains else ""
+    values = [run.iou[name] for run in row.runs if name in run.iou]
+    return f"{100 * fmean(values):.2f}" if values else "absent"
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{fmean(values):.2f} ± {stdev(values):.2f}" if len(values) > 1 else f"{values[0]:.2f}"
+
+
+def _told(difference: Difference | None) -> str:
+    if difference is None:
+        return ""
+    interval = "" if math.isnan(difference.low) else f" ({100 * difference.low:.2f} to {100 * difference.high:.2f})"
+    return f"{100 * difference.mean:+.2f}{interval}"

@@ -25,6 +25,8 @@ Target = Annotated[Node, AfterValidator(fits)]
 
 _Positive = Annotated[float, Field(gt=0)]
 _Share = Annotated[float, Field(gt=0, le=1)]
+RunFolders = Annotated[list[str], BeforeValidator(lambda runs: _listed(runs))]
+"""Folders of runs, as glob patterns."""
 
 
 class Settings(BaseModel):
@@ -167,6 +169,12 @@ def _downloadable(what: str | None) -> str:
             "csDownload leftImg8bit_trainvaltest.zip gtFine_trainvaltest.zip)"
         )
     return what
+
+
+def _listed(runs: Any) -> Any:
+    if not runs:
+        raise ValueError("say which: runs='runs/quickstart/*', or a list of folders")
+    return [runs] if isinstance(runs, str) else runs
 
 
 def _http(url: str) -> str:

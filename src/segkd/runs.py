@@ -6,6 +6,7 @@ import csv
 import glob
 import json
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,6 +46,8 @@ class Run(NamedTuple):
     summary: dict[str, Any] | None
     """None: it did not finish."""
     score: Score | None
+    evaluation: dict[str, Any] | None
+    """All that `segkd.evaluate` found; None: its score is of the last validation."""
 
     @property
     def seed(self) -> int:
@@ -73,6 +76,21 @@ class Run(NamedTuple):
         """What it learns from besides labels."""
         critic = ["holistic"] if self.config["adversary"].get("_target_") else []
         return [name for name in self.config["loss"] if name != "cross_entropy"] + critic
+
+    @property
+    def command(self) -> str:
+        """What made it."""
+        environment = _json(self.directory / "environment.json") or {}
+        return shlex.join(environment.get("command", []))
+
+    def curves(self) -> dict[str, list[tuple[int, float]]]:
+        """Of `metrics.csv`: name → (step, value), without gaps."""
+        found: dict[str, list[tuple[int, float]]] = {}
+        for row in _rows(self.directory):
+            for name, value in row.items():
+                if value and name != "step":
+                    found.setdefault(name, []).append((int(float(row["step"])), float(value)))
+        return found
 
     def teacher_seconds(self) -> float | None:
         """What its teacher cost: 0 without one; None where the teacher's own run does not lie beside its weights."""
@@ -113,7 +131,7 @@ def read(directory: Path) -> Run:
         summary = _json(directory / "summary.json")
         evaluation = _json(directory / "evaluation.json")
         score = None if summary is None else _evaluated(evaluation) if evaluation else _validated(directory, config)
-        return Run(directory, config, summary, score)
+        return Run(directory, config, summary, score, evaluation)
     except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{directory} holds a damaged run ({type(error).__name__}: {error}); leave it out") from None
 
@@ -164,14 +182,18 @@ def _evaluated(evaluation: dict[str, Any]) -> Score:
 
 
 def _validated(directory: Path, config: dict[str, Any]) -> Score | None:
-    with (directory / METRICS).open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("val/miou")]
+    rows = [row for row in _rows(directory) if row.get("val/miou")]
     if not rows:
         return None
     iou = {key.removeprefix("val/iou/"): float(x) for key, x in rows[-1].items() if key.startswith("val/iou/") and x}
     data = config["dataset"]["_target_"].rpartition(".")[2]
     where = f"{data} {config['data']['val_split']}, at the end of training"
     return Score(float(rows[-1]["val/miou"]), {name: x for name, x in iou.items() if not math.isnan(x)}, where)
+
+
+def _rows(directory: Path) -> list[dict[str, str]]:
+    with (directory / METRICS).open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def _json(path: Path) -> dict[str, Any] | None:

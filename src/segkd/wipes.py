@@ -1,0 +1,88 @@
+"""Pictures of the same scene, to be wiped between: what was seen, what is true, and what networks say."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+
+from segkd import build, networks
+from segkd.comparison import Compared
+from segkd.data.base import Sample, SegmentationDataset
+from segkd.data.transforms import to_batch
+from segkd.errors import UserError
+from segkd.gallery import Array, Color, colored
+from segkd.models.base import SegmentationModel
+from segkd.models.weights import load_student
+from segkd.runs import Run
+
+
+class Scene(NamedTuple):
+    """Layers of one scene, each a `data:` address, by name."""
+
+    name: str
+    layers: dict[str, str]
+
+
+class Wipes(NamedTuple):
+    """Scenes, and what lies left and right at first."""
+
+    scenes: Sequence[Scene] = ()
+    legend: Mapping[str, Color] = {}
+    left: str = ""
+    right: str = ""
+    missing: str = ""
+    """Why there are none."""
+
+
+def wipes(rows: Sequence[Compared], count: int) -> Wipes:
+    """`count` scenes of the validation split, evenly spread, as the first student of each method labels them.
+
+    The data and the teacher are those of the first run that had one.
+    """
+    if not count:
+        return Wipes(missing="none were asked for")
+    taught = next((row.runs[0] for row in rows if row.runs[0].terms), rows[0].runs[0])
+    try:
+        dataset = build.dataset(taught.config["dataset"], taught.config["data"]["val_split"])
+        labellers = _labellers(rows, taught, dataset)
+    except UserError as error:
+        return Wipes(missing=str(error))
+    count = min(count, len(dataset))
+    scenes = [_scene(dataset, i * len(dataset) // count, labellers) for i in range(count)]
+    best = max(rows, key=lambda row: (bool(row.runs[0].terms), fmean(run.miou for run in row.runs)))
+    left = next((row.name for row in rows if not row.runs[0].terms and row is not best), "truth")
+    return Wipes(scenes, dict(zip(dataset.classes, dataset.colors, strict=True)), left, best.name)
+
+
+def _labellers(rows: Sequence[Compared], taught: Run, dataset: SegmentationDataset) -> dict[str, SegmentationModel]:
+    teacher = {}
+    if taught.terms:
+        teacher = {"teacher": networks.network(taught.config["teacher"], type(dataset))[0]}
+    return {**teacher, **{row.name: load_student(row.runs[0].directory) for row in rows}}
+
+
+def _scene(dataset: SegmentationDataset, index: int, labellers: Mapping[str, SegmentationModel]) -> Scene:
+    sample = dataset[index]
+    said = {name: _address(colored(_labels(network, sample), dataset.colors)) for name, network in labellers.items()}
+    seen = {"image": _address(sample.image), "truth": _address(colored(sample.label, dataset.colors))}
+    return Scene(dataset.name(index), {**seen, **said})
+
+
+@torch.no_grad()
+def _labels(network: SegmentationModel, sample: Sample) -> Array:
+    height, width = sample.label.shape
+    logits = network.eval()(to_batch(*sample).images[None]).at((height, width))
+    labels: Array = logits[0].max(0).indices.byte().numpy()
+    return labels
+
+
+def _address(picture: Array) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
