@@ -30,12 +30,14 @@ def folder(
     iou: dict[str, float] | None = None,
     data: str = "Streets",
     teacher: Path | None = None,
+    name: str = "run",
     **loss: Any,
 ) -> Path:
     """A run's folder; without a score it did not finish."""
     where = parent / f"{len(list(parent.iterdir())):02d}"
     where.mkdir()
     config = {
+        "name": name,
         "seed": seed,
         "output_dir": str(where),
         "dataset": {"_target_": f"segkd.data.{data.lower()}.{data}"},

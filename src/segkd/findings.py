@@ -108,7 +108,7 @@ def _other_scores(rows: Sequence[Compared]) -> Section | None:
     )
 
 
-def _curves(rows: Sequence[Compared]) -> Section:
+def _curves(rows: Sequence[Compared]) -> Section | None:
     terms = dict.fromkeys(
         name for row in rows for run in row.runs for name in run.curves() if name.startswith("train/")
     )
@@ -118,7 +118,8 @@ def _curves(rows: Sequence[Compared]) -> Section:
     ]
     if any(len(run.curves().get("val/miou", ())) > 1 for row in rows for run in row.runs):
         shown.append(Figure(_curve(rows, "val/miou"), "mIoU on the validation split."))
-    return Section("Curves", figures=shown, note="Means over seeds; the band is between the least and the greatest.")
+    note = "Means over seeds; the band is between the least and the greatest."
+    return Section("Curves", figures=shown, note=note) if shown else None
 
 
 def _curve(rows: Sequence[Compared], name: str) -> str:
