@@ -52,7 +52,7 @@ def test_norms_and_weights_by_hand() -> None:
     """Norms 5, 2 (turns 1 to 3 of 1) and 1 at weights 1, 5 and 3; the second is wanted at 0.2, the rest keep 5 + 3 = 0.8 · 10."""
     pulls = {"cross_entropy": Pull(3, 4, 1), "counting": Pull(0, 1, 5, counts=True), "kept": Pull(1, 0, 3)}
     module = Distiller(Two(), None, LossSum(pulls), None, {}, lambda _: 1.0, 1, Streets.classes)
-    data = SegmentationData(lambda split: Streets(split, images=8), Augmentation((32, 32), fill=Streets.mean), 2)
+    data = SegmentationData(Streets("train", 8), Streets("val", 8), Augmentation((32, 32), fill=Streets.mean), 2)
     terms = measure(module, data, 3, CPU)
     assert terms == {
         "cross_entropy": Term(30 + 400, 5, 1), "counting": Term(200, 2, 5), "kept": Term(10, 1, 3),

@@ -20,12 +20,14 @@ from segkd.adversary import Adversary
 from segkd.callbacks.last_checkpoint import LastCheckpoint
 from segkd.callbacks.shares import Shares
 from segkd.config import TrainerSettings, TrainSettings
-from segkd.data.base import SegmentationDataset
+from segkd.data.base import FileDataset, SegmentationDataset
 from segkd.data.datamodule import SegmentationData
 from segkd.data.images import UnlabelledImages
+from segkd.data.statistics import class_counts, class_weights
 from segkd.data.transforms import Augmentation, Jitter
 from segkd.distiller import Distiller
 from segkd.errors import UserError
+from segkd.losses.base import Loss
 from segkd.losses.total import LossSum
 from segkd.models.base import SegmentationModel
 from segkd.models.ensemble import Ensemble, Remapped
@@ -40,30 +42,45 @@ def dataset(node: Node, split: str) -> SegmentationDataset:
     return opened
 
 
+def parts(node: Node, names: Sequence[str] | None, complete: bool) -> dict[str, FileDataset]:
+    """Splits of a data set of files: those named, or all that it has; of splits that are others in one, these.
+
+    Args:
+        complete: see `FileDataset`.
+
+    Raises:
+        UserError: the data set has no files, or not those of a split.
+    """
+    kind = target_of(node)
+    if not issubclass(kind, FileDataset):
+        raise UserError(f"{kind.__name__} has no image and label files; choose another data set with dataset=NAME")
+    first: FileDataset = construct(node, split=names[0] if names else "train", complete=False)
+    wanted = names or first.splits
+    single = dict.fromkeys(part for name in wanted for part in first.together.get(name, (name,)))
+    opened: dict[str, FileDataset] = {name: construct(node, split=name, complete=False) for name in single}
+    if not names:
+        opened = {name: part for name, part in opened.items() if part.files} or {first.split: first}
+    for part in opened.values():
+        if complete or not part.files:
+            part.require_all()
+    return opened
+
+
 def data(settings: TrainSettings) -> SegmentationData:
     """Training and validation batches.
 
     Raises:
         UserError: no data, or too little of it.
     """
-    facts = target_of(settings.dataset)
     given = settings.data
-    augmentation = Augmentation(
-        crop_size(settings), given.scale, given.flip, Jitter(**given.jitter.model_dump()), facts.mean
-    )
-    return SegmentationData(
-        partial(dataset, settings.dataset),
-        augmentation,
-        given.batch_size,
-        given.workers,
-        settings.seed,
-        given.train_split,
-        given.val_split,
-        *_unlabelled(settings),
-    )
+    train, val = (dataset(settings.dataset, split) for split in (given.train_split, given.val_split))
+    jitter = Jitter(**given.jitter.model_dump())
+    augmentation = Augmentation(crop_size(settings, train), given.scale, given.flip, jitter, train.mean)
+    unlabelled = _unlabelled(settings, train)
+    return SegmentationData(train, val, augmentation, given.batch_size, given.workers, settings.seed, *unlabelled)
 
 
-def _unlabelled(settings: TrainSettings) -> tuple[UnlabelledImages | None, int]:
+def _unlabelled(settings: TrainSettings, facts: SegmentationDataset) -> tuple[UnlabelledImages | None, int]:
     """Images for distillation alone, and how many of them join each batch."""
     given = settings.data
     if given.unlabelled is None:
@@ -73,7 +90,7 @@ def _unlabelled(settings: TrainSettings) -> tuple[UnlabelledImages | None, int]:
             "unlabelled images teach nothing without a teacher and a loss that hears it; give model@teacher=NAME and such a "
             "loss, or data.unlabelled=null"
         )
-    images = UnlabelledImages(given.unlabelled, target_of(settings.dataset).size[0])
+    images = UnlabelledImages(given.unlabelled, facts.size[0])
     return images, max(1, round(given.batch_size * given.unlabelled_ratio))
 
 
@@ -84,10 +101,9 @@ def _heard(settings: TrainSettings) -> bool:
     )
 
 
-def crop_size(settings: TrainSettings) -> tuple[int, int]:
+def crop_size(settings: TrainSettings, facts: SegmentationDataset) -> tuple[int, int]:
     """Height and width of training crops."""
-    size: tuple[int, int] = settings.data.crop_size or target_of(settings.dataset).size
-    return size
+    return settings.data.crop_size or facts.size
 
 
 def distiller(settings: TrainSettings, served: SegmentationData) -> tuple[Distiller, list[str]]:
@@ -96,8 +112,8 @@ def distiller(settings: TrainSettings, served: SegmentationData) -> tuple[Distil
     Raises:
         UserError: a teacher without weights, a checkpoint that does not fit, a tap or a size that does not.
     """
-    facts = target_of(settings.dataset)
-    losses = LossSum({name: construct(node) for name, node in settings.loss.items()})
+    facts = served.train.source
+    losses = LossSum({name: _loss(node, facts) for name, node in settings.loss.items()})
     # Each part draws its weights from a seed of its own: the student starts the same with or without a teacher.
     torch.manual_seed(settings.seed)
     student, found = _student(settings, facts, losses.more_outputs)
@@ -112,7 +128,7 @@ def distiller(settings: TrainSettings, served: SegmentationData) -> tuple[Distil
     torch.manual_seed(settings.seed + 2)
     adversary = _adversary(settings, student)
     if adversary is not None:
-        adversary.connect(student.taps, None if teacher is None else teacher.network.taps, crop_size(settings))
+        adversary.connect(student.taps, None if teacher is None else teacher.network.taps, crop_size(settings, facts))
     built = Distiller(
         student,
         teacher,
@@ -187,9 +203,17 @@ def device(accelerator: str) -> torch.device:
     return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _student(
-    settings: TrainSettings, facts: type[SegmentationDataset], more: int
-) -> tuple[SegmentationModel, str | None]:
+def _loss(node: Node, train: SegmentationDataset) -> Loss:
+    """A loss; where its class weights are to follow from the labels, with those of the training split."""
+    given = {}
+    if isinstance(rule := node.get("class_weights"), str):
+        counts = class_counts(train, progress=f"class weights of {train.title()} {train.split}")
+        given = {"class_weights": class_weights(rule, counts, void=node.get("void") == "class")}
+    made: Loss = construct(node, **given)
+    return made
+
+
+def _student(settings: TrainSettings, facts: SegmentationDataset, more: int) -> tuple[SegmentationModel, str | None]:
     """The network to train, for the data set's classes and `more` outputs."""
     if settings.student.get("_target_") is None:
         raise UserError("there is no student; say which network to train: model@student=NAME")
@@ -207,14 +231,14 @@ def _student(
             f"void=class needs a student of {len(facts.classes) + more} outputs, and student.checkpoint has "
             f"{student.num_classes}; leave one of them out"
         )
-    if min(crop := crop_size(settings)) < student.smallest:
+    if min(crop := crop_size(settings, facts)) < student.smallest:
         raise UserError(
             f"data.crop_size={list(crop)} is less than the {student.smallest} pixels that {type(student).__name__} takes"
         )
     return student, found
 
 
-def _teacher(settings: TrainSettings, facts: type[SegmentationDataset]) -> tuple[Frozen | None, str | None]:
+def _teacher(settings: TrainSettings, facts: SegmentationDataset) -> tuple[Frozen | None, str | None]:
     node = settings.teacher
     if node.get("_target_") is None:
         if node.get("checkpoint") is not None:

@@ -22,15 +22,14 @@ from segkd.evaluation import confusion_matrix
 from segkd.metrics import Scores
 from segkd.models.base import SegmentationModel
 from segkd.models.weights import fingerprint, load_student, sha256, trained_facts
-from segkd.nodes import target_of
 
 
 def evaluate(cfg: DictConfig) -> float:
     """Score a network, write `evaluation.json`, print a table and, as the last line of stdout, the mIoU."""
     settings = validate(cfg, EvaluateSettings)
-    if settings.run is not None:
-        _check_chosen(settings.run, settings)
     dataset = build.dataset(settings.dataset, settings.split)
+    if settings.run is not None:
+        _check_chosen(settings.run, dataset)
     network, checkpoint = _network(settings, dataset)
     directory = _directory(settings)
     matrix = confusion_matrix(
@@ -74,20 +73,20 @@ def _network(settings: EvaluateSettings, dataset: SegmentationDataset) -> tuple[
         case Path() as run, None, None:
             return _student(run, dataset), run / "student.safetensors"
         case None, dict(), Path() as checkpoint:
-            network, found = networks.network({**node, "checkpoint": checkpoint}, type(dataset))
+            network, found = networks.network({**node, "checkpoint": checkpoint}, dataset)
             if found:
                 print(found, file=sys.stderr)
             return network, checkpoint
     raise UserError("say what to evaluate: either run=DIR, or model=NAME and checkpoint=FILE")
 
 
-def _check_chosen(run: Path, settings: EvaluateSettings) -> None:
+def _check_chosen(run: Path, dataset: SegmentationDataset) -> None:
     """The default data set is not the one of every run.
 
     Raises:
         UserError: no data set is chosen, and the student was trained on another.
     """
-    trained_on, given = trained_facts(run).get("dataset"), target_of(settings.dataset).title()
+    trained_on, given = trained_facts(run).get("dataset"), dataset.title()
     chosen = any(override.startswith("dataset=") for override in HydraConfig.get().overrides.task)
     if not chosen and trained_on not in (None, given):
         raise UserError(

@@ -18,7 +18,7 @@ INCLUDED = "included"
 """What an adapter's `checkpoint` says where its constructor brings the weights."""
 
 
-def network(node: Node, facts: type[SegmentationDataset], more: int = 0) -> tuple[SegmentationModel, str | None]:
+def network(node: Node, facts: SegmentationDataset, more: int = 0) -> tuple[SegmentationModel, str | None]:
     """A network for the classes of a data set (and `more` outputs), and a line on each checkpoint that was read.
 
     Without a checkpoint its weights are random and it normalises by the data set's statistics; with a checkpoint of its
@@ -35,7 +35,7 @@ def network(node: Node, facts: type[SegmentationDataset], more: int = 0) -> tupl
 
 
 def _single(
-    node: Node, facts: type[SegmentationDataset], classes: int, same_classes: bool
+    node: Node, facts: SegmentationDataset, classes: int, same_classes: bool
 ) -> tuple[SegmentationModel, str | None]:
     normalization = Normalization(facts.mean, facts.std)
     checkpoint, backbone = node.get("checkpoint"), node.get("backbone_checkpoint")
@@ -75,7 +75,7 @@ def _second_stage(node: Node, path: Path, classes: int, normalization: Normaliza
     return whole, found
 
 
-def _ensemble(node: Node, facts: type[SegmentationDataset]) -> tuple[SegmentationModel, str | None]:
+def _ensemble(node: Node, facts: SegmentationDataset) -> tuple[SegmentationModel, str | None]:
     if node.get("checkpoint") is not None or node.get("class_map") is not None:
         raise UserError("an ensemble has no checkpoint or class_map of its own; give them to its members")
     members, lines = {}, []

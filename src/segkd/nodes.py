@@ -19,7 +19,13 @@ ALLOWED_TARGETS = ("segkd.", "torch.optim.")
 
 FOR_BUILD = {"checkpoint", "backbone_checkpoint", "class_map"}
 """Keys of a network's node that are for `networks`, not for its constructor."""
-_GIVEN_BY_BUILD = {"num_classes", "normalization", "split", "params"}  # arguments that follow from other parts
+_GIVEN_BY_BUILD = {
+    "num_classes",
+    "normalization",
+    "split",
+    "complete",
+    "params",
+}  # arguments that follow from other parts
 
 Node = dict[str, Any]
 

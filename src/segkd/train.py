@@ -21,11 +21,11 @@ from segkd.callbacks.metrics_file import METRICS, MetricsFile
 from segkd.callbacks.wandb_curves import WandbCurves
 from segkd.cli import launch
 from segkd.config import TrainSettings, validate
+from segkd.data.base import SegmentationDataset
 from segkd.data.datamodule import SegmentationData
 from segkd.distiller import Distiller
 from segkd.errors import UserError
 from segkd.models.weights import describe, load_strictly, safe_load, save_student
-from segkd.nodes import target_of
 from segkd.overrides import settle
 from segkd.preflight import preflight
 from segkd.record import RECORD, write_record
@@ -56,7 +56,7 @@ def train(cfg: DictConfig) -> float:
         preflight(
             distiller,
             data,
-            build.crop_size(settings),
+            build.crop_size(settings, data.train.source),
             settings.preflight,
             build.device("auto" if settings.dry_run else settings.trainer.accelerator),
             settings.dry_run,
@@ -81,7 +81,9 @@ def train(cfg: DictConfig) -> float:
         raise
     finally:
         wandb.finish()
-    return _finish(settings, directory, trainer, distiller, teacher_before, time.monotonic() - started)
+    return _finish(
+        settings, directory, trainer, distiller, data.train.source, teacher_before, time.monotonic() - started
+    )
 
 
 def _fit(settings: TrainSettings, trainer: pl.Trainer, distiller: Distiller, data: SegmentationData) -> None:
@@ -104,6 +106,7 @@ def _finish(
     directory: Path,
     trainer: pl.Trainer,
     distiller: Distiller,
+    facts: SegmentationDataset,
     teacher_before: str | None,
     seconds: float,
 ) -> float:
@@ -111,7 +114,6 @@ def _finish(
     miou = float(trainer.callback_metrics.get("val/miou", float("nan")))
     if not trainer.is_global_zero:
         return miou
-    facts = target_of(settings.dataset)
     teacher_after = distiller.teacher.fingerprint() if distiller.teacher is not None else None
     if teacher_after != teacher_before:
         raise RuntimeError("the teacher changed while the student was trained; its result means nothing")

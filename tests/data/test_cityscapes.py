@@ -72,7 +72,9 @@ def test_layout(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_and_where_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"leftImg8bit/train: there is no such folder; .*register .* csDownload"):
+    with pytest.raises(
+        UserError, match=r"found no images of Cityscapes train .*; expected leftImg8bit/ .* register .* csDownload"
+    ):
         Cityscapes(tmp_path, "train")
     write_cityscapes(tmp_path, val=0)
     first_label(tmp_path).unlink()

@@ -116,7 +116,7 @@ def test_a_process_without_an_image_counts_nothing() -> None:
 
 
 def data(batch_size: int, images: int = 10) -> SegmentationData:
-    return SegmentationData(lambda split: Streets(split, images), Augmentation((32, 32)), batch_size)
+    return SegmentationData(Streets("train", images), Streets("val", images), Augmentation((32, 32)), batch_size)
 
 
 def test_steps_do_not_depend_on_processes() -> None:

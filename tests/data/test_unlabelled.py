@@ -99,7 +99,8 @@ def test_small_ones_are_padded_to_the_crop(folder: Path) -> None:
 def test_the_loader_mixes_them(folder: Path) -> None:
     def data(images: UnlabelledImages | None, per_batch: int) -> SegmentationData:
         return SegmentationData(
-            lambda split: Streets(split, 9),
+            Streets("train", 9),
+            Streets("val", 9),
             Augmentation((32, 32)),
             4,
             unlabelled=images,

@@ -185,10 +185,14 @@ def test_the_second_stage_starts_from_the_first(tmp_path: Path) -> None:
     first = ESPNetC(11, Normalization((1, 2, 3), (4, 5, 6)), p=1, q=2)
     save_student(first, tmp_path, {})
     node = {"_target_": "segkd.models.espnet.ESPNet", "p": 1, "q": 2, "skip": 19}
-    second, _ = networks.network({**node, "backbone_checkpoint": str(tmp_path / "student.safetensors")}, Streets)
+    second, _ = networks.network(
+        {**node, "backbone_checkpoint": str(tmp_path / "student.safetensors")}, Streets("train")
+    )
     probe = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
     with torch.no_grad():
         assert torch.equal(second.eval()(probe).taps["scores"], first.eval()(probe).logits)
     assert isinstance(second, ESPNet)
     with pytest.raises(UserError, match=r"is an ESPNet-C of \{'q': 2\}; build the student so too"):
-        networks.network({**node, "q": 3, "backbone_checkpoint": str(tmp_path / "student.safetensors")}, Streets)
+        networks.network(
+            {**node, "q": 3, "backbone_checkpoint": str(tmp_path / "student.safetensors")}, Streets("train")
+        )

@@ -54,7 +54,7 @@ def test_a_student_starts_from_the_file_and_normalises_as_it(
 ) -> None:
     node = {"_target_": TARGET, "checkpoint": None, "backbone_checkpoint": file}
     torch.manual_seed(0)
-    network, line = networks.network(node, Streets)
+    network, line = networks.network(node, Streets("train"))
     ours = network.get_submodule("backbone").state_dict()
     assert ours.keys() == {key for key in theirs if not key.startswith("fc.")}
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
@@ -63,7 +63,7 @@ def test_a_student_starts_from_the_file_and_normalises_as_it(
     torch.testing.assert_close(red.flatten(), torch.tensor([1.0, 0.0, 0.0]))
 
     torch.manual_seed(0)
-    fresh, _ = networks.network({"_target_": TARGET}, Streets)
+    fresh, _ = networks.network({"_target_": TARGET}, Streets("train"))
     assert fresh.normalization.facts()["mean"] == pytest.approx(Streets.mean)
     assert fingerprint(fresh.get_submodule("classifier")) == fingerprint(network.get_submodule("classifier"))
     save_student(network, tmp_path, {})

@@ -1,21 +1,22 @@
-"""The contract of a data set: its facts as class attributes, its files by split, its samples as plain arrays."""
+"""The contract of a data set: its facts, its files by split, its samples as plain arrays."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, NamedTuple, cast
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from segkd.data.reading import CODES, Array, Codes, Coding, codes, content_of, decode
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX
 
-Array = npt.NDArray[np.uint8]
-
-_UNKNOWN = 254  # marks, in the table of ids, an id that the data set does not have
+_UNKNOWN = 254  # marks, in the table of codes, one that the data set does not have
+_NAMED = 8  # at most, of colours in a sentence
 
 
 class Sample(NamedTuple):
@@ -28,34 +29,34 @@ class Sample(NamedTuple):
 
 
 class SegmentationDataset(ABC):
-    """Images whose pixels have classes.
+    """Images whose pixels have classes, and the facts about them: the class's, or, where a file tells them, the object's.
 
     Args:
-        root: the folder of the data set.
         split: one of `splits`.
     """
 
-    classes: ClassVar[tuple[str, ...]]
-    colors: ClassVar[tuple[tuple[int, int, int], ...]]
+    classes: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...]
     """RGB, one per class."""
-    ids: ClassVar[dict[int, int]]
-    """Label id on disk → class or IGNORE_INDEX; any other id is a fault of the file."""
-    mean: ClassVar[tuple[float, float, float]]
+    ids: dict[int, int]
+    """Code in a label file → class or IGNORE_INDEX; any other is a fault of the file."""
+    mean: tuple[float, float, float]
     """RGB, 0..255, over all pixels of the training split."""
-    std: ClassVar[tuple[float, float, float]]
-    splits: ClassVar[tuple[str, ...]]
-    size: ClassVar[tuple[int, int]]
-    """Height and width of its images."""
+    std: tuple[float, float, float]
+    splits: tuple[str, ...]
+    together: Mapping[str, tuple[str, ...]] = {}
+    """Those of the splits that are others in one."""
+    size: tuple[int, int]
+    """Height and width of its images; the commonest where they differ."""
 
     def __init__(self, split: str) -> None:
         if split not in self.splits:
             raise UserError(f"{self.title()} has no split '{split}'; it has {', '.join(self.splits)}")
         self.split = split
 
-    @classmethod
-    def title(cls) -> str:
+    def title(self) -> str:
         """The name to print."""
-        return cls.__name__
+        return type(self).__name__
 
     @abstractmethod
     def __len__(self) -> int:
@@ -65,35 +66,72 @@ class SegmentationDataset(ABC):
     def __getitem__(self, index: int) -> Sample:
         """An image with its label."""
 
+    def label(self, index: int) -> Array:
+        """The label alone."""
+        return self[index].label
+
     @abstractmethod
     def name(self, index: int) -> str:
-        """What tells this image from the others."""
+        """What tells this image from the others, of other splits too."""
 
 
 class FileDataset(SegmentationDataset):
     """A data set of image and label files.
 
-    Subclasses implement `pairs`.
+    Subclasses implement `pairs` and `orphans`.
+
+    Args:
+        root: the folder of the data set.
+        split: one of `splits`.
+        complete: refuse a split that lacks files; only who looks for them does not.
 
     Raises:
         UserError: the folder or a split is missing, an image has no label, or, on access, a file is damaged.
     """
 
-    how_to_get: ClassVar[str]
+    how_to_get: str
     """The end of a sentence: what the user can do to have the data."""
+    coding: Coding = "ids"
+    """What the label files hold."""
 
-    def __init__(self, root: str | Path | None, split: str) -> None:
+    def __init__(self, root: str | Path | None, split: str, complete: bool = True) -> None:
         super().__init__(split)
+        self.root = self.there(root)
+        self.files = [pair for part in self.together.get(split, (split,)) for pair in self.pairs(part)]
+        if complete:
+            self.require_all()
+
+    @classmethod
+    def there(cls, root: str | Path | None) -> Path:
+        """The folder of the data set, which exists."""
         if root is None:
-            raise UserError(f"{self.title()} needs dataset.root=DIR; {self.how_to_get}")
-        self.root = Path(root)
-        if not self.root.is_dir():
-            raise UserError(f"no {self.title()} at {self.root}: there is no such folder; {self.how_to_get}")
-        self.files = self.pairs()
+            raise UserError(f"{cls.__name__} needs dataset.root=DIR; {cls.how_to_get}")
+        if not Path(root).is_dir():
+            raise UserError(f"no {cls.__name__} at {root}: there is no such folder; {cls.how_to_get}")
+        return Path(root)
 
     @abstractmethod
-    def pairs(self) -> list[tuple[Path, Path]]:
-        """Image and label of each sample, in a fixed order."""
+    def pairs(self, part: str) -> list[tuple[Path, Path]]:
+        """Images of a split, none of `together`, in a fixed order, each with the path where its label should be."""
+
+    @abstractmethod
+    def orphans(self, part: str) -> list[Path]:
+        """Label files of the split that have no image."""
+
+    def sources(self) -> list[Path]:
+        """Every file on which the split depends."""
+        return [path for pair in self.files for path in pair]
+
+    def require_all(self) -> None:
+        """Raises UserError where there is no image, or one without a label."""
+        what = f"{self.title()} {self.split} in {self.root}"
+        if not self.files:
+            raise UserError(f"found no images of {what}; {self.how_to_get}")
+        missing = [label for _, label in self.files if not label.is_file()]
+        if missing:
+            raise UserError(
+                f"{len(missing)} of {len(self.files)} images of {what} have no label; the first that is missing is {missing[0]}"
+            )
 
     def __len__(self) -> int:
         return len(self.files)
@@ -101,7 +139,7 @@ class FileDataset(SegmentationDataset):
     def __getitem__(self, index: int) -> Sample:
         image_path, label_path = self.files[index]
         image = decode(image_path, cv2.IMREAD_COLOR)[..., ::-1]
-        label = self._to_classes(decode(label_path, cv2.IMREAD_UNCHANGED), label_path)
+        label = self.label(index)
         if image.shape[:2] != label.shape:
             raise UserError(
                 f"{image_path} is {image.shape[0]}×{image.shape[1]} but its label {label_path} {label.shape[0]}×{label.shape[1]}; "
@@ -109,61 +147,46 @@ class FileDataset(SegmentationDataset):
             )
         return Sample(image, label)
 
+    def label(self, index: int) -> Array:
+        path = self.files[index][1]
+        return self.to_classes(codes(content_of(path), path, self.coding), path)
+
     def name(self, index: int) -> str:
         return self.files[index][0].stem
 
-    def _to_classes(self, label: Array, path: Path) -> Array:
-        if label.ndim != 2 or label.dtype != np.uint8:
-            raise UserError(
-                f"label {path} is not one 8-bit channel of ids but {label.shape} {label.dtype}; convert it to ids"
-            )
-        table = np.full(256, _UNKNOWN, np.uint8)
-        for label_id, class_index in self.ids.items():
-            table[label_id] = class_index
-        mapped: Array = table[label]
+    def to_classes(self, label: Codes, path: Path) -> Array:
+        """The classes H W of a label file's codes H W.
+
+        Raises:
+            UserError: the data set does not have one of the codes.
+        """
+        mapped: Array = self._table[label]
         if (mapped == _UNKNOWN).any():
-            strangers = sorted(set(np.unique(label).tolist()) - self.ids.keys())
+            strangers = set(np.unique(label).tolist()) - self.ids.keys()
+            void = [code for code, meaning in self.ids.items() if meaning == IGNORE_INDEX]
+            what = "colours" if self.coding == "colors" else "ids"
             raise UserError(
-                f"label {path} holds the ids {', '.join(map(str, strangers))}; {self.title()} allows {_ranges(sorted(self.ids))}. "
-                f"Map unlabelled pixels to an ignored id ({_ranges(sorted(i for i, c in self.ids.items() if c == IGNORE_INDEX))})"
+                f"label {path} holds the {what} {self._named(strangers)}; {self.title()} allows {self._named(self.ids)}. "
+                f"Map unlabelled pixels to an ignored one ({self._named(void)})"
             )
         return mapped
 
+    @cached_property
+    def _table(self) -> Array:
+        table = np.full(CODES[self.coding], _UNKNOWN, np.uint8)
+        for code, meaning in self.ids.items():
+            table[code] = meaning
+        return table
 
-def matched(images: list[Path], labels: list[Path], what: str, how_to_get: str) -> list[tuple[Path, Path]]:
-    """Images with their labels, which must all be there.
-
-    Raises:
-        UserError: there is no image, or an image has no label; names the first and counts the rest.
-    """
-    if not images:
-        raise UserError(f"found no images of {what}; {how_to_get}")
-    missing = [label for label in labels if not label.is_file()]
-    if missing:
-        raise UserError(
-            f"{len(missing)} of {len(images)} images of {what} have no label; the first that is missing is {missing[0]}"
-        )
-    return list(zip(images, labels, strict=True))
-
-
-def decode(path: Path, flags: int) -> Array:
-    """The pixels of an image file, as OpenCV orders them.
-
-    Raises:
-        UserError: it cannot be read, or is no whole image.
-    """
-    try:
-        content = np.frombuffer(path.read_bytes(), np.uint8)
-    except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror}); restore the file") from None
-    decoded = cv2.imdecode(content, flags) if len(content) else None
-    if decoded is None:
-        raise UserError(f"{path} is no whole image ({len(content)} bytes); fetch or copy it again")
-    return cast("Array", decoded)  # whoever reads a label refuses another depth
+    def _named(self, those: Iterable[int]) -> str:
+        """[0, 1, 2, 5] as '0–2, 5', or as colours."""
+        if self.coding != "colors":
+            return _ranges(sorted(those))
+        colors = [f"#{code:06x}" for code in sorted(those)]
+        return ", ".join(colors[:_NAMED]) + (f" and {len(colors) - _NAMED} more" if len(colors) > _NAMED else "")
 
 
 def _ranges(ids: list[int]) -> str:
-    """[0, 1, 2, 5] as '0–2, 5'."""
     runs: list[list[int]] = []
     for i in ids:
         if runs and i == runs[-1][1] + 1:

@@ -9,9 +9,8 @@ points above test, and choosing anything by it is choosing on training data.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
 
-from segkd.data.base import FileDataset, matched
+from segkd.data.base import FileDataset
 from segkd.types import IGNORE_INDEX
 
 CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
@@ -38,18 +37,18 @@ class CamVid(FileDataset):
 
     classes = CLASSES
     colors = COLORS
-    ids: ClassVar[dict[int, int]] = {**{i: i for i in range(len(CLASSES))}, 11: IGNORE_INDEX}
+    ids = {**{i: i for i in range(len(CLASSES))}, 11: IGNORE_INDEX}
     mean = (105.033, 108.409, 110.331)
     std = (78.304, 79.461, 78.341)
     splits = ("train", "val", "test", "trainval")
+    together = {"trainval": ("train", "val")}
     size = (360, 480)
     how_to_get = "get it with `python -m segkd.download what=camvid`"
 
-    def pairs(self) -> list[tuple[Path, Path]]:
-        parts = ("train", "val") if self.split == "trainval" else (self.split,)
-        return [pair for part in parts for pair in self._part(part)]
-
-    def _part(self, part: str) -> list[tuple[Path, Path]]:
+    def pairs(self, part: str) -> list[tuple[Path, Path]]:
         images = sorted((self.root / part).glob("*.png"))
-        labels = [self.root / f"{part}annot" / image.name for image in images]
-        return matched(images, labels, f"{self.title()} {part} in {self.root / part}", self.how_to_get)
+        return [(image, self.root / f"{part}annot" / image.name) for image in images]
+
+    def orphans(self, part: str) -> list[Path]:
+        labels = sorted((self.root / f"{part}annot").glob("*.png"))
+        return [label for label in labels if not (self.root / part / label.name).exists()]

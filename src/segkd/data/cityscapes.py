@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from segkd.data.base import FileDataset, matched
-from segkd.errors import UserError
+from segkd.data.base import FileDataset
 from segkd.types import IGNORE_INDEX
 
 CLASSES = (
@@ -64,7 +63,7 @@ class Cityscapes(FileDataset):
         (0, 0, 230),
         (119, 11, 32),
     )
-    ids: ClassVar[dict[int, int]] = {
+    ids = {
         **dict.fromkeys((*range(_LAST_LABEL_ID + 1), 255), IGNORE_INDEX),  # 255: the licence plate's id -1, as 8 bits
         **{label_id: i for i, label_id in enumerate(_LABEL_IDS)},
     }
@@ -73,26 +72,27 @@ class Cityscapes(FileDataset):
     std = (47.675, 48.494, 47.736)  # over pixels, as widely published; not measured here
     splits = ("train", "val", "test", "train_extra")
     size = (1024, 2048)
+    kind = "labelIds"
     how_to_get = (
         "expected leftImg8bit/ and gtFine/ there; register at cityscapes-dataset.com and fetch leftImg8bit_trainvaltest.zip and "
         "gtFine_trainvaltest.zip with its tool csDownload (pip install cityscapesscripts)"
     )
 
-    def pairs(self) -> list[tuple[Path, Path]]:
-        images_root = self.root / "leftImg8bit" / self.split
-        if not images_root.is_dir():
-            raise UserError(
-                f"no {self.title()} {self.split} at {images_root}: there is no such folder; {self.how_to_get}"
-            )
-        images = sorted(images_root.glob("*/*_leftImg8bit.png"))
-        labels = [self._label(image, "labelTrainIds") for image in images]
-        if not any(label.is_file() for label in labels):
-            labels = [self._label(image, "labelIds") for image in images]
+    def pairs(self, part: str) -> list[tuple[Path, Path]]:
+        images = sorted((self.root / "leftImg8bit" / part).glob("*/*_leftImg8bit.png"))
+        labels = [self._label(image, part, "labelTrainIds") for image in images]
+        if any(label.is_file() for label in labels):
+            self.ids, self.kind = self.train_ids, "labelTrainIds"
         else:
-            self.ids = self.train_ids  # type: ignore[misc]
-        return matched(images, labels, f"{self.title()} {self.split} in {images_root}", self.how_to_get)
+            labels = [self._label(image, part, self.kind) for image in images]
+        return list(zip(images, labels, strict=True))
 
-    def _label(self, image: Path, kind: str) -> Path:
-        folder = _FOLDERS.get(self.split, "gtFine")
+    def orphans(self, part: str) -> list[Path]:
+        folder = self.root / _FOLDERS.get(part, "gtFine") / part
+        mine = {label for _, label in self.pairs(part)}
+        return [label for label in sorted(folder.glob(f"*/*_{self.kind}.png")) if label not in mine]
+
+    def _label(self, image: Path, part: str, kind: str) -> Path:
+        folder = _FOLDERS.get(part, "gtFine")
         stem = image.name.removesuffix("_leftImg8bit.png")
-        return self.root / folder / self.split / image.parent.name / f"{stem}_{folder}_{kind}.png"
+        return self.root / folder / part / image.parent.name / f"{stem}_{folder}_{kind}.png"

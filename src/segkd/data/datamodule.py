@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import cv2
@@ -15,8 +15,6 @@ from segkd.data.images import UnlabelledImages
 from segkd.data.transforms import Augmentation, sample_key, to_batch
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX, Batch
-
-OpenSplit = Callable[[str], SegmentationDataset]
 
 
 class Draw(NamedTuple):
@@ -142,37 +140,35 @@ class SegmentationData(pl.LightningDataModule):
     """Training and validation batches of any data set.
 
     Args:
-        open_split: opens the data set's split of a name.
+        train: what is trained on.
+        val: what is validated on.
         augmentation: for training samples.
         batch_size: images per optimiser step, over all processes together.
         workers: loading processes of each process; 0 loads in the training process itself.
         seed: of order and augmentation.
-        train_split: what is trained on.
-        val_split: what is validated on.
         unlabelled: images for distillation alone.
         unlabelled_per_batch: how many of them join each batch.
     """
 
     def __init__(
         self,
-        open_split: OpenSplit,
+        train: SegmentationDataset,
+        val: SegmentationDataset,
         augmentation: Augmentation,
         batch_size: int = 8,
         workers: int = 0,
         seed: int = 0,
-        train_split: str = "train",
-        val_split: str = "val",
         unlabelled: UnlabelledImages | None = None,
         unlabelled_per_batch: int = 0,
     ) -> None:
         super().__init__()
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.unlabelled_per_batch = unlabelled_per_batch
-        self.train = Samples(open_split(train_split), augmentation, seed, unlabelled)
-        self.val = Samples(open_split(val_split))
+        self.train = Samples(train, augmentation, seed, unlabelled)
+        self.val = Samples(val)
         if len(self.train) < batch_size:
             raise UserError(
-                f"data.batch_size={batch_size} exceeds the {len(self.train)} images of {train_split}; lower it"
+                f"data.batch_size={batch_size} exceeds the {len(self.train)} images of {train.split}; lower it"
             )
 
     def steps_per_epoch(self) -> int:

@@ -7,7 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from segkd.data.base import Sample, decode
+from segkd.data.base import Sample
+from segkd.data.reading import decode
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX
 

@@ -7,13 +7,12 @@ The figures on it say something about the code, nothing about streets.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import cv2
 import numpy as np
 
-from segkd.data.base import Array, Sample, SegmentationDataset
+from segkd.data.base import Sample, SegmentationDataset
 from segkd.data.camvid import CLASSES, COLORS
+from segkd.data.reading import Array
 from segkd.types import IGNORE_INDEX
 
 SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST = range(11)
@@ -36,7 +35,7 @@ class Streets(SegmentationDataset):
 
     classes = CLASSES
     colors = COLORS
-    ids: ClassVar[dict[int, int]] = {**{i: i for i in range(len(CLASSES))}, IGNORE_INDEX: IGNORE_INDEX}
+    ids = {**{i: i for i in range(len(CLASSES))}, IGNORE_INDEX: IGNORE_INDEX}
     mean = (122.0, 125.0, 125.0)
     std = (51.5, 48.5, 50.5)
     splits = ("train", "val", "test")

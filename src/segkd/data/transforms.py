@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 import torch
 
-from segkd.data.base import Array, Sample
+from segkd.data.base import Sample
+from segkd.data.reading import Array
 from segkd.types import IGNORE_INDEX, Batch
 
 _PADDING = 254  # a label that no data set has; told apart from void until `valid` is known

@@ -152,7 +152,8 @@ def global_mean(total: Tensor, count: Tensor) -> Tensor:
     Distributed training averages gradients over processes, so each process returns its own total times the number of
     processes over the global count: the average of the gradients is then the gradient of the global mean.
     """
-    return total * _processes() / global_sum(count).clamp(min=1)
+    everywhere = global_sum(count)
+    return total * _processes() / torch.where(everywhere > 0, everywhere, 1)
 
 
 def global_sum(share: Tensor) -> Tensor:

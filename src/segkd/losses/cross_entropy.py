@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segkd.losses.base import Loss, global_mean, wide
-from segkd.types import IGNORE_INDEX, Step, resize
+from segkd.errors import UserError
+from segkd.losses.base import Loss, global_mean, tap_of, wide
+from segkd.types import IGNORE_INDEX, Step, Taps, resize
 
 
 class CrossEntropy(Loss):
     """Cross-entropy of the labels at full size, and of the auxiliary head where the student has one.
 
-        L = mean over labelled pixels of −log softmax(Q)_y,  plus auxiliary_weight · the same of the tap `auxiliary`
+        L = Σ w_y · −log softmax(Q)_y / Σ w_y over labelled pixels,  plus auxiliary_weight · the same of the tap `auxiliary`
+
+    with w the class weights, all 1 without them: it is a mean, so that they change what classes weigh among themselves, not what
+    the loss weighs among others.
 
     Logits (B K h w) are enlarged bilinearly to the target (B H W). Pixels labelled IGNORE_INDEX do not count, or are of the
     last class with `void=class`, as Mehta et al. trained ESPNet (the student then has one output more than the data set has
@@ -25,7 +30,11 @@ class CrossEntropy(Loss):
         weight: share in the objective.
         auxiliary_weight: of the side head; 0.4 as in PSPNet and in Liu et al.'s code (utils/criterion.py, CriterionDSN).
         void: `ignored` or `class`.
+        class_weights: one for each output, 0 or more; in a config also a rule, by which `build` finds them from the training
+            labels: `enet` or `median_frequency` (see `segkd.data.statistics.class_weights`).
     """
+
+    class_weights: Tensor | None
 
     needs_teacher = False
     exemptions: ClassVar[Mapping[str, str]] = {
@@ -33,13 +42,33 @@ class CrossEntropy(Loss):
         "labels_do_not_matter": "it is what reads them",
     }
 
-    def __init__(self, weight: float = 1.0, auxiliary_weight: float = 0.4, void: str = "ignored") -> None:
+    def __init__(
+        self,
+        weight: float = 1.0,
+        auxiliary_weight: float = 0.4,
+        void: str = "ignored",
+        class_weights: Literal["enet", "median_frequency"] | list[float] | None = None,
+    ) -> None:
+        if isinstance(class_weights, str):
+            raise ValueError(f"class_weights '{class_weights}' follow from labels; give numbers")
+        if class_weights is not None and not (min(class_weights) >= 0 < max(class_weights)):
+            raise ValueError(f"class_weights must be 0 or more, one of them above, not {class_weights}")
         if void not in ("ignored", "class"):
             raise ValueError(f"void is 'ignored' or 'class', not '{void}'")
         super().__init__(weight)
         self.auxiliary_weight = auxiliary_weight
         self.void = void
         self.more_outputs = int(void == "class")
+        # Not in checkpoints: they follow from the config and the data.
+        weights = None if class_weights is None else torch.tensor(class_weights)
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    def connect(self, student: Taps, teacher: Taps | None) -> None:  # noqa: ARG002  labels take a teacher's place
+        if self.class_weights is None:
+            return
+        given, outputs = len(self.class_weights), tap_of(student, "scores", "student").channels
+        if given != outputs:
+            raise UserError(f"there are {given} class_weights for a student of {outputs} outputs; give one for each")
 
     def forward(self, step: Step) -> Tensor:
         target, student = step.batch.target, step.student
@@ -52,8 +81,9 @@ class CrossEntropy(Loss):
             return loss
         return loss + self.auxiliary_weight * self._mean(side, target, student.align_corners)
 
-    @staticmethod
-    def _mean(logits: Tensor, target: Tensor, align_corners: bool) -> Tensor:
+    def _mean(self, logits: Tensor, target: Tensor, align_corners: bool) -> Tensor:
         enlarged = resize(wide(logits), (target.shape[-2], target.shape[-1]), align_corners)
-        total = F.cross_entropy(enlarged, target, ignore_index=IGNORE_INDEX, reduction="sum")
-        return global_mean(total, (target != IGNORE_INDEX).sum())
+        weights = None if self.class_weights is None else self.class_weights.to(enlarged)
+        total = F.cross_entropy(enlarged, target, weights, ignore_index=IGNORE_INDEX, reduction="sum")
+        counted = target != IGNORE_INDEX
+        return global_mean(total, counted.sum() if weights is None else weights[target[counted]].sum())

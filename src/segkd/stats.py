@@ -1,0 +1,66 @@
+"""`python -m segkd.stats`: colours and classes of a split in numbers, and the class weights that follow from them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from pydantic import PositiveInt
+from rich.console import Console
+from rich.table import Column, Table
+
+from segkd import build
+from segkd.cli import launch
+from segkd.config import Settings, Target, validate
+from segkd.data.statistics import class_counts, class_weights, color_statistics
+from segkd.files import made, whole
+
+
+class StatsSettings(Settings):
+    """`python -m segkd.stats`."""
+
+    dataset: Target
+    split: str
+    output_dir: Path | None
+    workers: PositiveInt
+
+
+def stats(cfg: DictConfig) -> None:
+    """Print a table and, last, mean and deviation as `classes.yaml` takes them; write `stats.json` if a folder is given."""
+    settings = validate(cfg, StatsSettings)
+    dataset = build.dataset(settings.dataset, settings.split)
+    directory = None if settings.output_dir is None else made(settings.output_dir)
+    colors = color_statistics(dataset, settings.workers, f"colours of {settings.split}")
+    counts = class_counts(dataset, settings.workers, f"classes of {settings.split}")
+    all_pixels = sum(counts.pixels)
+    facts: dict[str, Any] = {
+        "dataset": dataset.title(),
+        "split": settings.split,
+        "images": len(dataset),
+        **colors._asdict(),
+        "classes": [*dataset.classes, "void"],
+        **counts._asdict(),
+        "shares": [pixels / all_pixels for pixels in counts.pixels],
+        "weights": {rule: class_weights(rule, counts) for rule in ("enet", "median_frequency")},
+    }
+    if directory is not None:
+        with whole(directory / "stats.json") as part:
+            part.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    _show(facts)
+    print(*(f"{key}: [{', '.join(f'{value:.3f}' for value in facts[key])}]" for key in ("mean", "std")), sep="  ")
+
+
+def _show(facts: dict[str, Any]) -> None:
+    title = f"{facts['dataset']} {facts['split']}, {facts['images']} images"
+    numbers = ("pixels %", "images", *facts["weights"])
+    table = Table(Column("class"), *(Column(name, justify="right") for name in numbers), title=title)
+    for i, name in enumerate(facts["classes"]):
+        weights = [f"{values[i]:.4f}" if i < len(values) else "" for values in facts["weights"].values()]
+        table.add_row(name, f"{100 * facts['shares'][i]:.3f}", str(facts["images_with"][i]), *weights)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    launch(stats, "stats")
