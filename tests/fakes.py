@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
+
+from segkd.data.camvid import CamVid
+from segkd.data.packed import write_pack
+from segkd.data.voc import VOC
 
 Array = npt.NDArray[np.uint8]
 
@@ -44,6 +50,66 @@ def write_cityscapes(
             stem = f"{city}_{index:06d}_000019"
             _write(root / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png", image)
             _write(root / truth / split / city / f"{stem}_{truth}_{kind}.png", label)
+
+
+def write_ade20k(root: Path, size: tuple[int, int] = (40, 302)) -> None:
+    """ADE20K: ids 0–150, 0 is no class."""
+    for number, (split, folder) in enumerate({"train": "training", "val": "validation"}.items()):
+        for index in range(2):
+            image, label = _scene(1000 * number + index, range(151), size)
+            _write(root / "images" / folder / f"ADE_{split}_{index + 1:08d}.jpg", image)
+            _write(root / "annotations" / folder / f"ADE_{split}_{index + 1:08d}.png", label)
+
+
+def write_voc(root: Path) -> None:
+    """PASCAL VOC: PNGs with a palette, ids 0–20 and 255, photographs of two sizes, lists of names."""
+    colors = VOC.colors + ((0, 0, 0),) * (255 - len(VOC.colors)) + ((224, 224, 192),)
+    for number, split in enumerate(("train", "val")):
+        names = [f"2007_{number}{index:05d}" for index in range(2)]
+        for index, name in enumerate(names):
+            image, label = _scene(1000 * number + index, (*range(21), 255), (40 + 8 * index, 60))
+            _write(root / "JPEGImages" / f"{name}.jpg", image)
+            write_palette(root / "SegmentationClass" / f"{name}.png", label, colors)
+        lists = root / "ImageSets" / "Segmentation"
+        lists.mkdir(parents=True, exist_ok=True)
+        (lists / f"{split}.txt").write_text("\n".join(names) + "\n")
+
+
+def write_folder(root: Path, labels: str = "ids") -> None:
+    """Own data: three classes and void, as ids 10, 20, 30 and 255, or as their colours."""
+    colors = np.array([(200, 0, 0), (0, 200, 0), (0, 0, 200), (255, 255, 255)], np.uint8)
+    for number, split in enumerate(("train", "val")):
+        for index in range(2):
+            image, label = _scene(1000 * number + index, (10, 20, 30, 255), (40, 60))
+            _write(root / "images" / split / "field" / f"{index}.png", image)
+            if labels == "colors":
+                label = colors[np.searchsorted((10, 20, 30, 255), label)][..., ::-1]
+            _write(root / "labels" / split / "field" / f"{index}.png", label)
+    ignore = "[[255, 255, 255]]" if labels == "colors" else "[255]"
+    (root / "classes.yaml").write_text(
+        "classes:\n"
+        "  - {name: soil, id: 10, color: [200, 0, 0]}\n"
+        "  - {name: crop, id: 20, color: [0, 200, 0]}\n"
+        "  - {name: weed, id: 30, color: [0, 0, 200]}\n"
+        f"labels: {labels}\nignore: {ignore}\nsize: [40, 60]\n"
+    )
+
+
+def write_packed(root: Path) -> None:
+    """A pack of CamVid, whose files are gone."""
+    with TemporaryDirectory() as files:
+        write_camvid(Path(files))
+        write_pack(root / "pack", [CamVid(files, "train"), CamVid(files, "val")], 1)
+    for path in (root / "pack").iterdir():
+        path.rename(root / path.name)
+
+
+def write_palette(path: Path, label: Array, colors: Sequence[tuple[int, int, int]]) -> None:
+    """A PNG of places in a palette."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.frombytes("P", label.shape[::-1], label.tobytes())
+    picture.putpalette([value for color in colors for value in color])
+    picture.save(path)
 
 
 def _scene(seed: int, ids: Iterable[int], size: tuple[int, int]) -> tuple[Array, Array]:

@@ -113,7 +113,7 @@ def distiller(settings: TrainSettings, served: SegmentationData) -> tuple[Distil
         UserError: a teacher without weights, a checkpoint that does not fit, a tap or a size that does not.
     """
     facts = served.train.source
-    losses = LossSum({name: _loss(node, facts) for name, node in settings.loss.items()})
+    losses = LossSum({name: loss(node, facts) for name, node in settings.loss.items()})
     # Each part draws its weights from a seed of its own: the student starts the same with or without a teacher.
     torch.manual_seed(settings.seed)
     student, found = _student(settings, facts, losses.more_outputs)
@@ -203,7 +203,7 @@ def device(accelerator: str) -> torch.device:
     return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _loss(node: Node, train: SegmentationDataset) -> Loss:
+def loss(node: Node, train: SegmentationDataset) -> Loss:
     """A loss; where its class weights are to follow from the labels, with those of the training split."""
     given = {}
     if isinstance(rule := node.get("class_weights"), str):

@@ -59,12 +59,12 @@ def check(cfg: DictConfig) -> None:
 
 
 def _faults(splits: Mapping[str, FileDataset], seen: Mapping[str, Sequence[Seen]]) -> list[Fault]:
-    """All of them, by path, the notes last."""
+    """All of them, by path, the notes last; what a file of two splits has is met twice."""
     faults = [fault for samples in seen.values() for sample in samples for fault in sample.faults]
     orphans = {label for name, split in splits.items() for label in split.orphans(name)}
     faults += [Fault(label, "no image", f"{label} has no image") for label in orphans]
     faults += between(seen)
-    return sorted(faults, key=lambda fault: (fault.note, fault.path))
+    return sorted(dict.fromkeys(faults), key=lambda fault: (fault.note, fault.path))
 
 
 def proposal(dataset: FileDataset, samples: Iterable[Seen]) -> dict[str, Any] | None:

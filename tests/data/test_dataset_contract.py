@@ -13,18 +13,25 @@ from segkd.cli import CONFIGS
 from segkd.data.base import FileDataset, SegmentationDataset
 from segkd.data.streets import Streets
 from segkd.errors import UserError
-from segkd.nodes import construct, fits, target_of
+from segkd.nodes import construct, fits
 from segkd.types import IGNORE_INDEX
 
 NAMES = sorted(path.stem for path in (CONFIGS / "dataset").glob("*.yaml"))
 
 
-def facts(name: str) -> tuple[dict[str, object], type[SegmentationDataset]]:
+def opened(name: str, root: Path, split: str) -> SegmentationDataset:
     node = fits(yaml.safe_load((CONFIGS / "dataset" / f"{name}.yaml").read_text()))
-    return node, target_of(node)
+    if "root" in node:
+        assert node["root"] is None
+        if not any(root.iterdir()):
+            getattr(fakes, f"write_{name}")(root)
+        node = {**node, "root": root}
+    made = construct(node, split=split)
+    assert isinstance(made, SegmentationDataset)
+    return made
 
 
-def contradictions(facts: type[SegmentationDataset]) -> list[str]:
+def contradictions(facts: SegmentationDataset) -> list[str]:
     """What is wrong with the facts of a data set."""
     count = len(facts.classes)
     checks = {
@@ -34,16 +41,15 @@ def contradictions(facts: type[SegmentationDataset]) -> list[str]:
         "ids reach each class, and void": set(facts.ids.values()) == {*range(count), IGNORE_INDEX},
         "statistics": all(0 < value < 255 for value in (*facts.mean, *facts.std)),
         "splits": {"train", "val"} <= set(facts.splits) and len(set(facts.splits)) == len(facts.splits),
+        "splits together": {*facts.together, *sum(facts.together.values(), ())} <= set(facts.splits),
         "size": len(facts.size) == 2 and min(facts.size) > 0,
     }
     return [what for what, holds in checks.items() if not holds]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_facts(name: str) -> None:
-    node, kind = facts(name)
-    assert contradictions(kind) == []
-    assert not issubclass(kind, FileDataset) or node["root"] is None
+def test_facts(name: str, tmp_path: Path) -> None:
+    assert contradictions(opened(name, tmp_path, "train")) == []
 
 
 @pytest.mark.parametrize(
@@ -55,31 +61,57 @@ def test_facts(name: str) -> None:
         ({"ids": {i: i for i in range(11)}}, ["ids reach each class, and void"]),
         ({"mean": (0.4, 0.4, 0.0)}, ["statistics"]),
         ({"splits": ("train", "test")}, ["splits"]),
+        ({"together": {"all": ("train", "val")}}, ["splits together"]),
     ],
 )
 def test_wrong_facts_are_found(wrong: dict[str, object], found: list[str]) -> None:
-    assert contradictions(type("Wrong", (Streets,), wrong)) == found
+    assert contradictions(type("Wrong", (Streets,), wrong)("train")) == found
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_samples(name: str, tmp_path: Path) -> None:
-    node, kind = facts(name)
-    if issubclass(kind, FileDataset):
-        getattr(fakes, f"write_{name}")(tmp_path)
-        node = {**node, "root": tmp_path}
     names = {}
     for split in ("train", "val"):
-        opened = construct(node, split=split)
-        assert isinstance(opened, SegmentationDataset)
-        assert len(opened) > 0
-        names[split] = [opened.name(i) for i in range(len(opened))]
-        image, label = opened[0]
+        data = opened(name, tmp_path, split)
+        assert len(data) > 0
+        names[split] = [data.name(i) for i in range(len(data))]
+        image, label = data[0]
         assert image.dtype == label.dtype == np.uint8
         assert image.shape == (*label.shape, 3)
-        assert set(np.unique(label)) <= {*range(len(kind.classes)), IGNORE_INDEX}
-        again = construct(node, split=split)[0]
+        assert set(np.unique(label)) <= {*range(len(data.classes)), IGNORE_INDEX}
+        assert (data.label(0) == label).all()
+        again = opened(name, tmp_path, split)[0]
         assert (again.image == image).all()
         assert (again.label == label).all()
     assert len({*names["train"], *names["val"]}) == len(names["train"]) + len(names["val"])
-    with pytest.raises(UserError, match=f"{kind.title()} has no split 'validation'; it has train, val"):
-        construct(node, split="validation")
+    with pytest.raises(UserError, match=f"{data.title()} has no split 'validation'; it has train, val"):
+        opened(name, tmp_path, "validation")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_class_of_a_fake_is_read(name: str, tmp_path: Path) -> None:
+    """The fakes hold every id, so a table that leaves one out, or sends two to one class, shows."""
+    data = opened(name, tmp_path, "train")
+    if isinstance(data, Streets):
+        return
+    found = np.unique(np.concatenate([data.label(i).ravel() for i in range(len(data))]))
+    assert found.tolist() == [*range(len(data.classes)), IGNORE_INDEX]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("streets", "packed")])
+def test_what_is_missing(name: str, tmp_path: Path) -> None:
+    """An image without a label, a label without an image, and no files at all."""
+    data = opened(name, tmp_path, "train")
+    assert isinstance(data, FileDataset)
+    (image, label), *_ = data.files
+    assert data.orphans("train") == []
+    image.rename(tmp_path / "aside")
+    assert type(data)(tmp_path, "train", complete=False).orphans("train") == [label]
+    (tmp_path / "aside").rename(image)
+    label.unlink()
+    with pytest.raises(
+        UserError, match=f"1 of {len(data)} images of .* have no label; the first that is missing is {label}"
+    ):
+        type(data)(tmp_path, "train")
+    with pytest.raises(UserError, match=r"needs dataset\.root=DIR"):
+        type(data)(None, "train")

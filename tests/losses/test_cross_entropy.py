@@ -54,6 +54,31 @@ def test_void_as_a_class_by_hand() -> None:
         CrossEntropy(void="counted")
 
 
+def test_class_weights_by_hand() -> None:
+    """Σ w·ce / Σ w over labelled pixels: a factor common to all weights changes nothing, even where they sum to less than 1."""
+    step = step_for(SCORES, torch.tensor([[[0, 1, IGNORE_INDEX]]]))
+    expected = (1 * log(2) + 3 * log(4)) / 4
+    for weights in ([1.0, 3.0], [0.01, 0.03]):
+        assert CrossEntropy(class_weights=weights)(step).item() == pytest.approx(expected)
+    assert CrossEntropy(class_weights=[5.0, 5.0])(step).item() == pytest.approx(CrossEntropy()(step).item())
+    assert CrossEntropy()(step).item() != pytest.approx(expected)
+    assert CrossEntropy(class_weights=[0.0, 3.0])(step_for(SCORES, torch.zeros(1, 1, 3, dtype=torch.int64))).item() == 0
+    assert "class_weights" not in CrossEntropy(class_weights=[1.0, 3.0]).state_dict()
+    with pytest.raises(ValueError, match="'enet' follow from labels; give numbers"):
+        CrossEntropy(class_weights="enet")
+
+
+def test_class_weights_of_the_side_head_and_of_many_classes() -> None:
+    """As PyTorch's own."""
+    scores, side = torch.randn(2, 5, 7, 9), torch.randn(2, 5, 7, 9)
+    target = torch.randint(0, 5, (2, 7, 9))
+    target[0, 1:] = IGNORE_INDEX
+    weights = [0.2, 3.0, 0.0, 1.0, 7.0]
+    heads = [F.cross_entropy(s, target, torch.tensor(weights), ignore_index=IGNORE_INDEX) for s in (scores, side)]
+    value = CrossEntropy(class_weights=weights)(step_for(scores, target, side))
+    torch.testing.assert_close(value, heads[0] + 0.4 * heads[1])
+
+
 def test_mean_is_over_labelled_pixels() -> None:
     """One image is mostly void: every labelled pixel weighs the same, whichever image it is in."""
     scores = torch.randn(2, 5, 7, 9)

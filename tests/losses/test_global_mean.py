@@ -46,6 +46,7 @@ def test_average_of_the_gradients_is_the_gradient_of_the_global_mean(tmp_path: P
 def test_alone_it_is_the_mean() -> None:
     w = torch.tensor(3.0, requires_grad=True)
     assert global_mean(w * 4, torch.tensor(2)) == 6
+    assert global_mean(w * 4, torch.tensor(0.5)) == 24  # weights may sum to less than 1
     nothing = global_mean(w * 0, torch.tensor(0))
     assert nothing == 0
     assert torch.autograd.grad(nothing, w)[0] == 0

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from conftest import step_of
 from segkd.losses.base import Loss, at_stride, teacher_of
+from segkd.losses.cross_entropy import CrossEntropy
 from segkd.types import IGNORE_INDEX, Batch, Outputs, Step
 
 SHARES = slice(0, 2), slice(2, 4)
@@ -49,7 +50,8 @@ def step_of_four() -> Step:
 def of_all(step: Step) -> dict[str, list[Tensor]]:
     """Each loss's gradients with respect to the student's maps."""
     found = {name: gradients(seeded(made(node), step)(step), step) for name, node in NODES.items()}
-    return {**found, "own mean": gradients(OwnMean()(step), step)}
+    others = {"own mean": OwnMean(), "class weights": CrossEntropy(class_weights=[0.1, 2.0, 0.3, 0.0, 0.5])}
+    return {**found, **{name: gradients(loss(step), step) for name, loss in others.items()}}
 
 
 def one_process(rank: int, directory: Path) -> None:

@@ -135,15 +135,17 @@ def between(splits: Mapping[str, Sequence[Seen]]) -> Iterator[Fault]:
     for group in by_digest.values():
         for split, seen in group:
             others = [(there, other) for there, other in group if (there, other.path) != (split, seen.path)]
-            elsewhere = [pair for pair in others if pair[0] != split]
-            if others:
-                there, other = (elsewhere or others)[0]
-                what = f"{seen.path} shows the same as {other.path}, of {split} and of {there}"
-                yield Fault(seen.path, "duplicate", what, note=not elsewhere)
+            elsewhere = [(there, other) for there, other in others if there != split]
+            for there, other in (elsewhere or others)[:1]:
+                where = " and ".join(sorted({split, there}))
+                what = f"shows the same as {other.path}" if other.path != seen.path else "is listed twice"
+                yield Fault(seen.path, "duplicate", f"{seen.path} {what} (in {where})", note=not elsewhere)
     for group in by_name.values():
         for split, seen in group:
-            for there, other in group:
-                if there != split and (seen.digest is None or seen.digest != other.digest):
-                    yield Fault(
-                        seen.path, "name", f"{seen.path} has the name of {other.path}, of {split} and of {there}"
-                    )
+            others = [(there, other) for there, other in group if there != split and not _same(seen, other)]
+            for there, other in others[:1]:
+                yield Fault(seen.path, "name", f"{seen.path} has the name of {other.path} (in {split} and {there})")
+
+
+def _same(one: Seen, other: Seen) -> bool:
+    return one.path == other.path or (one.digest is not None and one.digest == other.digest)

@@ -45,10 +45,14 @@ class Packed(SegmentationDataset):
         if root is None:
             raise UserError("Packed needs dataset.root=DIR, a folder that `python -m segkd.pack` made")
         self.root = Path(root)
-        self._title = str(self.root)
-        index = _index(self.root / INDEX)
+        try:
+            self._open(_index(self.root), split)
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError):
+            raise UserError(f"{self.root / INDEX} is damaged or of another version of segkd; {_ANEW}") from None
+
+    def _open(self, index: dict[str, Any], split: str) -> None:
         facts = index["facts"]
-        self._title = facts["title"]
+        self._title = str(facts["title"])
         self.classes, self.splits = tuple(facts["classes"]), tuple(facts["splits"])
         self.colors = tuple((color[0], color[1], color[2]) for color in facts["colors"])
         self.ids = {int(code): meaning for code, meaning in facts["ids"].items()}
@@ -145,18 +149,13 @@ def _images_in(folder: Path) -> int:
     return sum(path.suffix.lower() in SUFFIXES for path in folder.iterdir()) if folder.is_dir() else 0
 
 
-def _index(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(
-            f"there is no pack at {path.parent} (no {INDEX}); give a folder that `python -m segkd.pack` made"
-        )
-    try:
-        index: dict[str, Any] = json.loads(path.read_bytes())
-        if index["format"] == _FORMAT:
-            return index
-    except (ValueError, TypeError, KeyError):
-        pass
-    raise UserError(f"{path} is damaged or of another version of segkd; {_ANEW}")
+def _index(root: Path) -> dict[str, Any]:
+    if not (root / INDEX).is_file():
+        raise UserError(f"there is no pack at {root} (no {INDEX}); give a folder that `python -m segkd.pack` made")
+    index: dict[str, Any] = json.loads((root / INDEX).read_bytes())
+    if index["format"] != _FORMAT:
+        raise ValueError
+    return index
 
 
 def _check_unchanged(root: Path, source: Path, part: dict[str, Any]) -> None:

@@ -1,0 +1,96 @@
+"""`python -m segkd.stats`, and class weights by rule in a training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from commands import Command
+from fakes import write_camvid, write_folder
+from segkd import build
+from segkd.data.statistics import class_counts, class_weights
+from segkd.data.streets import Streets
+
+SHORT = (
+    "trainer=cpu",
+    "trainer.max_epochs=1",
+    "trainer.progress=false",
+    "data.workers=0",
+    "data.batch_size=2",
+    "wandb.mode=disabled",
+)
+SMALL = ("dataset.images=4", "student.p=1", "student.q=1", "data.crop_size=[64,64]")
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_table_a_file_and_lines_for_classes_yaml(command: Command) -> None:
+    write_folder(Path("own"))
+    before = command("stats", "dataset=folder", "dataset.root=own", "output_dir=report")
+    assert before.code == 0
+    facts = json.loads(Path("report/stats.json").read_text())
+    assert facts["classes"] == ["soil", "crop", "weed", "void"]
+    assert facts["shares"] == [0.25] * 4
+    assert facts["weights"]["median_frequency"] == [1, 1, 1]
+    line = before.out.splitlines()[-1]
+    with Path("own/classes.yaml").open("a") as file:
+        file.write(line.replace("  ", "\n") + "\n")
+    opened = build.dataset({"_target_": "segkd.data.folder.Folder", "root": "own"}, "train")
+    np.testing.assert_allclose((*opened.mean, *opened.std), (*facts["mean"], *facts["std"]), atol=5.1e-4)
+
+
+def test_a_loss_gets_its_weights_from_the_training_labels() -> None:
+    node = {"_target_": "segkd.losses.cross_entropy.CrossEntropy", "class_weights": "enet"}
+    train = Streets("train", 4)
+    weights = build.loss(node, train).class_weights
+    torch.testing.assert_close(weights, torch.tensor(class_weights("enet", class_counts(train))))
+    assert not torch.equal(weights, build.loss(node, Streets("test", 4)).class_weights)
+    assert len(build.loss({**node, "void": "class"}, train).class_weights) == len(train.classes) + 1
+    assert build.loss({**node, "class_weights": None}, train).class_weights is None
+
+
+@pytest.mark.parametrize("void", ["ignored", "class"])
+def test_training_with_class_weights(command: Command, void: str) -> None:
+    rules = ("null", "median_frequency") if void == "ignored" else ("enet",)
+    values = []
+    for rule in rules:
+        typed = (
+            f"loss.cross_entropy.class_weights={rule}",
+            f"loss.cross_entropy.void={void}",
+            f"output_dir=run_{rule}",
+        )
+        result = command("train", *SHORT, *SMALL, *typed)
+        assert result.code == 0, result.err
+        values.append(Path(f"run_{rule}", "metrics.csv").read_text())
+    assert len(set(values)) == len(rules)
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (("train", "loss.cross_entropy.class_weights=inverse"), "class_weights"),
+        (("train", "loss.cross_entropy.class_weights=[1,2]"), "there are 2 class_weights for a student of 11 outputs"),
+        (("train", "loss.cross_entropy.class_weights=[-1,2]"), "class_weights must be 0 or more"),
+        (("stats", "dataset=camvid"), "CamVid needs dataset.root=DIR"),
+        (("stats", "dataset=camvid", "dataset.root=camvid", "split=dev"), "CamVid has no split 'dev'"),
+        (
+            ("stats", "dataset=camvid", "dataset.root=camvid", "output_dir=camvid/train/0001TP_000000.png"),
+            "cannot make the folder",
+        ),
+    ],
+)
+def test_mistakes(command: Command, typed: tuple[str, ...], said: str) -> None:
+    write_camvid(Path("camvid"), size=(8, 12))
+    name, *arguments = typed
+    result = command(name, *arguments, *((*SHORT, *SMALL) if name == "train" else ()))
+    assert (result.code, result.out) == (2, "")
+    assert said in result.err
+    assert len(result.err.splitlines()) == 1
