@@ -23,7 +23,7 @@ SHORT = (
     "data.batch_size=2",
     "wandb.mode=disabled",
 )
-SMALL = ("dataset.images=4", "student.p=1", "student.q=1", "data.crop_size=[64,64]")
+SMALL = ("trainer.limit_val_batches=1", "dataset.images=4", "student.p=1", "student.q=1", "data.crop_size=[64,64]")
 
 
 @pytest.fixture(autouse=True)

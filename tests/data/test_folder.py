@@ -101,7 +101,7 @@ def test_what_is_no_yaml(tmp_path: Path, content: bytes, said: str) -> None:
     with pytest.raises(UserError, match=said):
         Folder(tmp_path, "train")
     (tmp_path / "classes.yaml").unlink()
-    with pytest.raises(UserError, match="there is no .*classes.yaml; it says which classes there are"):
+    with pytest.raises(UserError, match=r"there is no .*classes\.yaml; it says which classes there are"):
         Folder(tmp_path, "train")
     write_folder(tmp_path)
     (tmp_path / "images").rename(tmp_path / "pictures")
@@ -122,7 +122,7 @@ def test_it_trains(command: Command, tmp_path: Path) -> None:
     facts = yaml.safe_load((run / "student.yaml").read_text())
     assert (facts["dataset"], facts["classes"], facts["num_classes"]) == ("Farm", ["soil", "crop", "weed"], 3)
     assert facts["colors"] == [[200, 0, 0], [0, 200, 0], [0, 0, 200]]
-    assert load_student(run).normalization.mean == (100, 90, 80)
+    assert load_student(run).normalization.mean.flatten().tolist() == [100, 90, 80]
     result = command("evaluate", f"run={run}", "dataset=folder", f"dataset.root={tmp_path / 'own'}", "workers=0")
     assert result.code == 0, result.err
     result = command("evaluate", f"run={run}", "workers=0")
