@@ -63,7 +63,7 @@ def wipes(rows: Sequence[Compared], count: int) -> Wipes:
 def _labellers(rows: Sequence[Compared], taught: Run, dataset: SegmentationDataset) -> dict[str, SegmentationModel]:
     teacher = {}
     if taught.terms:
-        teacher = {"teacher": networks.network(taught.config["teacher"], type(dataset))[0]}
+        teacher = {"teacher": networks.network(taught.config["teacher"], dataset)[0]}
     return {**teacher, **{row.name: load_student(row.runs[0].directory) for row in rows}}
 
 
