@@ -169,7 +169,7 @@ def by_class(rows: Sequence[Compared]) -> Cells:
 
 def _of_class(row: Compared, name: str) -> str:
     if row.runs[0].terms:
-        return f"{100 * row.class_gains[name]:+.2f}" if name in row.class_gains else ""
+        return _signed(row.class_gains[name]) if name in row.class_gains else ""
     values = [run.iou[name] for run in row.runs if name in run.iou]
     return f"{100 * fmean(values):.2f}" if values else "absent"
 
@@ -182,4 +182,8 @@ def _told(difference: Difference | None) -> str:
     if difference is None:
         return ""
     interval = "" if math.isnan(difference.low) else f" ({100 * difference.low:.2f} to {100 * difference.high:.2f})"
-    return f"{100 * difference.mean:+.2f}{interval}"
+    return f"{_signed(difference.mean)}{interval}"
+
+
+def _signed(fraction: float) -> str:
+    return f"{round(100 * fraction, 2) + 0.0:+.2f}"  # a zero has no minus

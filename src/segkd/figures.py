@@ -14,6 +14,8 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 Curve = Sequence[tuple[int, float]]
+Order = Sequence[str]
+"""All names that any figure of a page may show: each has one colour in all of them."""
 
 # Okabe & Ito: told apart by the colour-blind too, and seen on white and on black.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#B8A800", "#7F7F7F")
@@ -22,11 +24,12 @@ _INK = "#123456"  # becomes the page's own colour
 _POINTS = 60  # of a curve; more is noise
 
 
-def bars(values: Mapping[str, Mapping[str, float]], unit: str) -> str:
+def bars(values: Mapping[str, Mapping[str, float]], order: Order, unit: str) -> str:
     """A group of horizontal bars for each row, a bar for each series.
 
     Args:
         values: series → row → length.
+        order: see `Order`.
     """
     rows = list(dict.fromkeys(row for series in values.values() for row in series))
     thickness = 0.8 / max(1, len(values))
@@ -34,7 +37,13 @@ def bars(values: Mapping[str, Mapping[str, float]], unit: str) -> str:
         places = np.arange(len(rows))
         for i, (name, series) in enumerate(values.items()):
             lengths = [series.get(row, 0.0) for row in rows]
-            axes.barh(places + (i - (len(values) - 1) / 2) * thickness, lengths, thickness, color=_color(i), label=name)
+            axes.barh(
+                places + (i - (len(values) - 1) / 2) * thickness,
+                lengths,
+                thickness,
+                color=_color(name, order),
+                label=name,
+            )
         axes.set_yticks(places, rows)
         axes.invert_yaxis()
         axes.axvline(0, color=_INK, linewidth=0.8)
@@ -43,15 +52,17 @@ def bars(values: Mapping[str, Mapping[str, float]], unit: str) -> str:
         return _svg(figure)
 
 
-def curves(groups: Mapping[str, Sequence[Curve]], label: str) -> str:
+def curves(groups: Mapping[str, Sequence[Curve]], order: Order, label: str) -> str:
     """The mean of each group's curves over time, and between what they lie."""
     with _figure(7, 3.2) as (figure, axes):
-        for i, (name, members) in enumerate(groups.items()):
+        for name, members in groups.items():
             steps, values = _thinned(members)
-            style = {"color": _color(i), "linestyle": DASHES[i // len(COLORS) % len(DASHES)]}
+            style = {"color": _color(name, order), "linestyle": DASHES[order.index(name) // len(COLORS) % len(DASHES)]}
             axes.plot(steps, values.mean(0), label=name, marker="o" if len(steps) == 1 else None, **style)
             if len(members) > 1:
-                axes.fill_between(steps, values.min(0), values.max(0), color=_color(i), alpha=0.15, linewidth=0)
+                axes.fill_between(
+                    steps, values.min(0), values.max(0), color=_color(name, order), alpha=0.15, linewidth=0
+                )
         axes.set_xlabel("step")
         axes.set_ylabel(label)
         _legend(axes, len(groups))
@@ -73,11 +84,11 @@ def heatmap(matrix: npt.NDArray[np.float64], names: Sequence[str], label: str) -
         return _svg(figure)
 
 
-def scatter(points: Mapping[str, tuple[float, float]], across: str, up: str) -> str:
+def scatter(points: Mapping[str, tuple[float, float]], order: Order, across: str, up: str) -> str:
     """Named points; the line joins those that nothing beats in both: less to the left, more upwards."""
     with _figure(7, 3.6) as (figure, axes):
-        for i, (name, (x, y)) in enumerate(points.items()):
-            axes.plot(x, y, "o", color=_color(i), label=name)
+        for name, (x, y) in points.items():
+            axes.plot(x, y, "o", color=_color(name, order), label=name)
         best = [
             p for p in points.values() if not any(q != p and q[0] <= p[0] and q[1] >= p[1] for q in points.values())
         ]
@@ -97,13 +108,13 @@ def _thinned(members: Sequence[Curve]) -> tuple[npt.NDArray[np.float64], npt.NDA
     return steps, np.stack([values[:, stretch].mean(1) for stretch in stretches], 1)
 
 
-def _color(i: int) -> str:
-    return COLORS[i % len(COLORS)]
+def _color(name: str, order: Order) -> str:
+    return COLORS[order.index(name) % len(COLORS)]
 
 
 def _legend(axes: Any, entries: int) -> None:
     if entries > 1:
-        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+        axes.figure.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3)
 
 
 @contextmanager

@@ -58,7 +58,7 @@ def _classes(rows: Sequence[Compared]) -> Section:
     gains = {row.name: {name: 100 * gain for name, gain in row.class_gains.items()} for row in rows if row.class_gains}
     shown = [
         Figure(
-            figures.bars(gains, "IoU, difference in points"),
+            figures.bars(gains, _order(rows), "IoU, difference in points"),
             "Gain of each class over the student alone at equal steps.",
         )
     ]
@@ -112,19 +112,17 @@ def _curves(rows: Sequence[Compared]) -> Section | None:
     terms = dict.fromkeys(
         name for row in rows for run in row.runs for name in run.curves() if name.startswith("train/")
     )
-    shown = [
-        Figure(_curve(rows, name), f"{name.removeprefix('train/')}, as it was minimised: raw, without its weight.")
-        for name in terms
-    ]
+    shown = [Figure(_curve(rows, name), name.removeprefix("train/")) for name in terms]
     if any(len(run.curves().get("val/miou", ())) > 1 for row in rows for run in row.runs):
         shown.append(Figure(_curve(rows, "val/miou"), "mIoU on the validation split."))
-    note = "Means over seeds; the band is between the least and the greatest."
+    note = "Terms are raw, without their weights; total is minimised. Means over seeds, and what lies between the least and the greatest."
     return Section("Curves", figures=shown, note=note) if shown else None
 
 
 def _curve(rows: Sequence[Compared], name: str) -> str:
     found = {row.name: [run.curves()[name] for run in row.runs if name in run.curves()] for row in rows}
-    return figures.curves({method: members for method, members in found.items() if members}, name.partition("/")[2])
+    there = {method: members for method, members in found.items() if members}
+    return figures.curves(there, _order(rows), name.partition("/")[2])
 
 
 def _shares(rows: Sequence[Compared]) -> Section | None:
@@ -134,7 +132,10 @@ def _shares(rows: Sequence[Compared]) -> Section | None:
         if names:
             found = {name.removeprefix("share/"): [run.curves()[name] for run in row.runs] for name in names}
             shown.append(
-                Figure(figures.curves(found, "share"), f"{row.name}: each term's share of the student's gradient.")
+                Figure(
+                    figures.curves(found, list(found), "share"),
+                    f"{row.name}: each term's share of the student's gradient.",
+                )
             )
     return Section("Who pulls how much", figures=shown) if shown else None
 
@@ -148,8 +149,12 @@ def _costs(rows: Sequence[Compared]) -> Section | None:
     if len(points) < 2:
         return None
     note = "" if len(points) == len(rows) else "Methods whose teacher's cost is not known are left out."
-    picture = figures.scatter(points, "seconds of training, the teacher's too", "mIoU %")
+    picture = figures.scatter(points, _order(rows), "seconds of training, the teacher's too", "mIoU %")
     return Section("What it costs", figures=[Figure(picture, "Nothing beats the joined ones in both.")], note=note)
+
+
+def _order(rows: Sequence[Compared]) -> list[str]:
+    return [row.name for row in rows]
 
 
 def _at(facts: Any, path: str) -> float | None:

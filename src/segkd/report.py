@@ -15,6 +15,7 @@ from segkd.cli import launch
 from segkd.comparison import Compared, comparable, compared
 from segkd.config import RunFolders, Settings, validate
 from segkd.errors import UserError
+from segkd.files import made, whole
 from segkd.runs import Run, methods
 from segkd.wipes import wipes
 
@@ -43,14 +44,16 @@ def report(cfg: DictConfig) -> None:
         measured_on=scored[0].score.measured_on,
         sections=sections(rows),
         wipes=wipes(rows, settings.images),
-        commands=[(row.name, run.seed, run.command) for row in rows for run in row.runs],
+        commands=list(dict.fromkeys(run.command for row in rows for run in row.runs)),
         left_out=left_out,
         confidence=f"{100 * settings.confidence:g}",
         alone=any(not row.runs[0].terms for row in rows),
         version=__version__,
         written=f"{datetime.now():%Y-%m-%d %H:%M}",
     )
-    _write(settings.output, page)
+    made(settings.output.parent)
+    with whole(settings.output) as part:
+        part.write_text(page)
     print(f"{len(scored)} runs of {len(rows)} methods → {settings.output}")
 
 
@@ -73,17 +76,6 @@ def _extra() -> tuple[Any, Callable[[Sequence[Compared]], list[Any]]]:
 def _title(runs: Sequence[Run]) -> str:
     names = dict.fromkeys(str(run.config["name"]) for run in runs)
     return ", ".join(names)
-
-
-def _write(path: Path, page: str) -> None:
-    part = path.with_name(f"{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(page)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path} ({error.strerror}); give another output") from None
 
 
 if __name__ == "__main__":
