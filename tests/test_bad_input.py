@@ -142,6 +142,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "no such device": (("trainer.accelerator=tpu",), ("trainer.accelerator", "'cpu'", "tpu")),
     "no student": (("model@student=none",), ("there is no student", "model@student=NAME")),
     "what follows from the data": (("+student.num_classes=7",), ("ESPNetC takes no 'num_classes'",)),
+    "key of a class named in one word": (("+dataset.scenes=3",), ("dataset: Streets takes no 'scenes'",)),
     "key of what takes none": (("model@student=segnet", "+student.depth=3"), ("SegNet takes no 'depth' and no other key",)),
     "checkpoint of a loss": (("+loss.cross_entropy.checkpoint=a.pth",), ("CrossEntropy takes no 'checkpoint'",)),
     "critic that never learns": (

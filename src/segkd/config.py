@@ -228,8 +228,9 @@ def _sentence(fault: Any) -> str:
     key = ".".join(
         str(part) for part in fault["loc"] if not str(part).startswith(("function-", "literal[", "constrained"))
     )
+    ours = fault["type"] == "value_error"  # said as it should be read; it may open with the name of a class
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
         return f"there is no key '{key}'"
-    given = "" if fault["type"] == "value_error" and isinstance(fault["input"], dict) else f" (given: {fault['input']})"
-    return f"{key}: {message[0].lower() + message[1:] if message.split()[0].istitle() else message}{given}"
+    given = "" if ours and isinstance(fault["input"], dict) else f" (given: {fault['input']})"
+    return f"{key}: {message[0].lower() + message[1:] if not ours and message.split()[0].istitle() else message}{given}"

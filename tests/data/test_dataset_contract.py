@@ -24,6 +24,9 @@ def opened(name: str, root: Path, split: str) -> SegmentationDataset:
     if "root" in node:
         assert node["root"] is None
         if not any(root.iterdir()):
+            assert hasattr(fakes, f"write_{name}"), (
+                f"write_{name}(root), tiny data in the true layout, is not in tests/fakes.py"
+            )
             getattr(fakes, f"write_{name}")(root)
         node = {**node, "root": root}
     made = construct(node, split=split)

@@ -140,7 +140,9 @@ def test_they_differ_by_as_much_as_it_says() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "loss").glob("*.yaml")), ids=lambda path: path.stem)
 def test_defaults_are_in_the_table(path: Path) -> None:
     ((name, node),) = yaml.safe_load(path.read_text()).items()
-    cells = {row[0].strip("`"): row for row in table("| loss | formula |")}[name]
+    rows = {row[0].strip("`"): row for row in table("| loss | formula |")}
+    assert name in rows, f"docs/losses.md has no row for {name} under 'All of them'"
+    cells = rows[name]
     weight, tap, exempt = cells[3], cells[4], cells[6]
     if node["weight"] is not None:
         assert weight.split()[0].rstrip(",;:") == f"{node['weight']:g}"

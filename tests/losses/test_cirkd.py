@@ -40,8 +40,9 @@ def paper(student: Array, teacher: Array, valid: Array, temperature: float, side
 
     ours, theirs = nodes_of(student, valid, side), nodes_of(teacher, valid, side)
     divergences = []
-    for m in range(len(ours)):
-        for n in range(len(ours)):
+    seen = [image for image, places in enumerate(ours) if len(places)]
+    for m in seen:
+        for n in seen:
             for place in range(len(ours[m])):
                 p, q = likeness(theirs[m][place], theirs[n]), likeness(ours[m][place], ours[n])
                 divergences.append(np.sum(p * np.log(p / q)))

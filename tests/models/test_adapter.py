@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from foreign import Foreign
@@ -77,6 +78,14 @@ def test_other_answers_are_named(answer: str, said: str) -> None:
         ),
         ({"taps": {"encoder": "tokens"}}, "'tokens' gives a tensor 1×16×1024, not a map"),
         ({"taps": {"encoder": "unused"}}, "'unused' took no part"),
+        (
+            {"taps": {"encoder": "pyramid"}},
+            r"'pyramid' gives several maps \(a tensor 1×3×128×128, a tensor 1×16×32×32\)",
+        ),
+        (
+            {"arguments": {"divisor": 224}},
+            "does not take an image of 128×128: Wrong input shape: 224 must divide it; build it for any size",
+        ),
         ({"std": None}, "mean and std belong together"),
     ],
 )
@@ -123,6 +132,22 @@ def test_its_file_is_read_with_and_without_our_names(tmp_path: Path) -> None:
     torch.save({**theirs, "stranger": torch.zeros(1)}, tmp_path / "wrong.pth")
     with pytest.raises(UserError, match=r"1 of 6 keys are not this network's \(network.stranger\)"):
         restore(Adapter, given, tmp_path / "wrong.pth", 11, OURS)
+
+
+@pytest.mark.parametrize(("divisor", "size"), [(1, (75, 91)), (8, (80, 96)), (16, (80, 96)), (32, (96, 96))])
+@torch.no_grad()
+def test_a_network_that_wants_divisible_sides_gets_them(divisor: int, size: tuple[int, int]) -> None:
+    given = {"outputs": 11, "answer": "half size", "divisor": divisor}
+    network, probe = adapted(arguments=given).eval(), images(75, 91)
+    outputs = network(probe)
+    filled = F.pad(network.normalization(probe), (0, size[1] - 91, 0, size[0] - 75))
+    assert torch.equal(outputs.logits, network.network(filled)[..., :19, :23])  # 75 and 91 over 4, rounded up
+    assert outputs.taps["encoder"].shape == (2, 16, 19, 23)
+
+    network.multiple = 1
+    if divisor > 1:
+        with pytest.raises(RuntimeError, match="Wrong input shape"):
+            network(probe)
 
 
 def test_a_copy_listens_to_itself() -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from segkd.errors import UserError
 from segkd.models.base import IMAGENET_MEAN, IMAGENET_STD, Normalization, SegmentationModel
+from segkd.models.layers import to_multiple
 from segkd.types import Tap
 
 EXTRAS = {
@@ -31,13 +32,15 @@ EXTRAS = {
 
 _ANSWERS = ("logits", "out")  # under which Hugging Face and torchvision put the class scores
 _PROBE = 128  # pixels; every usual backbone has an output for it
+_STRIDES = (1, 8, 16, 32)  # by which segmentation_models_pytorch's networks want an image's sides to be divisible
 
 
 class Adapter(SegmentationModel):
     """A foreign network behind our contract.
 
     It is built, probed once with an empty image, and from then on answers with `Outputs`: its class scores, and the output
-    of each module that `taps` names. The tap `scores` is its answer, if no module is named for it.
+    of each module that `taps` names. The tap `scores` is its answer, if no module is named for it. Where it refuses images
+    whose sides 8, 16 or 32 does not divide, they are filled up at the right and the bottom, and its maps cut again.
 
     Args:
         num_classes: of the data set; handed to the constructor under the name `classes_argument`.
@@ -55,7 +58,8 @@ class Adapter(SegmentationModel):
         align_corners: how its maps are enlarged.
 
     Raises:
-        UserError: there is no such network, its package is missing, it answers with something else, or a tap is no map.
+        UserError: there is no such network, its package is missing, it takes images of one size alone, it answers with
+            something else, or a tap is no map.
     """
 
     align_corners: bool
@@ -98,9 +102,10 @@ class Adapter(SegmentationModel):
         self._probe()
 
     def segment(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        filled = to_multiple(images, self.multiple)
         with self._listening() as heard:
-            logits = _scores_in(self.network(images), self._title())
-        taps = {name: _map_in(heard.get(name), name, path) for name, path in self.paths.items()}
+            logits = _cut(_scores_in(self.network(filled), self._title()), images, filled)
+        taps = {name: _cut(_map_in(heard.get(name), name, path), images, filled) for name, path in self.paths.items()}
         return logits, {"scores": logits, **taps}
 
     def adopt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -122,14 +127,29 @@ class Adapter(SegmentationModel):
                 )
 
     def _probe(self) -> None:
-        """Learn classes, channels and strides from what an empty image gives."""
+        """Learn from empty images which sizes it takes, and its classes, channels and strides."""
         training = self.network.training
+        self.eval()
+        if refusal := self._refusal(_PROBE):
+            raise UserError(
+                f"{self._title()} does not take an image of {_PROBE}×{_PROBE}: {refusal}; build it for any size"
+            )
+        self.multiple = next((side for side in _STRIDES if not self._refusal(_PROBE + side)), 1)
         with torch.no_grad():
-            logits, taps = self.eval().segment(torch.zeros(1, 3, _PROBE, _PROBE))
+            logits, taps = self.segment(torch.zeros(1, 3, _PROBE, _PROBE))
         self.train(training)
         self.num_classes = logits.shape[1]
         for name, maps in taps.items():
             self.taps[name] = Tap(maps.shape[1], max(1, round(_PROBE / maps.shape[-1])))
+
+    @torch.no_grad()
+    def _refusal(self, side: int) -> str | None:
+        """What it says against a square image."""
+        try:
+            self.network(torch.zeros(1, 3, side, side))
+        except (RuntimeError, ValueError, AssertionError) as error:
+            return _first_line(error)
+        return None
 
     @contextmanager
     def _listening(self) -> Iterator[dict[str, Any]]:
@@ -154,8 +174,7 @@ def _build(path: str, arguments: dict[str, Any]) -> nn.Module:
     try:
         made = constructor(configured(**arguments)) if inspect.isclass(configured) else constructor(**arguments)
     except (TypeError, ValueError, OSError, RuntimeError, ImportError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} cannot be built with {arguments}: {first}") from None
+        raise UserError(f"{path} cannot be built with {arguments}: {_first_line(error)}") from None
     if not isinstance(made, nn.Module):
         raise UserError(f"{path} gives a {type(made).__name__}, not an nn.Module; name what builds the network")
     return made
@@ -212,10 +231,29 @@ def _map_in(output: Any, tap: str, path: str) -> Tensor:
     """The map in what a tapped module says."""
     if output is None:
         raise UserError(f"the tap '{tap}': module '{path}' took no part in the forward pass; choose another")
-    found = output[0] if isinstance(output, tuple | list) and output else output
+    several = list(output) if isinstance(output, tuple | list) else [output]
+    if sum(isinstance(one, Tensor) and one.ndim == 4 for one in several) > 1:
+        shapes = ", ".join(_shape(one) for one in several)
+        raise UserError(
+            f"the tap '{tap}': module '{path}' gives several maps ({shapes}); choose a module that gives one"
+        )
+    found = several[0] if several else output
     if not isinstance(found, Tensor) or found.ndim != 4:
         raise UserError(f"the tap '{tap}': module '{path}' gives {_shape(found)}, not a map B C h w; choose another")
     return found
+
+
+def _cut(maps: Tensor, images: Tensor, filled: Tensor) -> Tensor:
+    """The part of the maps that the images take of what they were filled up to."""
+    height, width = (
+        -(-side * whole // full)
+        for side, whole, full in zip(maps.shape[-2:], images.shape[-2:], filled.shape[-2:], strict=True)
+    )
+    return maps[..., :height, :width]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _shape(thing: Any) -> str:
