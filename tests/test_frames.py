@@ -23,18 +23,11 @@ SCENE = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)  # odd sides, and 
 GREY = SCENE[..., 0]
 
 
-def rotated(path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned clockwise
-    Image.fromarray(SCENE).save(path, exif=exif)
-
-
 KINDS: dict[str, tuple[Callable[[Path], object], Array]] = {
     "colour": (lambda path: Image.fromarray(SCENE).save(path), SCENE),
     "grey": (lambda path: Image.fromarray(GREY).save(path), GREY[..., None].repeat(3, 2)),
     "alpha": (lambda path: Image.fromarray(np.dstack([SCENE, GREY])).save(path), SCENE),
     "16 bits": (lambda path: cv2.imwrite(str(path), SCENE[..., ::-1].astype(np.uint16) * 257), SCENE),
-    "EXIF": (rotated, np.rot90(SCENE, -1)),
     "one pixel": (lambda path: Image.fromarray(SCENE[:1, :1]).save(path), SCENE[:1, :1]),
 }
 
@@ -47,6 +40,17 @@ def test_images_of_all_kinds_are_rgb(kind: str, tmp_path: Path) -> None:
     assert frame.name == "a"
     assert frame.image.dtype == np.uint8
     assert np.array_equal(frame.image, expected)
+
+
+def test_a_photograph_is_turned_as_the_camera_was(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it clockwise
+    photograph = np.zeros((16, 32, 3), np.uint8)
+    photograph[:, 16:] = 250
+    Image.fromarray(photograph).save(tmp_path / "a.jpg", exif=exif)
+    (frame,) = frames_of(str(tmp_path / "a.jpg"))
+    assert frame.image.shape == (32, 16, 3)
+    assert np.abs(frame.image.astype(int) - np.rot90(photograph, -1)).max() < 10
 
 
 def test_a_folder_in_order_and_what_is_damaged_is_skipped_and_named(tmp_path: Path) -> None:

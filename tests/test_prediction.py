@@ -86,11 +86,15 @@ def test_ahead_keeps_order_raises_errors_and_is_no_further_than_it_may() -> None
             yield i
         raise LookupError("the end")
 
-    seen = []
-    with pytest.raises(LookupError, match="the end"):
+    seen: list[int] = []
+
+    def watch() -> None:
         for i in ahead(numbers(), 3):
             seen.append(i)
             assert len(made) <= i + 1 + 3 + 1
+
+    with pytest.raises(LookupError, match="the end"):
+        watch()
     assert seen == [*range(50)]
     made.clear()
     stream = ahead(numbers(), 3)

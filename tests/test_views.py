@@ -41,7 +41,9 @@ def test_a_legend_lies_beneath_and_the_picture_stays() -> None:
 
 def test_side_by_side_shows_image_student_and_teacher() -> None:
     sheet = picture("side_by_side", TWO, 0.5, {})(ONE)
-    expected = np.asarray(gallery({"image": [IMAGE], "student": [np.zeros_like(IMAGE)], "teacher": [IMAGE]}, {}, scale=1))
+    expected = np.asarray(
+        gallery({"image": [IMAGE], "student": [np.zeros_like(IMAGE)], "teacher": [IMAGE]}, {}, scale=1)
+    )
     assert sheet.shape == expected.shape
     found = [np.argwhere((sheet == color).all(2)) for color in ((100, 100, 100), (10, 20, 30), (200, 100, 0))]
     assert [len(places) for places in found] == [6, 2 + 4, 4 + 2]

@@ -133,7 +133,9 @@ class Camera(Frames):
 
     def __init__(self, number: int) -> None:
         super().__init__()
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it would report each driver that does not answer
+        cv2.utils.logging.setLogLevel(
+            cv2.utils.logging.LOG_LEVEL_SILENT
+        )  # it would report each driver that does not answer
         self.capture = cv2.VideoCapture(number)
         if not self.capture.isOpened():
             raise UserError(f"no camera {number} answers; plug it in, or give another: input=camera:N")

@@ -36,7 +36,11 @@ def folder(path: Path) -> Iterator[Write]:
         with whole(path / f"{name}.png") as partial, _told(path):
             Image.fromarray(picture).save(partial)
 
-    yield write
+    try:
+        yield write
+    finally:
+        with suppress(OSError):  # there is something in it
+            path.rmdir()
 
 
 @contextmanager
