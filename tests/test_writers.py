@@ -98,7 +98,10 @@ def test_a_full_disk_leaves_no_half_file(name: str, tmp_path: Path) -> None:
             for seed in range(2):
                 write("picture", noise(seed))
 
-    with little_room(30_000), pytest.raises(UserError, match=rf"cannot write .*{name}.* \(File too large\); mend that"):
+    with (
+        little_room(30_000),
+        pytest.raises(UserError, match=rf"cannot write .*{name}.* \(File too large\); make room there"),
+    ):
         write_noise()
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     write_noise()
@@ -106,16 +109,16 @@ def test_a_full_disk_leaves_no_half_file(name: str, tmp_path: Path) -> None:
     assert written.stat().st_size > 30_000
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.mp4", "a.gif"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif"])
 def test_an_error_of_somebody_else_stays_itself_and_keeps_what_was_there(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("earlier")
 
     def burn() -> None:
         with WRITERS[name](tmp_path / name) as write:
             write("picture", noise(0))
-            raise OSError("the camera burns")
+            raise RuntimeError("the camera burns")
 
-    with pytest.raises(OSError, match="the camera burns"):
+    with pytest.raises(RuntimeError, match="the camera burns"):
         burn()
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "earlier")]
 
@@ -126,5 +129,8 @@ def test_where_nothing_can_be_written(name: str, tmp_path: Path, monkeypatch: py
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    with pytest.raises(UserError, match=r"cannot write .* \(Permission denied\)"), WRITERS[name](tmp_path / name):
+    with (
+        pytest.raises(UserError, match=r"cannot make the folder .* \(Permission denied\)"),
+        WRITERS[name](tmp_path / name),
+    ):
         pass

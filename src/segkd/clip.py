@@ -13,7 +13,8 @@ from pydantic import Field, PositiveInt
 from segkd import build, networks, writers
 from segkd.cli import launch
 from segkd.config import Settings, Target, validate
-from segkd.data.base import Array, SegmentationDataset
+from segkd.data.base import SegmentationDataset
+from segkd.data.reading import Array
 from segkd.errors import UserError
 from segkd.frames import FramesOf
 from segkd.gallery import colored, gallery
@@ -85,7 +86,7 @@ def _network(settings: ClipSettings, source: Path, dataset: SegmentationDataset)
         return student
     if not (settings.model and settings.model["_target_"]):
         raise UserError(f"{source} is no folder of a run; if it holds weights, say of which network: model=NAME")
-    made, _ = networks.network({**settings.model, "checkpoint": source}, type(dataset))
+    made, _ = networks.network({**settings.model, "checkpoint": source}, dataset)
     return made
 
 

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from segkd.data.base import Array, SegmentationDataset, decode
+from segkd.data.base import SegmentationDataset
 from segkd.data.images import SUFFIXES
+from segkd.data.reading import Array, decode
 from segkd.errors import UserError
 
 

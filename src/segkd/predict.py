@@ -19,11 +19,12 @@ from segkd.cli import launch
 from segkd.config import Settings, validate
 from segkd.data.images import SUFFIXES
 from segkd.errors import UserError
+from segkd.files import whole
 from segkd.frames import frames_of
 from segkd.gallery import legend
 from segkd.models.base import SegmentationModel
 from segkd.models.weights import load_student
-from segkd.nodes import fits, target_of
+from segkd.nodes import fits
 from segkd.prediction import show
 from segkd.views import IDS, Palette, View, picture
 
@@ -126,7 +127,7 @@ def _networks(run: Path, views: list[View]) -> dict[str, SegmentationModel]:
     """The student, and where it is shown beside it, the teacher that the run had, if it had one.
 
     Raises:
-        UserError: there is no config.yaml, or the teacher's weights are no longer where it says.
+        UserError: there is no config.yaml, or the data or the teacher's weights are no longer where it says.
     """
     student = {"student": load_student(run)}
     if "side_by_side" not in views:
@@ -140,7 +141,8 @@ def _networks(run: Path, views: list[View]) -> dict[str, SegmentationModel]:
         config = yaml.safe_load(path.read_bytes())
         if config["teacher"]["_target_"] is None:
             return student
-        teacher, _ = networks.network(fits(config["teacher"]), target_of(config["dataset"]))
+        data = build.dataset(fits(config["dataset"]), config["data"]["val_split"])  # tells its statistics
+        teacher, _ = networks.network(fits(config["teacher"]), data)
     except (KeyError, TypeError, ValueError, yaml.YAMLError):
         raise UserError(f"{path} describes no teacher that can be built; copy it again from the run") from None
     except UserError as error:
@@ -186,8 +188,8 @@ def _describe(
         "dataset": palette.dataset,
         "classes": {name: list(color) for name, color in palette.classes.items()},
     }
-    with writers.whole(settings.output / "prediction.json") as partial:
-        partial.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    with whole(settings.output / "prediction.json") as part:
+        part.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     if settings.legend:
         with writers.file(settings.output / "legend.png") as write:
             write("legend", np.asarray(legend(palette.classes, _LEGEND_WIDTH)))

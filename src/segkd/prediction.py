@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from segkd.data.base import Array
+from segkd.data.reading import Array
 from segkd.frames import Frame
 from segkd.models.base import SegmentationModel
 from segkd.types import resize

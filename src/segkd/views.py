@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from segkd.data.base import Array
 from segkd.data.cityscapes import Cityscapes
+from segkd.data.reading import Array
 from segkd.errors import UserError
 from segkd.gallery import Color, colored, gallery, legend, overlaid
 from segkd.models.weights import trained_facts

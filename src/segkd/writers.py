@@ -16,6 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from segkd.errors import UserError
+from segkd.files import made, whole
 from segkd.frames import pyav
 
 Array = npt.NDArray[np.uint8]
@@ -29,12 +30,13 @@ _GIF_COLORS = 64  # of each frame; half as many save a fifth of the file and fla
 @contextmanager
 def folder(path: Path) -> Iterator[Write]:
     """PNG files, NAME.png, in a folder."""
-    with _told(path):
-        path.mkdir(parents=True, exist_ok=True)
+    made(path)
 
     def write(name: str, picture: Array) -> None:
-        with whole(path / f"{name}.png") as partial, _told(path):
-            Image.fromarray(picture).save(partial)
+        file_path = path / f"{name}.png"
+        made(file_path.parent)
+        with whole(file_path) as part:
+            Image.fromarray(picture).save(part, "PNG")
 
     try:
         yield write
@@ -46,13 +48,13 @@ def folder(path: Path) -> Iterator[Write]:
 @contextmanager
 def file(path: Path) -> Iterator[Write]:
     """One picture, PNG or JPEG by its suffix."""
-    with whole(path) as partial:
+    made(path.parent)
 
-        def write(_: str, picture: Array) -> None:
-            with _told(path):
-                Image.fromarray(picture).save(partial)
+    def write(_: str, picture: Array) -> None:
+        with whole(path) as part:
+            Image.fromarray(picture).save(part, "PNG" if path.suffix.lower() == ".png" else "JPEG")
 
-        yield write
+    yield write
 
 
 @contextmanager
@@ -67,9 +69,9 @@ def film(path: Path, rate: float, width: int | None = None) -> Iterator[Write]:
         UserError: PyAV is missing, or a picture has another size than the first.
     """
     av = pyav()
-    with whole(path) as partial:
-        with _told(path):
-            container = av.open(str(partial), "w", format="mp4", options={"movflags": "faststart"})
+    made(path.parent)
+    with whole(path) as part:
+        container = av.open(str(part), "w", format="mp4", options={"movflags": "faststart"})
         stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(1001), options=_QUALITY)
         stream.pix_fmt = "yuv420p"
         coder, fit = stream.codec_context, _fitting(path, width)
@@ -83,16 +85,14 @@ def film(path: Path, rate: float, width: int | None = None) -> Iterator[Write]:
             if not coder.is_open:
                 coder.height, coder.width = picture.shape[:2]
             shown = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            with _told(path):
-                container.mux(stream.encode(shown.reformat(format="yuv420p", dst_colorspace="ITU709")))
+            container.mux(stream.encode(shown.reformat(format="yuv420p", dst_colorspace="ITU709")))
 
         try:
             yield write
-            with _told(path):
-                container.mux(stream.encode())
-                container.close()
+            container.mux(stream.encode())
+            container.close()
         finally:
-            with suppress(OSError):  # what was wrong is told already
+            with suppress(OSError):  # what was wrong is raised already
                 container.close()
 
 
@@ -114,39 +114,12 @@ def gif(path: Path, rate: float, width: int | None = None) -> Iterator[Write]:
         # Dithering would be most of the file.
         shown.append(Image.fromarray(fit(name, picture)).quantize(_GIF_COLORS, dither=Image.Dither.NONE))
 
-    with whole(path) as partial:
-        yield write
-        with _told(path):
-            first, *others = shown
-            duration = max(20, 10 * round(100 / rate))  # what is quicker, browsers show at a tenth of a second
-            first.save(partial, "GIF", save_all=True, append_images=others, duration=duration, loop=0)
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Where to write what shall stand at `path`: it gets its name when all went well, and is removed otherwise.
-
-    Raises:
-        UserError: the folder cannot be made or written to.
-    """
-    partial = path.with_name(f".partial_{path.name}")  # whoever writes goes by the suffix
-    with _told(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch()
-    try:
-        yield partial
-        with _told(path):
-            partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def _told(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror or error}); mend that, or give another output") from None
+    made(path.parent)
+    yield write
+    with whole(path) as part:
+        first, *others = shown
+        duration = max(20, 10 * round(100 / rate))  # what is quicker, browsers show at a tenth of a second
+        first.save(part, "GIF", save_all=True, append_images=others, duration=duration, loop=0)
 
 
 def _fitting(path: Path, width: int | None) -> Callable[[str, Array], Array]:
