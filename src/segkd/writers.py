@@ -24,7 +24,7 @@ Write = Callable[[str, Array], None]
 
 _QUALITY = {"crf": "20"}  # x264's scale from 0, lossless, to 51; 23 is its default and blurs the edges of classes
 _BT709, _LIMITED = 1, 1  # H.264's numbers of colour space and range; where a file has none, players guess
-_GIF_COLORS = 64  # of each frame; half as many save a fifth of the file and flatten the photograph
+_GIF_COLORS = 64  # of each frame; half as many save a quarter of the file and flatten the photograph
 
 
 @contextmanager
