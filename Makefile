@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 TWO := -n 2 --dist loadfile   # two processes of one thread each; the truth tests use both cores by themselves
 
-.PHONY: help demo test quick truth check format
+.PHONY: help demo clip test quick truth check format
 .DEFAULT_GOAL := help
 
 help:           ## this list
@@ -12,6 +12,21 @@ help:           ## this list
 
 demo: $(READY)  ## train a teacher, a student alone and a distilled student on drawn streets; a table and a picture
 	$(BIN)/python -m segkd.demo
+
+CLIP ?= runs/clip
+FRAMES ?= 62
+WEIGHTS ?= weights/skd-authors/camvid
+BEFORE ?= $(WEIGHTS)/espnet_c_base_56.7.pth
+AFTER ?= $(WEIGHTS)/espnet_c_kd_sd_60.3.pth
+
+clip: $(READY)  ## the student before and after distillation as a film, on drawn streets; or CAMVID=DIR with the authors' weights
+ifdef CAMVID
+	$(BIN)/python -m segkd.clip dataset=camvid dataset.root=$(CAMVID) sequence=0001TP frames=$(FRAMES) fps=8 \
+	  model=espnet_c before=$(BEFORE) after=$(AFTER) output=$(CLIP)/camvid
+else
+	@test -f $(CLIP)/demo.json || $(BIN)/python -m segkd.demo output_dir=$(CLIP)
+	$(BIN)/python -m segkd.clip before=$(CLIP)/alone after=$(CLIP)/distilled frames=$(FRAMES) output=$(CLIP)/streets
+endif
 
 test: $(READY)  ## the whole suite, but what needs the authors' data or takes minutes
 	env -u SEGKD_TRUTH $(BIN)/pytest $(TWO) -m "not slow"

@@ -20,7 +20,7 @@ def made(directory: Path) -> Path:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the folder {directory} ({error.strerror}); give another output_dir") from None
+        raise UserError(f"cannot make the folder {directory} ({error.strerror}); give another folder") from None
     return directory
 
 
@@ -36,8 +36,6 @@ def whole(path: Path) -> Iterator[Path]:
         yield part
         part.replace(path)
     except OSError as error:
-        raise UserError(
-            f"cannot write {path} ({error.strerror}); make room there, or give another output_dir"
-        ) from None
+        raise UserError(f"cannot write {path} ({error.strerror}); make room there, or give another folder") from None
     finally:
         shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)

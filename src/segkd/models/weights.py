@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from segkd import __version__
 from segkd.errors import UserError
 from segkd.models.base import Normalization, SegmentationModel
 
@@ -188,8 +189,15 @@ def load_student(directory: str | Path) -> SegmentationModel:
         UserError: a file is missing or damaged, or the yaml names something that is no network of segkd.
     """
     path = Path(directory) / "student.safetensors"
-    student = _rebuild(trained_facts(directory), path)
-    load_strictly(student, read_state(path), path)
+    facts = trained_facts(directory)
+    try:
+        student = _rebuild(facts, path)
+        load_strictly(student, read_state(path), path)
+    except UserError as error:
+        saved_by = str(facts.get("segkd", __version__))
+        if saved_by == __version__:
+            raise
+        raise UserError(f"{error}; or install segkd {saved_by}, which saved it (this is {__version__})") from None
     return student.eval()
 
 

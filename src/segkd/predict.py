@@ -1,0 +1,205 @@
+"""`python -m segkd.predict`: what a run's student sees in images, films or a camera."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import AbstractContextManager, ExitStack
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import yaml
+from omegaconf import DictConfig
+from pydantic import Field, PositiveInt, StrictBool
+
+from segkd import build, networks, writers
+from segkd.cli import launch
+from segkd.config import Settings, validate
+from segkd.data.images import SUFFIXES
+from segkd.errors import UserError
+from segkd.files import whole
+from segkd.frames import frames_of
+from segkd.gallery import legend
+from segkd.models.base import SegmentationModel
+from segkd.models.weights import load_student
+from segkd.nodes import fits
+from segkd.prediction import show
+from segkd.views import IDS, Palette, View, picture
+
+_RATE = 10.0  # frames a second of a film that is made of none
+_LEGEND_WIDTH = 480  # pixels of legend.png
+
+
+class PredictSettings(Settings):
+    """`python -m segkd.predict`."""
+
+    run: Path | None
+    input: str | None
+    output: Path | None
+    views: Annotated[list[View], Field(min_length=1)] | None
+    opacity: float = Field(ge=0, le=1)
+    legend: StrictBool
+    fps: Annotated[float, Field(ge=1, le=240)] | None
+    width: Annotated[int, Field(ge=16)] | None
+    limit: PositiveInt | None
+    batch_size: PositiveInt
+    overwrite: StrictBool
+    accelerator: Literal["auto", "cpu", "gpu", "cuda"]
+
+
+def predict(cfg: DictConfig) -> None:
+    """Label every frame, write the views asked for, and print, as the last line of stdout, how many there were."""
+    settings = validate(cfg, PredictSettings)
+    if settings.run is None or settings.input is None or settings.output is None:
+        raise UserError("say what to predict: run=DIR input=IMAGE|DIR|FILM|camera output=DIR|FILE")
+    kind = _kind(settings.output)
+    views = _views(settings, settings.output, kind)
+    palette = Palette.of_run(settings.run)
+    # A folder has the legend once, and its pictures the size of their images.
+    beneath = palette.classes if settings.legend and kind else {}
+    pictures = [picture(view, palette, settings.opacity, beneath) for view in views]
+    _check_output(settings.output, Path(settings.input), settings.overwrite)
+    device = build.device(settings.accelerator)
+    asked = {name: network.to(device).eval() for name, network in _networks(settings.run, views).items()}
+    frames = frames_of(settings.input)
+    length = min((given for given in (frames.length, settings.limit) if given is not None), default=None)
+    began = time.monotonic()
+    with ExitStack() as stack, frames.attended():
+        goals = [stack.enter_context(_writer(view, kind, settings, frames.rate, length)) for view in views]
+        shown = [*zip(pictures, goals, strict=True)]
+        limited = islice(frames, settings.limit)
+        number = show(limited, asked, len(palette.classes), shown, settings.batch_size, settings.input, length)
+        if not number:
+            raise UserError(f"nothing in {settings.input} can be read; fetch or copy it again")
+    seconds = time.monotonic() - began
+    if not kind:
+        _describe(settings, views, palette, number, frames.skipped, seconds)
+    print(f"{number} frames, {number / seconds:.1f} a second{_left_out(frames.skipped)} → {settings.output}")
+
+
+def _kind(output: Path) -> str:
+    """The suffix of a file, or nothing for a folder.
+
+    Raises:
+        UserError: a file of a kind that is not written.
+    """
+    suffix = output.suffix.lower()
+    if output.is_dir() or not suffix:
+        return ""
+    if suffix not in (known := (".mp4", ".gif", *SUFFIXES)):
+        raise UserError(
+            f"output={output} is of no kind that is written; give a folder, or a file in {', '.join(known)}"
+        )
+    return suffix
+
+
+def _views(settings: PredictSettings, output: Path, kind: str) -> list[View]:
+    """What is asked for, or what suits the output.
+
+    Raises:
+        UserError: several views in one file, or ids where they would not stay what they are.
+    """
+    default: list[View] = ["overlay"] if kind else ["labels", "colors", "overlay"]
+    views = [*dict.fromkeys(settings.views or default)]
+    if kind and len(views) > 1:
+        raise UserError(f"{output} takes one of the views {', '.join(views)}; give one, or a folder as output")
+    if kind not in ("", ".png") and views[0] in IDS:
+        raise UserError(f"{output} cannot hold {views[0]}, which are numbers; give a folder or a .png as output")
+    return views
+
+
+def _check_output(output: Path, source: Path, overwrite: bool) -> None:
+    """An output replaces nothing unless asked to, and does not feed on itself.
+
+    Raises:
+        UserError: it exists already, is the input, or lies inside it.
+    """
+    if source.exists() and output.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"output={output} lies in input={source} and would be predicted next time; put it elsewhere")
+    exists = any(output.iterdir()) if output.is_dir() else output.exists()
+    if exists and not overwrite:
+        raise UserError(f"{output} exists already; give another output, or overwrite=true, which replaces namesakes")
+
+
+def _networks(run: Path, views: list[View]) -> dict[str, SegmentationModel]:
+    """The student, and where it is shown beside it, the teacher that the run had, if it had one.
+
+    Raises:
+        UserError: there is no config.yaml, or the data or the teacher's weights are no longer where it says.
+    """
+    student = {"student": load_student(run)}
+    if "side_by_side" not in views:
+        return student
+    path = run / "config.yaml"
+    if not path.is_file():
+        raise UserError(
+            f"side_by_side shows the teacher that {path} names, and there is no such file; take another view"
+        )
+    try:
+        config = yaml.safe_load(path.read_bytes())
+        if config["teacher"]["_target_"] is None:
+            return student
+        data = build.dataset(fits(config["dataset"]), config["data"]["val_split"])  # tells its statistics
+        teacher, _ = networks.network(fits(config["teacher"]), data)
+    except (KeyError, TypeError, ValueError, yaml.YAMLError):
+        raise UserError(f"{path} describes no teacher that can be built; copy it again from the run") from None
+    except UserError as error:
+        raise UserError(f"the teacher that {path} names cannot be had: {error}") from None
+    return {**student, "teacher": teacher}
+
+
+def _writer(
+    view: View, kind: str, settings: PredictSettings, rate: float | None, length: int | None
+) -> AbstractContextManager[writers.Write]:
+    """Where a view goes.
+
+    Raises:
+        UserError: many frames into one picture.
+    """
+    output = settings.output
+    assert output is not None
+    match kind:
+        case "":
+            return writers.folder(output / view)
+        case ".mp4" | ".gif":
+            film = writers.film if kind == ".mp4" else writers.gif
+            return film(output, settings.fps or rate or _RATE, settings.width)
+    if length != 1:
+        raise UserError(
+            f"{output} is one picture, and {settings.input} may be many; give a folder, .mp4 or .gif as output, or limit=1"
+        )
+    return writers.file(output)
+
+
+def _describe(
+    settings: PredictSettings, views: list[View], palette: Palette, number: int, skipped: list[str], seconds: float
+) -> None:
+    """Write `prediction.json` into the folder, and `legend.png` if wanted."""
+    assert settings.output is not None
+    facts: dict[str, Any] = {
+        "run": str(settings.run),
+        "input": settings.input,
+        "views": views,
+        "frames": number,
+        "skipped": skipped,
+        "seconds": round(seconds, 2),
+        "dataset": palette.dataset,
+        "classes": {name: list(color) for name, color in palette.classes.items()},
+    }
+    with whole(settings.output / "prediction.json") as part:
+        part.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    if settings.legend:
+        with writers.file(settings.output / "legend.png") as write:
+            write("legend", np.asarray(legend(palette.classes, _LEGEND_WIDTH)))
+
+
+def _left_out(skipped: list[str]) -> str:
+    if not skipped:
+        return ""
+    return f", {len(skipped)} skipped that cannot be read ({', '.join(skipped[:3])}{', …' * (len(skipped) > 3)})"
+
+
+if __name__ == "__main__":
+    launch(predict, "predict")
