@@ -54,6 +54,29 @@ def test_a_file_answers_as_the_network_at_any_size(name: str, kind: type[Segment
         assert least <= difference < most
 
 
+def test_normalisation_may_stay_outside(tmp_path: Path) -> None:
+    original = network().eval()
+    run = written("onnx", Graph(original, inside=False), tmp_path, [], threads=1)
+    images = noise(1, 64, 96)
+    with torch.no_grad():
+        expected = original(images).at((64, 96))
+    torch.testing.assert_close(run(original.normalization(images)), expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(Exception, match="Unexpected input data type"):
+        run(images)
+
+
+def shifted(run: Run) -> Run:
+    return lambda images: run(images) + 1e-2
+
+
+def unknowing(run: Run) -> Run:
+    return lambda images: run(images) * (float("nan") if images.shape[-1] % 2 else 1)
+
+
+def rigid(run: Run) -> Run:
+    return lambda images: run(images)[..., :96, :128]
+
+
 @pytest.mark.parametrize("fault", [shifted, unknowing, rigid])
 def test_a_file_that_computes_something_else_is_refused(
     fault: Callable[[Run], Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

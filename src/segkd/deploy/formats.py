@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
 import tempfile
@@ -74,7 +75,11 @@ def to_openvino(graph: Graph, path: Path, _: Iterable[Tensor] = ()) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         to_onnx(graph, Path(folder) / "graph.onnx")
         # Read from ONNX, since OpenVINO's converter of PyTorch reports its use to its makers.
-        package.save_model(package.Core().read_model(Path(folder) / "graph.onnx"), path, compress_to_fp16=False)
+        model = package.Core().read_model(Path(folder) / "graph.onnx")
+        try:
+            package.save_model(model, path, compress_to_fp16=False)
+        except RuntimeError as error:  # a full disk, which OpenVINO does not call so
+            raise OSError(errno.EIO, f"OpenVINO: {error}") from None
 
 
 def to_int8(graph: Graph, path: Path, images: Iterable[Tensor]) -> None:
