@@ -86,7 +86,7 @@ def to_int8(graph: Graph, path: Path, images: Iterable[Tensor]) -> None:
     """ONNX whose heavy convolutions compute on 8 bits: weights per channel, activations by their range on the images.
 
     Heavy are those of more than one pixel at stride 1. They hold nearly all of ESPNet's work; 1×1 and strided ones mix maps of
-    unlike ranges, the image's own among them, and on 8 bits cost nearly all of the accuracy (docs/export.md).
+    unlike ranges, the image's own among them, and on 8 bits cost most of the accuracy.
     """
     onnx = needed("onnx")
     needed("onnxruntime")
