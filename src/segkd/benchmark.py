@@ -6,18 +6,17 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-import rich.table
 from omegaconf import DictConfig
 from pydantic import Field, PositiveInt
-from rich.console import Console
 
 from segkd import build
 from segkd.benchmarks import inference, networks, pareto
-from segkd.benchmarks.findings import Findings, Table, markdown
+from segkd.benchmarks.findings import Findings
 from segkd.cli import launch
 from segkd.config import Settings, validate
 from segkd.errors import UserError
 from segkd.models.weights import load_student
+from segkd.tables import show
 
 Engine = Literal["eager", "compiled", "channels_last", "bf16", "torchscript", "onnx", "openvino", "int8"]
 
@@ -49,10 +48,7 @@ def benchmark(cfg: DictConfig) -> None:
         text = json.dumps(findings.facts, indent=1, ensure_ascii=False)
         (directory / "benchmark.json").write_text(text + "\n")
     for table in findings.tables:
-        if settings.format == "markdown":
-            print(markdown(table.cells))
-        else:
-            _show(table)
+        show(table.cells, settings.format, table.title)
     if settings.mode == "inference" and settings.plot is not None:
         pareto.draw(pareto.points(findings.facts), settings.plot)
     if findings.outcome:
@@ -86,16 +82,6 @@ def _made(directory: Path | None) -> Path | None:
         except OSError as error:
             raise UserError(f"cannot make the folder {directory} ({error.strerror}); give another output_dir") from None
     return directory
-
-
-def _show(found: Table) -> None:
-    titles, *lines = found.cells
-    table = rich.table.Table(title=found.title)
-    for i, name in enumerate(titles):
-        table.add_column(name, justify="right" if i else "left")
-    for line in lines:
-        table.add_row(*line)
-    Console().print(table)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from commands import Command
-from segkd.benchmarks.findings import markdown
 from segkd.benchmarks.inference import Speed, _engine, cells, scored
 from segkd.benchmarks.pareto import Point, front
 from segkd.models.base import Normalization
 from segkd.models.espnet import ESPNetC
 from segkd.models.weights import save_student
+from segkd.tables import markdown
 
 
 @pytest.fixture(autouse=True)

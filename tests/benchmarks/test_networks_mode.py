@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from commands import Command
-from segkd.benchmarks.findings import markdown
 from segkd.benchmarks.networks import PUBLISHED, Row, cells, known, measure, network_of
 from segkd.complexity import latencies, multiply_accumulates, peak_bytes
 from segkd.models.base import Normalization, SegmentationModel
+from segkd.tables import markdown
 from segkd.types import Tap
 
 DOCUMENT = Path(__file__).parents[2] / "docs/networks.md"

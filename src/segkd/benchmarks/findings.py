@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-Cells = list[list[str]]
-"""Rows of a table, its titles first."""
+from segkd.tables import Cells
 
 
 class Table(NamedTuple):
@@ -38,13 +37,6 @@ def middle_half(seconds: list[float]) -> tuple[float, float]:
         return milliseconds(seconds), milliseconds(seconds)
     first, _, third = statistics.quantiles(seconds, method="inclusive")
     return 1e3 * first, 1e3 * third
-
-
-def markdown(cells: Cells) -> str:
-    """A table as the documents show it."""
-    titles, *lines = cells
-    ruler = ["---", *["---:"] * (len(titles) - 1)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (titles, ruler, *lines))
 
 
 def circumstances(size: tuple[int, int], repeats: int, warmup: int, device: torch.device) -> dict[str, Any]:

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from segkd.benchmarks.findings import Cells, Findings, Table, circumstances, middle_half, milliseconds
+from segkd.benchmarks.findings import Findings, Table, circumstances, middle_half, milliseconds
 from segkd.complexity import latencies, multiply_accumulates, peak_bytes
 from segkd.deploy.formats import FORMATS, written
 from segkd.deploy.graph import Graph
 from segkd.errors import UserError
 from segkd.models.base import SegmentationModel, parameters_of
+from segkd.tables import Cells
 
 Answer = Callable[[Tensor], Tensor]
 """RGB images, B 3 H W uint8, to class scores B K H W."""

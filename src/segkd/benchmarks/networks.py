@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 
-from segkd.benchmarks.findings import Cells, Findings, Table, circumstances, middle_half, milliseconds
+from segkd.benchmarks.findings import Findings, Table, circumstances, middle_half, milliseconds
 from segkd.cli import CONFIGS, unknown
 from segkd.complexity import latencies, multiply_accumulates
 from segkd.errors import UserError
 from segkd.models.base import Normalization, SegmentationModel, parameters_of
 from segkd.nodes import construct
+from segkd.tables import Cells
 
 PUBLISHED = {
     "enet": ("0.3580", "3.612"),
