@@ -6,6 +6,8 @@ import errno
 import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -113,6 +115,15 @@ def test_a_full_disk_leaves_nothing_and_an_earlier_file_as_it_was(
     assert (code, out) == (2, "")
     assert "cannot write to new (No space left on device); give another output_dir" in err
     assert [(path.name, path.read_text()) for path in Path("new").iterdir()] == [("student.torchscript", "earlier")]
+
+
+def test_a_split_without_labels_is_told(command: Command) -> None:
+    for path in Path("camvid/testannot").iterdir():
+        cv2.imwrite(str(path), np.full((73, 99), 11, np.uint8))
+    code, _, err = command("export", "run=run", *CAMVID)
+    assert code == 2
+    assert "CamVid test has no labelled pixel to score" in err
+    assert not Path("run/student.onnx").exists()
 
 
 MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

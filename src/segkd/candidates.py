@@ -12,7 +12,7 @@ from segkd.data.base import SegmentationDataset
 from segkd.errors import UserError
 from segkd.models.base import SegmentationModel
 from segkd.models.weights import load_student, trained_facts
-from segkd.nodes import Node, target_of
+from segkd.nodes import Node
 
 
 def network(
@@ -28,20 +28,20 @@ def network(
         case Path(), None, None:
             return _student(run, dataset), run / "student.safetensors"
         case None, dict(), Path():
-            made, found = networks.network({**node, "checkpoint": checkpoint}, type(dataset))
+            made, found = networks.network({**node, "checkpoint": checkpoint}, dataset)
             if found:
                 print(found, file=sys.stderr)
             return made, checkpoint
     raise UserError("say which network to take: either run=DIR, or model=NAME and checkpoint=FILE")
 
 
-def check_chosen(run: Path, dataset: Node) -> None:
+def check_chosen(run: Path, dataset: SegmentationDataset) -> None:
     """The default data set is not the one of every run.
 
     Raises:
         UserError: no data set is chosen, and the student was trained on another.
     """
-    trained_on, given = trained_facts(run).get("dataset"), target_of(dataset).title()
+    trained_on, given = trained_facts(run).get("dataset"), dataset.title()
     chosen = any(override.startswith("dataset=") for override in HydraConfig.get().overrides.task)
     if not chosen and trained_on not in (None, given):
         raise UserError(

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from segkd.errors import Fault, UserError
+from segkd.errors import Refused, UserError
 
 
 def shipped(folder: str) -> Path:
@@ -86,7 +86,7 @@ def report(error: Exception, config_name: str) -> int:
         # A data loader's worker wraps the text of an error in its own traceback.
         print(f"segkd: {str(error).rsplit('UserError: ', 1)[-1].strip()}", file=sys.stderr)
         return 2
-    if isinstance(error, Fault):
+    if isinstance(error, Refused):
         print(f"segkd: {error}", file=sys.stderr)
         return 1
     if isinstance(error, HydraException | OmegaConfBaseException):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ from segkd.deploy.card import card
 from segkd.deploy.engines import Exported
 from segkd.deploy.formats import FORMATS, written
 from segkd.deploy.graph import Graph
-from segkd.errors import Fault, UserError
+from segkd.errors import Refused, UserError
 from segkd.evaluation import confusion_matrix
 from segkd.metrics import Scores
 from segkd.models.base import SegmentationModel, parameters_of
@@ -56,9 +57,9 @@ class ExportSettings(Settings):
 def export(cfg: DictConfig) -> float:
     """Write the file with its facts and its card, if it scores as the network does; returns its mIoU."""
     settings = validate(cfg, ExportSettings)
-    if settings.run is not None:
-        candidates.check_chosen(settings.run, settings.dataset)
     dataset = build.dataset(settings.dataset, settings.split)
+    if settings.run is not None:
+        candidates.check_chosen(settings.run, dataset)
     network, checkpoint = candidates.network(settings.run, settings.model, settings.checkpoint, dataset)
     directory = settings.output_dir or settings.run or Path("exports")
     file = FORMATS[settings.format].files[0]
@@ -66,15 +67,17 @@ def export(cfg: DictConfig) -> float:
     with whole_or_not_at_all(directory) as folder:
         run = written(settings.format, graph, folder, _calibration(settings, graph), torch.get_num_threads())
         before = _scores(network, dataset, settings, "the network")
+        if math.isnan(before.miou):
+            raise UserError(f"{dataset.title()} {settings.split} has no labelled pixel to score; choose another split")
         after = _scores(Exported(run, network, graph.inside), dataset, settings, file)
         lost = 100 * (before.miou - after.miou)
         if not lost <= settings.allowed_loss:
-            raise Fault(
+            raise Refused(
                 f"{file} lost {lost:.2f} points of mIoU on {dataset.title()} {settings.split} ({_said(before, after)}), and "
                 f"{settings.allowed_loss:g} are allowed; it was not kept. See docs/export.md, or give allowed_loss=X"
             )
         facts = {
-            **_facts(settings, graph, checkpoint, folder),
+            **_facts(settings.format, graph, dataset, checkpoint, folder),
             "scores": _compared(before, after, dataset, settings),
             "recipe": _recipe(settings.run),
         }
@@ -134,13 +137,12 @@ def _compared(before: Scores, after: Scores, dataset: SegmentationDataset, setti
     }
 
 
-def _facts(settings: ExportSettings, graph: Graph, checkpoint: Path, folder: Path) -> dict[str, Any]:
-    files = FORMATS[settings.format].files
-    dataset = build.dataset(settings.dataset, settings.split)
+def _facts(name: str, graph: Graph, dataset: SegmentationDataset, checkpoint: Path, folder: Path) -> dict[str, Any]:
+    files = FORMATS[name].files
     return {
         "file": files[0],
         "sha256": {name: sha256(folder / name) for name in files},
-        "format": settings.format,
+        "format": name,
         "network": type(graph.network).__name__,
         "parameters": parameters_of(graph.network),
         "smallest": graph.network.smallest,

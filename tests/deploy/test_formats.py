@@ -15,7 +15,7 @@ from segkd.deploy import formats
 from segkd.deploy.engines import Run
 from segkd.deploy.formats import CLOSE, FORMATS, greatest_difference, written
 from segkd.deploy.graph import Graph
-from segkd.errors import Fault, UserError
+from segkd.errors import Refused, UserError
 from segkd.models.base import Normalization, SegmentationModel
 from segkd.models.enet import ENet
 from segkd.models.espnet import ESPNet, ESPNetC
@@ -87,7 +87,7 @@ def test_a_file_that_computes_something_else_is_refused(
     assert greatest_difference(graph, written("torchscript", graph, tmp_path, [], 1)) < CLOSE
     broken = sound._replace(open=lambda path, threads: fault(sound.open(path, threads)))
     monkeypatch.setitem(formats.FORMATS, "torchscript", broken)
-    with pytest.raises(Fault, match="differs from its network by"):
+    with pytest.raises(Refused, match="differs from its network by"):
         written("torchscript", graph, tmp_path, [], 1)
 
 

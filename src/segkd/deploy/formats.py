@@ -18,7 +18,7 @@ from torch import Tensor
 from segkd.deploy import engines
 from segkd.deploy.engines import Run, needed
 from segkd.deploy.graph import Graph
-from segkd.errors import Fault, UserError
+from segkd.errors import Refused, UserError
 
 _OPSET = 17
 SHAPES = ((1, 96, 128), (2, 101, 75), (1, 64, 187))
@@ -120,7 +120,7 @@ def written(name: str, graph: Graph, folder: Path, images: Iterable[Tensor], thr
 
     Raises:
         UserError: the format cannot hold this network, or a package is missing.
-        Fault: what was written computes something else.
+        Refused: what was written computes something else.
     """
     form = FORMATS[name]
     path = folder / form.files[0]
@@ -137,7 +137,9 @@ def written(name: str, graph: Graph, folder: Path, images: Iterable[Tensor], thr
             f"{network} cannot be exported to {name} for images of any size ({reason}); take another format"
         ) from None
     if form.exact and not difference <= CLOSE:
-        raise Fault(f"the {name} file differs from its network by {difference:.1e} of the greatest logit; not written")
+        raise Refused(
+            f"the {name} file differs from its network by {difference:.1e} of the greatest logit; not written"
+        )
     return run
 
 
