@@ -1,6 +1,6 @@
 """What every command shares: Hydra's entry, errors in one sentence, exit codes.
 
-0 well · 1 a crash · 2 a user's mistake · 130 interrupted · 143 terminated.
+0 well · 1 faults found, or a crash · 2 a user's mistake · 130 interrupted · 143 terminated.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from segkd.errors import UserError
+from segkd.errors import Refused, UserError
 
 
 def shipped(folder: str) -> Path:
@@ -86,6 +86,9 @@ def report(error: Exception, config_name: str) -> int:
         # A data loader's worker wraps the text of an error in its own traceback.
         print(f"segkd: {str(error).rsplit('UserError: ', 1)[-1].strip()}", file=sys.stderr)
         return 2
+    if isinstance(error, Refused):
+        print(f"segkd: {error}", file=sys.stderr)
+        return 1
     if isinstance(error, HydraException | OmegaConfBaseException):
         print(f"segkd: {explain(error, config_name)}", file=sys.stderr)
         return 2

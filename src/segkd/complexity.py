@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import copy
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from segkd.models.base import SegmentationModel
+
+Name = TypeVar("Name")
 
 
 def multiply_accumulates(network: SegmentationModel, size: tuple[int, int]) -> int:
@@ -56,6 +62,44 @@ def kept_bytes(forward: Callable[[], object], besides: Iterable[Tensor] = ()) ->
     return sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in left_out)
 
 
+@torch.no_grad()
+def peak_bytes(network: nn.Module, *shapes: tuple[int, ...]) -> int:
+    """The most bytes that a forward pass in evaluation holds at once, beside weights and inputs, for one sample of these shapes.
+
+    Counted on shapes alone, each storage from its making to its end; an engine that fuses layers needs less.
+    """
+    copied, samples = _without_values(network).eval(), _samples(1, shapes)
+    with _Alive((*copied.parameters(), *copied.buffers(), *samples)) as alive:
+        answer = copied(*samples)
+    del answer
+    most: int = alive.most
+    return most
+
+
+class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of storages that operations make, while they live."""
+
+    def __init__(self, besides: Iterable[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.known = {_storage(tensor) for tensor in besides}
+        self.now = self.most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor) and (key := _storage(tensor)) not in self.known:
+                storage = tensor.untyped_storage()
+                self.known.add(key)
+                self.now += storage.nbytes()
+                weakref.finalize(storage, self._gone, key, storage.nbytes())
+        self.most = max(self.most, self.now)
+        return made
+
+    def _gone(self, key: int, size: int) -> None:
+        self.known.discard(key)
+        self.now -= size
+
+
 def _kept(network: nn.Module, count: int, shapes: tuple[tuple[int, ...], ...]) -> int:
     copied, samples = _without_values(network).train(), _samples(count, shapes)
     return kept_bytes(lambda: copied(*samples))
@@ -76,21 +120,18 @@ def _samples(count: int, shapes: tuple[tuple[int, ...], ...]) -> list[Tensor]:
 
 @torch.no_grad()
 def latencies(
-    networks: Mapping[str, SegmentationModel], size: tuple[int, int], repeats: int, warmup: int, device: torch.device
-) -> dict[str, list[float]]:
-    """Seconds that each network takes from one RGB image to class scores at the image's size, `repeats` times.
+    tasks: Mapping[Name, Callable[[], object]], repeats: int, warmup: int, device: torch.device
+) -> dict[Name, list[float]]:
+    """Seconds that each task takes, `repeats` times, to the end of what it has `device` do.
 
-    The networks take turns, so that a machine that slows down slows all of them. They are left on `device`, evaluating.
+    The tasks take turns, so that a machine that slows down slows all of them.
     """
-    image = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8, device=device)
-    taken: dict[str, list[float]] = {name: [] for name in networks}
-    for network in networks.values():
-        network.to(device).eval()
+    taken: dict[Name, list[float]] = {name: [] for name in tasks}
     for turn in range(warmup + repeats):
-        for name, network in networks.items():
+        for name, task in tasks.items():
             _wait(device)
             started = time.perf_counter()
-            network(image).at(size)
+            task()
             _wait(device)
             if turn >= warmup:
                 taken[name].append(time.perf_counter() - started)

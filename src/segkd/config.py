@@ -146,20 +146,6 @@ class DownloadSettings(Settings):
     url: Annotated[str, AfterValidator(lambda url: _http(url))]
 
 
-class BenchmarkSettings(Settings):
-    """`python -m segkd.benchmark`."""
-
-    mode: Literal["networks"]
-    networks: Annotated[list[str], Field(min_length=1)] | None
-    size: tuple[PositiveInt, PositiveInt]
-    num_classes: PositiveInt
-    repeats: int = Field(ge=0)
-    warmup: int = Field(ge=0)
-    accelerator: Literal["auto", "cpu", "gpu", "cuda"]
-    format: Literal["table", "markdown"]
-    output_dir: Path | None
-
-
 def _downloadable(what: str | None) -> str:
     """Refuses in more words than Literal would, for who asks for Cityscapes."""
     if what not in ("camvid", "weights"):

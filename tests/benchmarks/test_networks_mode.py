@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from commands import Command
-from segkd.benchmark import PUBLISHED, Row, known, markdown, measure, network_of
-from segkd.complexity import latencies, multiply_accumulates
+from segkd.benchmarks.networks import PUBLISHED, Row, cells, known, measure, network_of
+from segkd.complexity import latencies, multiply_accumulates, peak_bytes
 from segkd.models.base import Normalization, SegmentationModel
+from segkd.tables import markdown
 from segkd.types import Tap
 
-DOCUMENT = Path(__file__).parents[1] / "docs/networks.md"
+DOCUMENT = Path(__file__).parents[2] / "docs/networks.md"
 CPU = torch.device("cpu")
 SIZE = (512, 1024)
 
@@ -24,16 +26,12 @@ SIZE = (512, 1024)
 class Tiny(SegmentationModel):
     """Half the size and back."""
 
-    def __init__(self, calls: list[str] | None = None, name: str = "") -> None:
+    def __init__(self) -> None:
         super().__init__(4, Normalization((0, 0, 0), (1, 1, 1)), {"scores": Tap(4, 1)})
         self.down = nn.Conv2d(3, 5, 3, stride=2, padding=1)
         self.up = nn.ConvTranspose2d(5, 4, 2, stride=2)
-        self.calls, self.name = calls, name
 
     def segment(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        if self.calls is not None:
-            assert not self.training
-            self.calls.append(self.name)
         logits = self.up(self.down(images))
         return logits, {"scores": logits}
 
@@ -46,10 +44,17 @@ def test_multiply_accumulates_by_hand_and_the_network_stays_as_it_is() -> None:
     assert network.down.weight.device.type == "cpu"
 
 
-def test_networks_take_turns_and_the_first_do_not_count() -> None:
+def test_the_most_bytes_by_hand() -> None:
+    """The normalised image with the difference before it; then the half map beside the image; at the end both maps of the answer."""
+    image, down, up = (4 * 64 * 96 * 3, 4 * 32 * 48 * 5, 4 * 64 * 96 * 4)
+    assert peak_bytes(Tiny(), (3, 64, 96)) == max(2 * image, image + down + up)
+    assert peak_bytes(nn.Sequential(nn.ReLU(), nn.ReLU(), nn.ReLU()), (3, 8, 8)) == 2 * 4 * 3 * 64
+    assert peak_bytes(nn.Flatten(), (3, 8, 8)) == 0, "a view holds nothing of its own"
+
+
+def test_tasks_take_turns_and_the_first_do_not_count() -> None:
     calls: list[str] = []
-    networks = {name: Tiny(calls, name) for name in "abc"}
-    taken = latencies(networks, (32, 32), repeats=3, warmup=2, device=CPU)
+    taken = latencies({name: partial(calls.append, name) for name in "abc"}, repeats=3, warmup=2, device=CPU)
     assert calls == 5 * ["a", "b", "c"]
     assert {name: len(seconds) for name, seconds in taken.items()} == {"a": 3, "b": 3, "c": 3}
 
@@ -62,10 +67,10 @@ def rows() -> Iterator[dict[str, Row]]:
 
 
 def test_the_document_says_what_is_measured(rows: dict[str, Row]) -> None:
-    said = DOCUMENT.read_text()
-    missing = [row for row in markdown([*rows.values()]).splitlines() if row not in said]
+    said, table = DOCUMENT.read_text(), markdown(cells([*rows.values()]))
+    missing = [row for row in table.splitlines() if row not in said]
     assert not missing, f"docs/networks.md lacks {missing}; make its table anew with the command above it"
-    assert markdown([*rows.values()]) in said
+    assert table in said
 
 
 def transposed(name: str) -> int:
@@ -98,7 +103,7 @@ def test_costs_are_the_published_ones(name: str, rows: dict[str, Row]) -> None:
 def test_the_table_by_hand() -> None:
     five = Row("espnet", 363_462, 4_670_283_776, [0.005, 0.001, 0.003, 0.004, 0.002])
     one = Row("mine", 1_000, 2_000_000, [0.25])
-    assert markdown([five, one]).splitlines() == [
+    assert markdown(cells([five, one])).splitlines() == [
         "| network | parameters | published, M | G MACs | published, G | ms | middle half |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
         "| espnet | 363,462 | 0.3635 | 4.670 | 4.422 | 3.0 | 2.0 – 4.0 |",
@@ -126,7 +131,7 @@ def test_the_command_prints_and_writes_what_it_measured(command: Command, tmp_pa
         ("networks=[espnet,enett]", "no model called 'enett'; did you mean 'enet'?; there are enet, erfnet, espnet, "),
         ("networks=[none]", "no model called 'none'"),
         ("networks=[]", "networks: "),
-        ("mode=training", "mode: input should be 'networks' (given: training)"),
+        ("mode=training", "mode: input should be 'networks' or 'inference' (given: training)"),
         ("size=[31,64]", "images of 32×32 pixels and more, not 31×64"),
         ("num_classes=4", "ESPNet's decoder needs 5 classes and more, not 4"),
         ("output_dir=a_file/inside", "cannot make the folder a_file/inside"),
