@@ -8,7 +8,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pydantic import Field, PositiveInt, StrictBool
@@ -259,7 +258,7 @@ def _show(
         [name, _cell(iou, "absent"), *(_cell(values[i], "–") for values in others.values())]
         for i, (name, iou) in enumerate(zip(dataset.classes, scores.iou, strict=True))
     ]
-    means = (_cell(torch.tensor(values).nanmean().item(), "–") for values in others.values())
+    means = (_cell(scoring.mean_of(values), "–") for values in others.values())
     rows.append(["mean", _cell(scores.miou, "absent"), *means])
     notes = [
         f"class accuracy {100 * scores.class_accuracy:.2f} · pixel accuracy {100 * scores.pixel_accuracy:.2f}",

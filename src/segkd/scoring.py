@@ -151,7 +151,7 @@ class Instances(Score):
         of_class = instance_iou(found, missed, matrix, classes)
         grouped = category_matrix(matrix, classes)
         of_category = instance_iou(found_category, missed_category, grouped, tuple(CATEGORIES))
-        means = [torch.tensor([*each.values()]).nanmean().item() for each in (of_class, of_category)]
+        means = [mean_of([*each.values()]) for each in (of_class, of_category)]
         facts = {
             "miou": or_none(means[0]), "iou": {name: or_none(v) for name, v in of_class.items()},
             "category_miou": or_none(means[1]), "category_iou": {name: or_none(v) for name, v in of_category.items()},
@@ -194,6 +194,11 @@ class Interval(Score):
 def sequences(dataset: SegmentationDataset) -> list[str]:
     """The video of each image."""
     return [dataset.sequence(i) for i in range(len(dataset))]
+
+
+def mean_of(values: list[float]) -> float:
+    """The mean of what is not NaN."""
+    return torch.tensor(values, dtype=torch.float64).nanmean().item()
 
 
 def columns(findings: Mapping[str, Finding]) -> dict[str, list[float]]:
