@@ -26,7 +26,7 @@ from segkd.metrics import Scores
 from segkd.models.base import SegmentationModel
 from segkd.models.weights import fingerprint, sha256, trained_facts
 from segkd.nodes import target_of
-from segkd.views import View, halved, view_of
+from segkd.views import View, halved, view_of, whole
 
 ScoreName = Literal[
     "iou", "boundary", "trimap", "calibration", "agreement", "categories", "instances", "sequences", "interval"
@@ -82,6 +82,25 @@ def evaluate(cfg: DictConfig) -> float:
     if settings.corruptions:
         findings["corruptions"] = _robustness(settings, dataset, network, view)
     facts = {
+        **_facts(scores, matrix, settings, dataset, network, checkpoint),
+        **{name: finding.facts for name, finding in findings.items()},
+    }
+    (directory / "evaluation.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    _show(scores, findings, dataset, settings)
+    print(f"mIoU {100 * scores.miou:.2f}")
+    return scores.miou
+
+
+def _facts(
+    scores: Scores,
+    matrix: Tensor,
+    settings: EvaluateSettings,
+    dataset: SegmentationDataset,
+    network: SegmentationModel,
+    checkpoint: Path,
+) -> dict[str, Any]:
+    """What evaluation.json always holds."""
+    return {
         **scores.facts(dataset.classes),
         "confusion_matrix": matrix.tolist(),
         "protocol": _protocol(settings, dataset, network),
@@ -91,12 +110,7 @@ def evaluate(cfg: DictConfig) -> float:
         "classes": list(dataset.classes),
         "checkpoint": str(checkpoint),
         "checkpoint_sha256": sha256(checkpoint) if checkpoint.is_file() else fingerprint(network),
-        **{name: finding.facts for name, finding in findings.items()},
     }
-    (directory / "evaluation.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
-    _show(scores, findings, dataset, settings)
-    print(f"mIoU {100 * scores.miou:.2f}")
-    return scores.miou
 
 
 def _view(settings: EvaluateSettings, dataset: SegmentationDataset, network: SegmentationModel) -> View:
@@ -108,7 +122,7 @@ def _view(settings: EvaluateSettings, dataset: SegmentationDataset, network: Seg
                 f"protocol=espnet is Mehta et al.'s way on Cityscapes, not on {dataset.title()}; leave it out "
                 "(on CamVid their figures are those of void=counted)"
             )
-        if view is not view_of(None, 0, [1], False) or settings.void != "ignored":
+        if view is not whole or settings.void != "ignored":
             raise UserError(
                 "protocol=espnet says how to look and what void does; leave window, scales, flip and void out"
             )

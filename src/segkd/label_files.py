@@ -29,6 +29,10 @@ class LabelFiles:
             raise UserError(
                 f"label_files={directory} is not empty; the server would mix its files up: give a new folder"
             )
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make label_files={directory} ({error.strerror}); give another folder") from None
         self.directory, self.dataset = directory, dataset
         ids = type(dataset).ids  # by label id, even where an instance reads training ids
         first = {class_index: label_id for label_id, class_index in reversed(ids.items())}
@@ -40,11 +44,10 @@ class LabelFiles:
         name = self.dataset.name(answer.index).removesuffix("_leftImg8bit")
         labels = self.label_ids[answer.predicted[0].cpu().numpy()]
         path = self.directory / f"{name}_labelIds.png"
+        part = path.with_suffix(".part")
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(cv2.imencode(".png", labels)[1].tobytes())
+            part.write_bytes(cv2.imencode(".png", labels)[1].tobytes())
+            part.rename(path)
         except OSError as error:
-            path.unlink(missing_ok=True)
-            raise UserError(
-                f"cannot write {path} ({error.strerror}); give another label_files=DIR or make room"
-            ) from None
+            part.unlink(missing_ok=True)
+            raise UserError(f"cannot write {path} ({error.strerror}); make room, or give another folder") from None

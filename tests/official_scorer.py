@@ -1,6 +1,6 @@
 """Random Cityscapes label maps, and what the official scorer says of predictions for them.
 
-`python tests/metrics/official_scorer.py` makes official_scorer.json anew; it needs `pip install cityscapesscripts` and
+`python tests/official_scorer.py` makes official_scorer.json anew; it needs `pip install cityscapesscripts` and
 PYTHONPATH=src. The tests read the file and need no more.
 """
 
