@@ -19,8 +19,8 @@ _CORRUPTIONS: dict[str, tuple[Callable[[float], A.BasicTransform], tuple[float, 
     "fog": (lambda c: A.RandomFog(fog_coef_range=(c, c), alpha_coef=0.1, p=1), (0.2, 0.4, 0.6, 0.8, 1.0)),
     "jpeg": (lambda c: A.ImageCompression(quality_range=(int(c), int(c)), p=1), (25, 18, 15, 10, 7)),
 }
-"""How each is made, and its strength from severity 1 to 5. Strengths of noise, defocus radius, contrast, brightness and JPEG are ImageNet-C's
-(Hendrycks & Dietterich, ICLR 2019, arXiv 1903.12261); motion and fog have scales of their own."""
+"""How each is made, and its strength from severity 1 to 5. Noise, defocus radius, contrast, brightness and JPEG quality are
+ImageNet-C's (Hendrycks & Dietterich, ICLR 2019, arXiv 1903.12261); motion blur and fog have scales of their own."""
 
 CORRUPTIONS = tuple(_CORRUPTIONS)
 
