@@ -54,7 +54,7 @@ class EvaluateSettings(Settings):
     corruptions: list[Literal[CORRUPTIONS]]  # type: ignore[valid-type]
     severities: Annotated[list[Annotated[int, Field(ge=1, le=SEVERITIES)]], Field(min_length=1)]
     seed: int = Field(ge=0, lt=2**31)
-    format: tables.Format
+    format: Literal["table", "markdown", "latex"]
     output_dir: Path | None
     label_files: Path | None
     accelerator: Literal["auto", "cpu", "gpu", "cuda"]
@@ -279,7 +279,11 @@ def _show(
         *(finding.note for finding in findings.values()),
     ]
     title = f"{dataset.title()} {settings.split}, {len(dataset)} images, void {settings.void}"
-    tables.show(title, ["class", "IoU %", *others], rows, notes, settings.format)
+    tables.show([["class", "IoU %", *others], *rows], settings.format, title)
+    # A page wants a table to end before text begins, and a paper's notes must not be set.
+    before = {"table": "", "markdown": "\n", "latex": "% "}[settings.format]
+    for note in notes:
+        print(f"{before}{note}")
 
 
 def _cell(fraction: float, otherwise: str) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from official_scorer import FIGURES, Painted, write
 from torch import Tensor
 
+from official_scorer import FIGURES, Painted, write
 from segkd.data.cityscapes import CLASSES, Cityscapes
 from segkd.errors import UserError
 from segkd.evaluation import confusion_matrices
