@@ -330,7 +330,7 @@ def test_a_full_disk_leaves_no_half_label_file(command: Command, place: Path, mo
     Path("file").touch()
     code, _, err = command("evaluate", "run=run", *CAMVID, "label_files=file/server")
     assert code == 2
-    assert "cannot make label_files=file/server (Not a directory)" in err
+    assert "cannot make the folder file/server (Not a directory); give another label_files" in err
 
     written = Path.write_bytes
 
@@ -344,4 +344,5 @@ def test_a_full_disk_leaves_no_half_label_file(command: Command, place: Path, mo
     code, _, err = command("evaluate", "run=run", *CAMVID, "label_files=server")
     assert code == 2
     assert "cannot write server/0001TP_100000_labelIds.png (No space left on device)" in err
+    assert "another label_files" in err
     assert not list(Path("server").iterdir())

@@ -28,7 +28,7 @@ def network(
         case Path(), None, None:
             return _student(run, dataset), run / "student.safetensors"
         case None, dict(), Path():
-            made, found = networks.network({**node, "checkpoint": checkpoint}, type(dataset))
+            made, found = networks.network({**node, "checkpoint": checkpoint}, dataset)
             if found:
                 print(found, file=sys.stderr)
             return made, checkpoint
@@ -50,7 +50,7 @@ def teacher(run: Path | None, node: Node, dataset: SegmentationDataset) -> Segme
     if node.get("_target_") is None:
         raise UserError("there is no teacher to compare with; give model@teacher=NAME and teacher.checkpoint=FILE")
     networks.check_weights(node, "teacher")
-    return networks.network(node, type(dataset))[0]
+    return networks.network(node, dataset)[0]
 
 
 def _student(run: Path, dataset: SegmentationDataset) -> SegmentationModel:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from pydantic import Field, PositiveInt, StrictBool
 from torch import Tensor
 
-from segkd import build, candidates, scoring, tables
+from segkd import build, candidates, files, scoring, tables
 from segkd.cli import launch
 from segkd.config import Settings, Target, validate
 from segkd.data.base import SegmentationDataset
@@ -25,7 +25,6 @@ from segkd.label_files import LabelFiles
 from segkd.metrics import Scores
 from segkd.models.base import SegmentationModel
 from segkd.models.weights import fingerprint, sha256, trained_facts
-from segkd.nodes import target_of
 from segkd.views import View, halved, view_of, whole
 
 ScoreName = Literal[
@@ -68,13 +67,15 @@ def evaluate(cfg: DictConfig) -> float:
     network, checkpoint = candidates.network(settings.run, settings.model, settings.checkpoint, dataset)
     view = _view(settings, dataset, network)
     wanted = _wanted(settings, dataset, view)
-    files = [] if settings.label_files is None else [LabelFiles(settings.label_files, dataset)]
-    directory = _directory(settings)
-    matrices = _matrices(settings, dataset, network, view, [*wanted.values(), *files])
+    written = [] if settings.label_files is None else [LabelFiles(settings.label_files, dataset)]
+    directory = files.made(
+        settings.output_dir or settings.run or Path("runs") / f"evaluation_{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    )
+    matrices = _matrices(settings, dataset, network, view, [*wanted.values(), *written])
     matrix = matrices.sum(0)
     scores = Scores.of(matrix, len(dataset.classes))
     if math.isnan(scores.miou):
-        if files:
+        if written:
             print(f"{len(dataset)} label files in {settings.label_files}; no labelled pixel, so no score")
             return math.nan
         raise UserError(f"{dataset.title()} {settings.split} has no labelled pixel to score; choose another split")
@@ -85,7 +86,8 @@ def evaluate(cfg: DictConfig) -> float:
         **_facts(scores, matrix, settings, dataset, network, checkpoint),
         **{name: finding.facts for name, finding in findings.items()},
     }
-    (directory / "evaluation.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    with files.whole(directory / "evaluation.json") as part:
+        part.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     _show(scores, findings, dataset, settings)
     print(f"mIoU {100 * scores.miou:.2f}")
     return scores.miou
@@ -252,16 +254,6 @@ def _check_chosen(run: Path, dataset: SegmentationDataset) -> None:
         raise UserError(
             f"the student in {run} was trained on {trained_on}; say which data to score it on: dataset=NAME"
         )
-
-
-def _directory(settings: EvaluateSettings) -> Path:
-    """Where evaluation.json goes; made before the work, which a path that cannot be made should not cost."""
-    directory = settings.output_dir or settings.run or Path("runs") / f"evaluation_{datetime.now():%Y-%m-%d_%H-%M-%S}"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {directory} ({error.strerror}); give another output_dir") from None
-    return directory
 
 
 def _show(

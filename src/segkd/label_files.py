@@ -10,7 +10,10 @@ import numpy as np
 from segkd.data.base import SegmentationDataset
 from segkd.errors import UserError
 from segkd.evaluation import Answer
+from segkd.files import made, whole
 from segkd.types import IGNORE_INDEX
+
+_KEY = "label_files"
 
 
 class LabelFiles:
@@ -26,28 +29,18 @@ class LabelFiles:
 
     def __init__(self, directory: Path, dataset: SegmentationDataset) -> None:
         if directory.is_dir() and any(directory.iterdir()):
-            raise UserError(
-                f"label_files={directory} is not empty; the server would mix its files up: give a new folder"
-            )
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot make label_files={directory} ({error.strerror}); give another folder") from None
-        self.directory, self.dataset = directory, dataset
-        ids = type(dataset).ids  # by label id, even where an instance reads training ids
+            raise UserError(f"{_KEY}={directory} is not empty; the server would mix its files up: give a new folder")
+        # The class's table where it has one: an object of it may read training ids.
+        ids = getattr(type(dataset), "ids", dataset.ids)
+        if max(ids) > 255:
+            raise UserError(f"{dataset.title()} codes its labels as colours, and {_KEY} are of ids; leave it out")
+        self.directory, self.dataset = made(directory, _KEY), dataset
         first = {class_index: label_id for label_id, class_index in reversed(ids.items())}
-        self.label_ids = np.array(
-            [*(first[i] for i in range(len(dataset.classes))), first.get(IGNORE_INDEX, IGNORE_INDEX)], np.uint8
-        )
+        known = (first[i] for i in range(len(dataset.classes)))
+        self.label_ids = np.array([*known, first.get(IGNORE_INDEX, IGNORE_INDEX)], np.uint8)
 
     def __call__(self, answer: Answer) -> None:
-        name = self.dataset.name(answer.index).removesuffix("_leftImg8bit")
+        name = self.dataset.name(answer.index).removesuffix("_leftImg8bit").replace("/", "_")
         labels = self.label_ids[answer.predicted[0].cpu().numpy()]
-        path = self.directory / f"{name}_labelIds.png"
-        part = path.with_suffix(".part")
-        try:
+        with whole(self.directory / f"{name}_labelIds.png", _KEY) as part:
             part.write_bytes(cv2.imencode(".png", labels)[1].tobytes())
-            part.rename(path)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise UserError(f"cannot write {path} ({error.strerror}); make room, or give another folder") from None

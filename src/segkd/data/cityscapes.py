@@ -98,11 +98,6 @@ class Cityscapes(FileDataset):
         mine = {label for _, label in self.pairs(part)}
         return [label for label in sorted(folder.glob(f"*/*_{self.kind}.png")) if label not in mine]
 
-    def _label(self, image: Path, part: str, kind: str) -> Path:
-        folder = _FOLDERS.get(part, "gtFine")
-        stem = image.name.removesuffix("_leftImg8bit.png")
-        return self.root / folder / part / image.parent.name / f"{stem}_{folder}_{kind}.png"
-
     def sequence(self, index: int) -> str:
         """The city; its images come from several drives."""
         return self.name(index).partition("_")[0]
@@ -113,9 +108,16 @@ class Cityscapes(FileDataset):
         Raises:
             UserError: `*_instanceIds.png` is missing or damaged.
         """
-        ids = decode(self._label(self.files[index][0], self.split, "instanceIds"), cv2.IMREAD_UNCHANGED).astype(np.int64)
+        ids = decode(self._label(self.files[index][0], self.split, "instanceIds"), cv2.IMREAD_UNCHANGED).astype(
+            np.int64
+        )
         to_class = np.full(256, IGNORE_INDEX)
         to_class[list(_LABEL_IDS)] = range(len(CLASSES))
         label, number = np.divmod(ids, _NO_INSTANCE_BELOW)
         classes = to_class[label]
         return np.where((label > 0) & (classes != IGNORE_INDEX), classes * _NO_INSTANCE_BELOW + number, -1)
+
+    def _label(self, image: Path, part: str, kind: str) -> Path:
+        folder = _FOLDERS.get(part, "gtFine")
+        stem = image.name.removesuffix("_leftImg8bit.png")
+        return self.root / folder / part / image.parent.name / f"{stem}_{folder}_{kind}.png"
