@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from authors import espnet_state
 from commands import Command, Result, in_own_process
 from fakes import write_camvid, write_cityscapes
+from official_scorer import write as write_official
 from segkd.data.base import Sample, SegmentationDataset
 from segkd.evaluation import confusion_matrix
+from segkd.metrics import Scores
 from segkd.models.base import Normalization, SegmentationModel
 from segkd.models.espnet import ESPNetC
 from segkd.models.weights import save_student, sha256
@@ -167,6 +174,15 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "no root": (("dataset=camvid", "run=run"), ("CamVid needs dataset.root=DIR",)),
     "no such root": (("dataset=camvid", "dataset.root=lost", "run=run"), ("no CamVid at lost",)),
     "void": ((*CAMVID, "run=run", "void=dropped"), ("void", "'ignored' or 'counted'", "dropped")),
+    "no such score": ((*CAMVID, "run=run", "scores=[iou,edges]"), ("scores", "'boundary'", "edges")),
+    "agreement with nobody": ((*CAMVID, "run=run", "scores=[agreement]"), ("no teacher", "model@teacher=NAME")),
+    "Cityscapes' scores": ((*CAMVID, "run=run", "scores=[categories]"), ("Cityscapes' own; CamVid has none",)),
+    "Cityscapes' protocol": ((*CAMVID, "run=run", "protocol=espnet"), ("not on CamVid", "void=counted")),
+    "too small a window": ((*CAMVID, "run=run", "window=[8,64]"), ("window=[8, 64] is less than the 32 pixels",)),
+    "no overlap left": ((*CAMVID, "run=run", "overlap=1"), ("overlap", "less than 1")),
+    "no such damage": ((*CAMVID, "run=run", "corruptions=[rain]"), ("corruptions", "'fog'", "rain")),
+    "no such severity": ((*CAMVID, "run=run", "severities=[6]"), ("severities", "5", "6")),
+    "no such format": ((*CAMVID, "run=run", "format=html"), ("format", "'latex'", "html")),
     "no folder": ((*CAMVID, "run=run", "output_dir=theirs.pth/a"), ("cannot make the folder", "another output_dir")),
 }
 
@@ -185,3 +201,148 @@ def test_mistakes_as_a_user_meets_them(place: Path, name: str) -> None:
     result = in_own_process("evaluate", *typed, cwd=place)
     assert_refused(result, *said)
     assert len(result.err.splitlines()) == 1
+
+
+ALL = "scores=[iou,boundary,trimap,calibration,agreement,sequences,interval]"
+TEACHER = ("model@teacher=espnet_c", "teacher.p=1", "teacher.q=1", "teacher.checkpoint=run/student.safetensors")
+
+
+def scored(command: Command, *typed: str) -> tuple[dict[str, Any], str]:
+    """evaluation.json and stdout of a command that goes well."""
+    code, out, err = command("evaluate", *typed)
+    assert code == 0, err
+    return json.loads(Path("out/evaluation.json").read_text()), out
+
+
+def test_all_scores_beside_the_same_iou(command: Command, place: Path) -> None:
+    run = ("run=run", "split=test", "output_dir=out", *CAMVID)
+    plain, said = scored(command, *run)
+    everything, out = scored(command, *run, ALL, *TEACHER, "resamples=50")
+    assert {key: everything[key] for key in plain} == plain
+    assert everything.keys() - plain.keys() == {
+        "boundary", "trimap", "calibration", "agreement", "sequences", "interval",
+    }  # fmt: skip
+    assert everything["agreement"]["agreement"] == 1, "the teacher is the student itself"
+    assert everything["sequences"] == {"0001TP": {"images": 2, **{k: plain[k] for k in Scores._fields}}}
+    assert everything["interval"]["miou"] == pytest.approx([plain["miou"]] * 2), "one block holds both frames"
+    assert everything["boundary"]["widths"] == [2]
+    assert 0 < everything["boundary"]["miou"] < 1
+    assert "boundary IoU" in out
+    assert "boundary IoU" not in said
+
+
+def test_the_teacher_is_the_run_s(command: Command, place: Path) -> None:
+    node = {"_target_": "segkd.models.espnet.ESPNetC", "p": 1, "q": 1, "checkpoint": "run/student.safetensors"}
+    Path("run/config.yaml").write_text(yaml.safe_dump({"teacher": node}))
+    asked = ("run=run", "output_dir=out", *CAMVID, "scores=[agreement]")
+    assert scored(command, *asked)[0]["agreement"]["agreement"] == 1
+    Path("run/config.yaml").write_text(yaml.safe_dump({"teacher": {"_target_": "os.system"}}))
+    code, _, err = command("evaluate", *asked)
+    assert code == 2
+    assert "'os.system' is not allowed" in err
+
+
+def test_views_say_what_they_did(command: Command, place: Path) -> None:
+    run = ("run=run", "output_dir=out", *CAMVID)
+    facts, _ = scored(command, *run, "window=[48,48]", "overlap=0.5", "scales=[0.75,1]", "flip=true")
+    assert facts["protocol"]["input"] == "windows of 48×48, overlap 0.5, scales 0.75, 1, flip"
+    plain, _ = scored(command, *run)
+    assert plain["protocol"]["input"] == "whole image, single scale, no flip"
+    assert facts["confusion_matrix"] != plain["confusion_matrix"]
+
+
+def test_damaged_images(command: Command, place: Path) -> None:
+    asked = ("run=run", "output_dir=out", *CAMVID, "corruptions=[gaussian_noise,jpeg]", "severities=[1,5]")
+    facts, out = scored(command, *asked)
+    found = facts["corruptions"]
+    assert {name: list(each) for name, each in found["miou"].items()} == {
+        "gaussian_noise": ["1", "5"], "jpeg": ["1", "5"],
+    }  # fmt: skip
+    assert found["mean"] == pytest.approx(np.mean([v for each in found["miou"].values() for v in each.values()]))
+    assert scored(command, *asked)[0] == facts, "the same seed damages in the same way"
+    assert (
+        scored(command, *asked, "seed=1")[0]["corruptions"]["miou"]["gaussian_noise"] != found["miou"]["gaussian_noise"]
+    )
+    assert "mIoU damaged" in out
+
+
+def test_tables_to_paste(command: Command, place: Path) -> None:
+    run = ("run=run", "output_dir=out", *CAMVID, "scores=[boundary]")
+    facts, out = scored(command, *run, "format=markdown")
+    lines = [line for line in out.splitlines() if line.startswith("|")]
+    assert lines[0] == "| class | IoU % | boundary IoU % |"
+    assert lines[1] == "| --- | ---: | ---: |"
+    assert len(lines) == 2 + 11 + 1
+    assert lines[-1] == f"| mean | {100 * facts['miou']:.2f} | {100 * facts['boundary']['miou']:.2f} |"
+    _, out = scored(command, *run, "format=latex")
+    latex = [line for line in out.splitlines()[:-1] if not line.startswith("%")]
+    assert latex[:4] == [r"\begin{tabular}{lrr}", r"\toprule", r"class & IoU \% & boundary IoU \% \\", r"\midrule"]
+    assert latex[-1] == r"\end{tabular}"
+    assert all(line.count("&") == 2 for line in latex[4:-2])
+
+
+def test_cityscapes_as_its_authors_and_its_server_have_it(command: Command, place: Path) -> None:
+    write_official(Path("cityscapes"))
+    torch.save(espnet_state(20, 1, counted=False), "encoder.pth")
+    asked = (
+        "model=espnet_c", "checkpoint=encoder.pth", "dataset=cityscapes", "dataset.root=cityscapes", "workers=0",
+        "accelerator=cpu", "output_dir=out", "protocol=espnet", "scores=[categories,instances]", "label_files=server",
+    )  # fmt: skip
+    facts, out = scored(command, *asked)
+    matrix = np.array(facts["confusion_matrix"])
+    assert matrix.shape == (20, 20)
+    assert not matrix[19].any(), "unlabelled pixels do not count"
+    assert facts["protocol"]["competing"] == "all outputs of the network"
+    assert "half its size" in facts["protocol"]["input"]
+    assert len(facts["categories"]["iou"]) == 7
+    assert facts["instances"]["iou"].keys() == {
+        "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
+    }  # fmt: skip
+    assert "iIoU %" in out
+    files = sorted(Path("server").glob("*"))
+    assert len(files) == 20
+    assert files[0].name == "frankfurt_000001_000019_labelIds.png"
+    written = np.stack([cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in files])
+    assert written.shape == (20, 64, 128)
+    assert set(np.unique(written).tolist()) <= {0, 7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33}
+    blocks = written.reshape(20, 32, 2, 64, 2)
+    assert (blocks == blocks[:, :, :1, :, :1]).all(), "classes doubled by nearest neighbour"
+    code, _, err = command("evaluate", *asked)
+    assert code == 2
+    assert "label_files=server is not empty" in err
+
+
+def test_the_server_s_test_split_has_no_labels(command: Command, place: Path) -> None:
+    write_cityscapes(Path("cityscapes"), train=0, val=0, test=2)
+    for label in Path("cityscapes/gtFine/test").rglob("*.png"):
+        cv2.imwrite(str(label), np.zeros((144, 288), np.uint8))
+    asked = (
+        "model=espnet_c", "model.p=1", "model.q=1", "checkpoint=theirs.pth", "dataset=cityscapes", "split=test",
+        "dataset.root=cityscapes", "workers=0", "accelerator=cpu", "output_dir=out",
+    )  # fmt: skip
+    code, out, err = command("evaluate", *asked, "label_files=server")
+    assert code == 0, err
+    assert out.splitlines()[-1] == "2 label files in server; no labelled pixel, so no score"
+    assert command("evaluate", *asked).code == 2
+
+
+def test_a_full_disk_leaves_no_half_label_file(command: Command, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("file").touch()
+    code, _, err = command("evaluate", "run=run", *CAMVID, "label_files=file/server")
+    assert code == 2
+    assert "cannot make the folder file/server (Not a directory); give another label_files" in err
+
+    written = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if "server" not in path.parts:
+            return written(path, content)
+        written(path, content[:9])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    code, _, err = command("evaluate", "run=run", *CAMVID, "label_files=server")
+    assert code == 2
+    assert "cannot write server/0001TP_100000_labelIds.png (No space left on device)" in err
+    assert "another label_files" in err
+    assert not list(Path("server").iterdir())

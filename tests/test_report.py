@@ -131,7 +131,7 @@ def test_mistakes(command: Command, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     ended = command("report", f"runs={run}", f"output={tmp_path / 'file' / 'report.html'}", "images=0")
     assert ended.code == 2
-    assert "give another output_dir" in ended.err
+    assert "give another output" in ended.err
     assert "names no folder" in command("report", "runs=nowhere/*").err
 
 

@@ -1,78 +1,133 @@
-"""Views of a labelled frame, by hand; legends that fit."""
+"""Views against loops that say the same in other words, with networks whose answers are known."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
-from segkd.data.cityscapes import Cityscapes
-from segkd.errors import UserError
-from segkd.frames import Frame
-from segkd.gallery import gallery, legend, overlaid
-from segkd.prediction import Labelled
-from segkd.views import Palette, city_ids, picture
-
-TWO = Palette("Two", {"sky": (10, 20, 30), "road": (200, 100, 0)})
-LABELS = np.array([[0, 1, 1], [1, 1, 0]], np.uint8)
-IMAGE = np.full((2, 3, 3), 100, np.uint8)
-ONE = Labelled(Frame("a", IMAGE), {"student": LABELS, "teacher": 1 - LABELS})
+from segkd.models.base import Normalization, SegmentationModel
+from segkd.models.espnet import ESPNet, ESPNetC
+from segkd.models.weights import restore
+from segkd.types import Tap
+from segkd.views import averaged, halved, sliding, view_of, whole
 
 
-def test_ids_and_colours() -> None:
-    assert np.array_equal(picture("labels", TWO, 0.5, {})(ONE), LABELS)
-    colors = picture("colors", TWO, 0.5, {})(ONE)
-    assert colors.tolist()[0] == [[10, 20, 30], [200, 100, 0], [200, 100, 0]]
+class Eccentric(SegmentationModel):
+    """Scores that depend on the pixel and on its place in the window that the network sees."""
+
+    smallest = 1
+
+    def __init__(self, place: float = 1.0, align_corners: bool = False) -> None:
+        super().__init__(2, Normalization((0, 0, 0), (1, 1, 1)), {"scores": Tap(2, 1)})
+        self.place, self.align_corners = place, align_corners
+        self.sizes: list[tuple[int, int]] = []
+
+    def segment(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        height, width = images.shape[-2:]
+        self.sizes.append((height, width))
+        across = torch.linspace(0, 1, width).expand(len(images), 1, height, width)
+        logits = torch.cat([images[:, :1], images[:, 1:2] + self.place * across], 1)
+        return logits, {"scores": logits}
 
 
-def test_an_overlay_mixes() -> None:
-    assert picture("overlay", TWO, 0.25, {})(ONE).tolist()[0][0] == [78, 80, 82]
-    assert np.array_equal(overlaid(IMAGE, 255 - IMAGE, 0.0), IMAGE)
-    assert np.array_equal(overlaid(IMAGE, 255 - IMAGE, 1.0), 255 - IMAGE)
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand(2, 3, 20, 27)
 
 
-def test_a_legend_lies_beneath_and_the_picture_stays() -> None:
-    plain, keyed = (picture("colors", TWO, 0.5, classes)(ONE) for classes in ({}, TWO.classes))
-    assert np.array_equal(keyed[:2], plain)
-    assert keyed.shape[1] == 3
-    assert keyed.shape[0] > 2
+def test_windows_that_agree_give_the_whole(images: Tensor) -> None:
+    """Where place does not matter; of every size, smaller than the image or larger."""
+    network = Eccentric(place=0)
+    for window in ((8, 10), (20, 27), (50, 7), (1, 1)):
+        for overlap in (0, 0.34, 0.9):
+            torch.testing.assert_close(sliding(window, overlap, network, images), whole(network, images))
 
 
-def test_side_by_side_shows_image_student_and_teacher() -> None:
-    sheet = picture("side_by_side", TWO, 0.5, {})(ONE)
-    expected = np.asarray(
-        gallery({"image": [IMAGE], "student": [np.zeros_like(IMAGE)], "teacher": [IMAGE]}, {}, scale=1)
-    )
-    assert sheet.shape == expected.shape
-    found = [np.argwhere((sheet == color).all(2)) for color in ((100, 100, 100), (10, 20, 30), (200, 100, 0))]
-    assert [len(places) for places in found] == [6, 2 + 4, 4 + 2]
-    student, teacher = sheet[-8:-6, 15:18], sheet[-8:-6, 24:27]
-    assert student[0, 0].tolist() == [10, 20, 30]
-    assert teacher[0, 0].tolist() == [200, 100, 0]
+def test_windows_are_averaged_where_they_overlap(images: Tensor) -> None:
+    """27 columns in windows of 10 with steps of 6: at 0, 6, 12, and the last from 17."""
+    network = Eccentric()
+    expected = torch.zeros(2, 2, 20, 27, dtype=torch.float64)
+    for y in range(20):
+        for x in range(27):
+            lefts = [left for left in (0, 6, 12, 17) if left <= x < left + 10]
+            place = sum((x - left) / 9 for left in lefts) / len(lefts)
+            expected[:, 0, y, x] = images[:, 0, y, x]
+            expected[:, 1, y, x] = images[:, 1, y, x] + place
+    found = sliding((8, 10), 0.34, network, images)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
+    assert set(network.sizes) == {(8, 10)}
+    assert len(network.sizes) == 4 * 4
+    other = sliding((8, 10), 0.5, network, images).double()
+    assert (other - expected).abs().max() > 0.05, "another overlap is another mean"
 
 
-def test_city_ids_are_those_of_the_labels_on_disk() -> None:
-    palette = Palette("Cityscapes", dict(zip(Cityscapes.classes, Cityscapes.colors, strict=True)))
-    table = city_ids(palette)
-    assert table.tolist() == [7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33]
-    assert [Cityscapes.ids[label_id] for label_id in table.tolist()] == [*range(19)]
-    shown = picture("city_ids", palette, 0.5, {})(ONE)
-    assert shown.tolist() == [[7, 8, 8], [8, 8, 7]]
-    with pytest.raises(UserError, match="this student knows the classes of Two; take labels"):
-        city_ids(TWO)
+def test_the_mirrored_image_is_mirrored_back(images: Tensor) -> None:
+    """By hand: the mean of two probabilities at each place."""
+    network = Eccentric()
+    across = torch.linspace(0, 1, 27)
+    p = [torch.stack([images[:, 0], images[:, 1] + ramp], 1).softmax(1) for ramp in (across, across.flip(0))]
+    found = averaged(whole, [1], True, network, images)
+    torch.testing.assert_close(found.softmax(1), (p[0] + p[1]) / 2)
+    assert not torch.allclose(p[0], p[1], atol=0.05)
 
 
-@pytest.mark.parametrize("width", [150, 400, 2000])
-def test_a_legend_shows_every_class_whatever_its_width(width: int) -> None:
-    classes = {name: (7 * i, 255 - 9 * i, 40) for i, name in enumerate(Cityscapes.classes)}
-    sheet = np.asarray(legend(classes, width))
-    assert sheet.shape[1] == width
-    for color in classes.values():
-        assert (sheet == color).all(2).sum() == 15 * 15
-    assert (sheet[:, -3:] == 255).all()  # no name is cut off
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_scales_are_averaged_at_the_image_s_size(images: Tensor, align_corners: bool) -> None:
+    network = Eccentric(align_corners=align_corners)
+    found = averaged(whole, [1, 0.5, 1.5], False, network, images)
+    assert network.sizes == [(20, 27), (10, 14), (30, 40)]
+    expected = torch.zeros_like(found)
+    for size in tuple(network.sizes):
+        scaled = F.interpolate(images, size, mode="bilinear", align_corners=False)
+        said = F.interpolate(network(scaled).logits, (20, 27), mode="bilinear", align_corners=align_corners)
+        expected += said.softmax(1) / 3
+    torch.testing.assert_close(found.exp(), expected)
 
 
-def test_a_student_that_does_not_name_its_classes(tmp_path: Path, teacher_file: Path) -> None:
-    with pytest.raises(UserError, match=r"student.yaml names no classes with their colours; copy it again"):
-        Palette.of_run(teacher_file.parent)
+def test_choices_that_change_nothing_are_the_whole_image() -> None:
+    assert view_of(None, 0.34, [1.0], False) is whole
+    both = view_of((8, 8), 0.34, [0.5, 1], True)
+    assert isinstance(both, partial)
+    network = Eccentric()
+    both(network, torch.rand(1, 3, 16, 16))
+    assert set(network.sizes) == {(8, 8)}
+    assert len(network.sizes) == 2 * (1 + 9)
+
+
+@pytest.mark.truth
+@pytest.mark.parametrize("image", ["frankfurt_000000_000294", "frankfurt_000000_000576"])
+@pytest.mark.parametrize("q", [3, 8])
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_half_size_is_the_author_s_way_on_cityscapes(truth: Path, part: str, q: int, image: str) -> None:
+    """From the photograph of 2048×1024 to classes of that size: what the author's code says, each class four times."""
+    name = f"city_{part}_q{q}_{image}"
+    file = truth / f"weights/espnet-authors/{part}/espnet_p_2_q_{q}.pth"
+    family = ESPNet if part == "decoder" else ESPNetC
+    network = restore(family, {"p": 2, "q": q}, file, 19, Normalization((0, 0, 0), (1, 1, 1)))[0].eval()
+    photograph = cv2.imread(str(truth / f"data/cityscapes-samples/{image}_leftImg8bit.png"))[..., ::-1].copy()
+    pixels = torch.from_numpy(photograph).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        classes = halved(network, pixels).max(1).indices[0].to(torch.uint8)
+        full = whole(network, pixels).max(1).indices[0].to(torch.uint8)
+    assert classes.shape == (1024, 2048)
+    small = classes[::2, ::2].contiguous().numpy()
+    assert np.array_equal(small.repeat(2, 0).repeat(2, 1), classes)
+    if part == "encoder":
+        items = json.loads((truth / "golden/espnet_golden.json").read_text())["cityscapes"]["items"]
+        told = next(item for item in items if item["name"] == name)[
+            "argmax_sha256_after_x8_bilinear_align_corners_True"
+        ]
+        assert hashlib.sha256(small.tobytes()).hexdigest() == told
+        return
+    golden = cv2.imread(str(truth / f"golden/{name}_argmax.png"), cv2.IMREAD_UNCHANGED)
+    assert (small != golden).sum() <= 100, "but for ties"
+    assert (full.numpy()[::2, ::2] != golden).mean() > 0.01, "at full size it says something else"

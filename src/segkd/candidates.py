@@ -1,10 +1,11 @@
-"""The network that a command looks at: a run's student, or a network and its file."""
+"""The networks that a command looks at: a run's student, or a network and its file; and the teacher beside them."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
+import yaml
 from hydra.core.hydra_config import HydraConfig
 
 from segkd import networks
@@ -12,7 +13,7 @@ from segkd.data.base import SegmentationDataset
 from segkd.errors import UserError
 from segkd.models.base import SegmentationModel
 from segkd.models.weights import load_student, trained_facts
-from segkd.nodes import Node
+from segkd.nodes import Node, fits
 
 
 def network(
@@ -47,6 +48,24 @@ def check_chosen(run: Path, dataset: SegmentationDataset) -> None:
         raise UserError(
             f"the student in {run} was trained on {trained_on}; say which data to score it on: dataset=NAME"
         )
+
+
+def teacher(run: Path | None, node: Node, dataset: SegmentationDataset) -> SegmentationModel:
+    """The network that a node names, or else the one that the run learnt from.
+
+    Raises:
+        UserError: there is none, or it cannot be built.
+    """
+    config = None if run is None else run / "config.yaml"
+    if node.get("_target_") is None and config is not None and config.is_file():
+        try:
+            node = fits(yaml.safe_load(config.read_text())["teacher"])
+        except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
+            raise UserError(f"{config} names no teacher that can be built ({error}); give model@teacher=NAME") from None
+    if node.get("_target_") is None:
+        raise UserError("there is no teacher to compare with; give model@teacher=NAME and teacher.checkpoint=FILE")
+    networks.check_weights(node, "teacher")
+    return networks.network(node, dataset)[0]
 
 
 def _student(run: Path, dataset: SegmentationDataset) -> SegmentationModel:

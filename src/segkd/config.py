@@ -116,20 +116,6 @@ class CalibrateSettings(TrainSettings):
     batches: PositiveInt
 
 
-class EvaluateSettings(Settings):
-    """`python -m segkd.evaluate`."""
-
-    run: Path | None
-    model: Target | None = None
-    checkpoint: Path | None
-    dataset: Target
-    split: str
-    void: Literal["ignored", "counted"]
-    output_dir: Path | None
-    accelerator: Literal["auto", "cpu", "gpu", "cuda"]
-    workers: int = Field(ge=0)
-
-
 class DemoSettings(Settings):
     """`python -m segkd.demo`."""
 

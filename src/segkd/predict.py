@@ -25,8 +25,8 @@ from segkd.gallery import legend
 from segkd.models.base import SegmentationModel
 from segkd.models.weights import load_student
 from segkd.nodes import fits
+from segkd.pictures import IDS, Palette, View, picture
 from segkd.prediction import show
-from segkd.views import IDS, Palette, View, picture
 
 _RATE = 10.0  # frames a second of a film that is made of none
 _LEGEND_WIDTH = 480  # pixels of legend.png
@@ -188,7 +188,7 @@ def _describe(
         "dataset": palette.dataset,
         "classes": {name: list(color) for name, color in palette.classes.items()},
     }
-    with whole(settings.output / "prediction.json") as part:
+    with whole(settings.output / "prediction.json", "output") as part:
         part.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     if settings.legend:
         with writers.file(settings.output / "legend.png") as write:

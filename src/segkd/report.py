@@ -51,8 +51,8 @@ def report(cfg: DictConfig) -> None:
         version=__version__,
         written=f"{datetime.now():%Y-%m-%d %H:%M}",
     )
-    made(settings.output.parent)
-    with whole(settings.output) as part:
+    made(settings.output.parent, "output")
+    with whole(settings.output, "output") as part:
         part.write_text(page)
     print(f"{len(scored)} runs of {len(rows)} methods → {settings.output}")
 

@@ -1,94 +1,83 @@
-"""Ways to show what networks say of a frame: as ids, or as colours."""
+"""Ways to look at an image: from a network and images to class scores at the images' own size.
+
+What a view gives is logits, or, where it averages probabilities, their logarithms: the softmax of either is a probability.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
 
-import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
-from segkd.data.cityscapes import Cityscapes
-from segkd.data.reading import Array
-from segkd.errors import UserError
-from segkd.gallery import Color, colored, gallery, legend, overlaid
-from segkd.models.weights import trained_facts
-from segkd.prediction import Labelled
-from segkd.types import IGNORE_INDEX
+from segkd.models.base import SegmentationModel
+from segkd.types import resize
 
-View = Literal["labels", "city_ids", "colors", "overlay", "side_by_side"]
-IDS: tuple[View, ...] = ("labels", "city_ids")
-"""Numbers, which no film, JPEG or legend may touch."""
+View = Callable[[SegmentationModel, Tensor], Tensor]
+"""Network and images, B 3 H W in 0..255 → B K H W."""
 
-Picture = Callable[[Labelled], Array]
-"""Ids H W, or RGB H W 3, of a labelled frame."""
+Size = tuple[int, int]
 
 
-class Palette(NamedTuple):
-    """What a student was trained to tell apart."""
-
-    dataset: str
-    classes: dict[str, Color]
-
-    @classmethod
-    def of_run(cls, run: Path) -> Palette:
-        """As student.yaml has it.
-
-        Raises:
-            UserError: it is missing or does not say.
-        """
-        facts = trained_facts(run)
-        classes, colors = facts.get("classes"), facts.get("colors")
-        if not (isinstance(classes, list) and isinstance(colors, list) and len(classes) == len(colors)):
-            raise UserError(f"{run / 'student.yaml'} names no classes with their colours; copy it again from the run")
-        named = {str(name): (color[0], color[1], color[2]) for name, color in zip(classes, colors, strict=True)}
-        return cls(str(facts.get("dataset")), named)
+def whole(network: SegmentationModel, images: Tensor) -> Tensor:
+    """The image as it is; logits are enlarged bilinearly, with aligned corners where the network's family does so."""
+    logits: Tensor = network(images).at(_size(images)).float()
+    return logits
 
 
-def picture(view: View, palette: Palette, opacity: float, legends: Mapping[str, Color]) -> Picture:
-    """How a view shows a labelled frame, with a legend of `legends` beneath, if there are any.
+def sliding(window: Size, overlap: float, network: SegmentationModel, images: Tensor) -> Tensor:
+    """Windows of one size, the last of a row or column shifted inwards; logits are averaged where windows overlap.
 
     Args:
-        opacity: of the colours in `overlay`.
-
-    Raises:
-        UserError: `city_ids` of a student of other classes.
+        window: height and width; an image that is smaller is one window.
+        overlap: the least share of a window that its neighbour sees too, 0 to less than 1.
     """
-    colors = [*palette.classes.values()]
-
-    def student(one: Labelled) -> Array:
-        return colored(one.labels["student"], colors)
-
-    def side_by_side(one: Labelled) -> Array:
-        said = {name: [colored(labels, colors)] for name, labels in one.labels.items()}
-        return np.asarray(gallery({"image": [one.frame.image], **said}, legends, scale=1))
-
-    def beneath(shown: Array) -> Array:
-        return np.concatenate([shown, np.asarray(legend(legends, shown.shape[1]))]) if legends else shown
-
-    match view:
-        case "labels":
-            return lambda one: one.labels["student"]
-        case "city_ids":
-            table = city_ids(palette)
-            return lambda one: table[one.labels["student"]]
-        case "colors":
-            return lambda one: beneath(student(one))
-        case "overlay":
-            return lambda one: beneath(overlaid(one.frame.image, student(one), opacity))
-        case "side_by_side":
-            return side_by_side
+    height, width = _size(images)
+    window = min(window[0], height), min(window[1], width)
+    total, seen = images.new_zeros(0), images.new_zeros(1, 1, height, width, dtype=torch.float32)
+    for top in _starts(height, window[0], overlap):
+        for left in _starts(width, window[1], overlap):
+            where = (..., slice(top, top + window[0]), slice(left, left + window[1]))
+            logits = whole(network, images[where])
+            if not total.numel():
+                total = logits.new_zeros(*logits.shape[:2], height, width)
+            total[where] += logits
+            seen[where] += 1
+    return total / seen
 
 
-def city_ids(palette: Palette) -> Array:
-    """By class, Cityscapes' own label id, which its server and scripts want.
+def averaged(view: View, scales: Sequence[float], flip: bool, network: SegmentationModel, images: Tensor) -> Tensor:
+    """The mean of the probabilities that a view gives at several scales, and mirrored too if wanted."""
+    size, pixels = _size(images), images.float()
+    probabilities = []
+    for scale in scales:
+        scaled = resize(pixels, (round(size[0] * scale), round(size[1] * scale)), align_corners=False)
+        said = [view(network, scaled)]
+        if flip:
+            said.append(view(network, scaled.flip(-1)).flip(-1))
+        probabilities += [resize(logits, size, network.align_corners).softmax(1) for logits in said]
+    return torch.stack(probabilities).mean(0).clamp(min=torch.finfo(torch.float32).tiny).log()
 
-    Raises:
-        UserError: the classes are not Cityscapes'.
-    """
-    if tuple(palette.classes) != Cityscapes.classes:
-        raise UserError(
-            f"city_ids are the label ids of Cityscapes, and this student knows the classes of {palette.dataset}; take labels"
-        )
-    ids = {index: label_id for label_id, index in Cityscapes.ids.items() if index != IGNORE_INDEX}
-    return np.array([ids[index] for index in range(len(ids))], np.uint8)
+
+def halved(network: SegmentationModel, images: Tensor) -> Tensor:
+    """Mehta et al.'s way on Cityscapes: the image at half its size, whose classes are doubled by nearest neighbour."""
+    size = _size(images)
+    shrunk = resize(images.float(), (size[0] // 2, size[1] // 2), align_corners=False)
+    return F.interpolate(whole(network, shrunk), size=size, mode="nearest")
+
+
+def view_of(window: Size | None, overlap: float, scales: Sequence[float], flip: bool) -> View:
+    """The view that these choices make; `whole` where they change nothing."""
+    single: View = whole if window is None else partial(sliding, window, overlap)
+    return single if list(scales) == [1] and not flip else partial(averaged, single, scales, flip)
+
+
+def _starts(length: int, window: int, overlap: float) -> list[int]:
+    step = max(1, int(window * (1 - overlap)))
+    return sorted({min(start, length - window) for start in range(0, length - window + step, step)})
+
+
+def _size(images: Tensor) -> Size:
+    return images.shape[-2], images.shape[-1]

@@ -30,12 +30,12 @@ _GIF_COLORS = 64  # of each frame; half as many save a quarter of the file and f
 @contextmanager
 def folder(path: Path) -> Iterator[Write]:
     """PNG files, NAME.png, in a folder."""
-    made(path)
+    made(path, "output")
 
     def write(name: str, picture: Array) -> None:
         file_path = path / f"{name}.png"
-        made(file_path.parent)
-        with whole(file_path) as part:
+        made(file_path.parent, "output")
+        with whole(file_path, "output") as part:
             Image.fromarray(picture).save(part, "PNG")
 
     try:
@@ -48,10 +48,10 @@ def folder(path: Path) -> Iterator[Write]:
 @contextmanager
 def file(path: Path) -> Iterator[Write]:
     """One picture, PNG or JPEG by its suffix."""
-    made(path.parent)
+    made(path.parent, "output")
 
     def write(_: str, picture: Array) -> None:
-        with whole(path) as part:
+        with whole(path, "output") as part:
             Image.fromarray(picture).save(part, "PNG" if path.suffix.lower() == ".png" else "JPEG")
 
     yield write
@@ -69,8 +69,8 @@ def film(path: Path, rate: float, width: int | None = None) -> Iterator[Write]:
         UserError: PyAV is missing, or a picture has another size than the first.
     """
     av = pyav()
-    made(path.parent)
-    with whole(path) as part:
+    made(path.parent, "output")
+    with whole(path, "output") as part:
         container = av.open(str(part), "w", format="mp4", options={"movflags": "faststart"})
         stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(1001), options=_QUALITY)
         stream.pix_fmt = "yuv420p"
@@ -114,9 +114,9 @@ def gif(path: Path, rate: float, width: int | None = None) -> Iterator[Write]:
         # Dithering would be most of the file.
         shown.append(Image.fromarray(fit(name, picture)).quantize(_GIF_COLORS, dither=Image.Dither.NONE))
 
-    made(path.parent)
+    made(path.parent, "output")
     yield write
-    with whole(path) as part:
+    with whole(path, "output") as part:
         first, *others = shown
         duration = max(20, 10 * round(100 / rate))  # what is quicker, browsers show at a tenth of a second
         first.save(part, "GIF", save_all=True, append_images=others, duration=duration, loop=0)

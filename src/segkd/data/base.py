@@ -74,6 +74,10 @@ class SegmentationDataset(ABC):
     def name(self, index: int) -> str:
         """What tells this image from the others, of other splits too."""
 
+    def sequence(self, index: int) -> str:  # noqa: ARG002
+        """The video that this image is a frame of; the images of one are in order."""
+        return self.split
+
 
 class FileDataset(SegmentationDataset):
     """A data set of image and label files.

@@ -52,3 +52,7 @@ class CamVid(FileDataset):
     def orphans(self, part: str) -> list[Path]:
         labels = sorted((self.root / f"{part}annot").glob("*.png"))
         return [label for label in labels if not (self.root / part / label.name).exists()]
+
+    def sequence(self, index: int) -> str:
+        """The drive."""
+        return self.name(index).partition("_")[0]

@@ -5,7 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+import cv2
+import numpy as np
+import numpy.typing as npt
+
 from segkd.data.base import FileDataset
+from segkd.data.reading import decode
 from segkd.types import IGNORE_INDEX
 
 CLASSES = (
@@ -31,6 +36,7 @@ CLASSES = (
 )
 _LABEL_IDS = (7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33)  # of the classes, in their order
 _LAST_LABEL_ID = 33
+_NO_INSTANCE_BELOW = 1000  # an instance's id is its label id × 1000 and its number; groups have the bare label id
 _FOLDERS = {"train_extra": "gtCoarse"}  # 19,998 coarsely labelled images; all other splits lie in gtFine
 
 
@@ -91,6 +97,25 @@ class Cityscapes(FileDataset):
         folder = self.root / _FOLDERS.get(part, "gtFine") / part
         mine = {label for _, label in self.pairs(part)}
         return [label for label in sorted(folder.glob(f"*/*_{self.kind}.png")) if label not in mine]
+
+    def sequence(self, index: int) -> str:
+        """The city; its images come from several drives."""
+        return self.name(index).partition("_")[0]
+
+    def instances(self, index: int) -> npt.NDArray[np.int64]:
+        """Instances of an image, H W: class × 1000 + number; -1 where there is none that counts.
+
+        Raises:
+            UserError: `*_instanceIds.png` is missing or damaged.
+        """
+        ids = decode(self._label(self.files[index][0], self.split, "instanceIds"), cv2.IMREAD_UNCHANGED).astype(
+            np.int64
+        )
+        to_class = np.full(256, IGNORE_INDEX)
+        to_class[list(_LABEL_IDS)] = range(len(CLASSES))
+        label, number = np.divmod(ids, _NO_INSTANCE_BELOW)
+        classes = to_class[label]
+        return np.where((label > 0) & (classes != IGNORE_INDEX), classes * _NO_INSTANCE_BELOW + number, -1)
 
     def _label(self, image: Path, part: str, kind: str) -> Path:
         folder = _FOLDERS.get(part, "gtFine")

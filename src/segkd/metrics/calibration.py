@@ -1,0 +1,73 @@
+"""Whether a network is as sure as it is right."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import Metric
+
+from segkd.types import IGNORE_INDEX
+
+
+class Calibrated(NamedTuple):
+    """Means over labelled pixels."""
+
+    ece: float
+    nll: float
+    brier: float
+
+
+class Calibration(Metric):
+    """Calibration of the classes' probabilities, softmax of the logits, over labelled pixels.
+
+    - ECE = Σ_b n_b/n · |accuracy_b - confidence_b| over bins of equal width of the greatest probability (Guo et al., *On
+      Calibration of Modern Neural Networks*, ICML 2017, arXiv 1706.04599); a value on a bin's upper end belongs to it.
+    - NLL = -log p(label), in nats.
+    - Brier = Σ_k (p_k - [k is the label])², 0 to 2 (Brier, 1950).
+
+    Args:
+        num_classes: K.
+        bins: of the ECE.
+    """
+
+    full_state_update = False
+    pixels: Tensor
+    hits: Tensor
+    confidence: Tensor
+    nll: Tensor
+    brier: Tensor
+
+    def __init__(self, num_classes: int, bins: int = 15) -> None:
+        super().__init__()
+        self.num_classes, self.bins = num_classes, bins
+        for name in ("pixels", "hits"):
+            self.add_state(name, torch.zeros(bins, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("confidence", torch.zeros(bins, dtype=torch.float64), dist_reduce_fx="sum")
+        for name in ("nll", "brier"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, target: Tensor) -> None:
+        """Count a batch: logits B K H W (outputs beyond the classes are left out), target B H W."""
+        labelled = target != IGNORE_INDEX
+        truth = target[labelled]
+        log_p = F.log_softmax(logits[:, : self.num_classes].float(), 1).movedim(1, -1)[labelled]
+        of_label = log_p.gather(1, truth[:, None])[:, 0].double()
+        p = log_p.exp()
+        surest, said = p.max(1)
+        surest = surest.double()
+        place = (surest * self.bins).ceil().long().clamp(1, self.bins) - 1
+        self.pixels += torch.bincount(place, minlength=self.bins)
+        self.hits += torch.bincount(place[said == truth], minlength=self.bins)
+        self.confidence += torch.bincount(place, surest, self.bins)
+        self.nll -= of_label.sum()
+        # Σ (p - y)² = Σ p² - 2 p_label + 1
+        self.brier += (p.double().square().sum(1) - 2 * of_label.exp() + 1).sum()
+
+    def compute(self) -> Calibrated:
+        """The three scores; NaN without a labelled pixel."""
+        n = self.pixels.sum().double()
+        gaps = (self.hits - self.confidence).abs().sum() / n
+        return Calibrated(gaps.item(), (self.nll / n).item(), (self.brier / n).item())

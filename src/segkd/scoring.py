@@ -1,0 +1,221 @@
+"""Scores by name. Each hears every answer and, at the end, gets the confusion matrices of all images."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from segkd.data.base import SegmentationDataset
+from segkd.data.cityscapes import Cityscapes
+from segkd.evaluation import Answer
+from segkd.metrics import Scores
+from segkd.metrics.agreement import Agreement
+from segkd.metrics.bootstrap import interval
+from segkd.metrics.boundary import BoundaryIoU, TrimapConfusion, contour_width
+from segkd.metrics.calibration import Calibration
+from segkd.metrics.cityscapes import CATEGORIES, InstanceHits, category_matrix, instance_iou
+from segkd.metrics.confusion import or_none
+from segkd.models.base import SegmentationModel
+from segkd.views import View
+
+
+class Finding(NamedTuple):
+    """What a score found."""
+
+    facts: dict[str, Any]
+    """For JSON."""
+    note: str
+    """For people, one line."""
+    column: tuple[str, list[float]] | None = None
+    """A title and a fraction for each class."""
+
+
+class Score(ABC):
+    """One kind of score."""
+
+    def __call__(self, answer: Answer) -> None:  # noqa: B027
+        """Hear what the network says of an image; what follows from confusion matrices need not."""
+
+    @abstractmethod
+    def result(self, matrices: Tensor) -> Finding:
+        """The finding, with the confusion matrix of each image, N K K or with void as last."""
+
+
+class Boundary(Score):
+    """Boundary IoU."""
+
+    def __init__(self, dataset: SegmentationDataset, device: torch.device) -> None:
+        self.classes = dataset.classes
+        self.metric = BoundaryIoU(len(dataset.classes)).to(device)
+        self.widths: set[int] = set()
+
+    def __call__(self, answer: Answer) -> None:
+        self.widths.add(contour_width((answer.target.shape[-2], answer.target.shape[-1])))
+        self.metric.update(answer.predicted, answer.target)
+
+    def result(self, matrices: Tensor) -> Finding:
+        iou = self.metric.compute()
+        mean, widths = iou.nanmean().item(), sorted(self.widths)
+        facts = {"miou": or_none(mean), "widths": widths, "iou": _named(self.classes, iou.tolist())}
+        pixels = "–".join(str(width) for width in sorted({widths[0], widths[-1]}))
+        return Finding(facts, f"boundary IoU {_percent(mean)} ({pixels} px)", ("boundary IoU %", iou.tolist()))
+
+
+class Trimap(Score):
+    """mIoU near changes of the label."""
+
+    def __init__(self, dataset: SegmentationDataset, size: int, device: torch.device) -> None:
+        self.classes = len(dataset.classes)
+        self.metric = TrimapConfusion(size).to(device)
+
+    def __call__(self, answer: Answer) -> None:
+        self.metric.update(answer.predicted, answer.target)
+
+    def result(self, matrices: Tensor) -> Finding:
+        scores = [Scores.of(matrix, self.classes).miou for matrix in self.metric.compute()]
+        facts = {"miou": {str(w): or_none(score) for w, score in zip(self.metric.widths, scores, strict=True)}}
+        shown = " · ".join(f"{w} px {_percent(score)}" for w, score in zip(self.metric.widths, scores, strict=True))
+        return Finding(facts, f"trimap mIoU {shown}")
+
+
+class Calibrations(Score):
+    """ECE, NLL and Brier score of the data set's classes."""
+
+    def __init__(self, dataset: SegmentationDataset, device: torch.device) -> None:
+        self.metric = Calibration(len(dataset.classes)).to(device)
+
+    def __call__(self, answer: Answer) -> None:
+        self.metric.update(answer.logits, answer.target)
+
+    def result(self, matrices: Tensor) -> Finding:
+        ece, nll, brier = self.metric.compute()
+        facts = {"ece": or_none(ece), "nll": or_none(nll), "brier": or_none(brier), "bins": self.metric.bins}
+        return Finding(facts, f"ECE {_percent(ece)} · NLL {nll:.4f} · Brier {brier:.4f}")
+
+
+class Agreements(Score):
+    """The network against its teacher, who looks at the same image in the same way."""
+
+    def __init__(
+        self, dataset: SegmentationDataset, teacher: SegmentationModel, view: View, device: torch.device
+    ) -> None:
+        self.teacher, self.view = teacher.to(device).eval(), view
+        self.metric = Agreement(len(dataset.classes)).to(device)
+
+    def __call__(self, answer: Answer) -> None:
+        self.metric.update(answer.logits, self.view(self.teacher, answer.images), answer.target)
+
+    def result(self, matrices: Tensor) -> Finding:
+        agreed = self.metric.compute()
+        facts = {name: or_none(value) for name, value in agreed._asdict().items()}
+        return Finding(
+            facts,
+            f"agrees with the teacher on {_percent(agreed.agreement)} % of pixels · KL {agreed.divergence:.4f} · "
+            f"only the teacher is right on {_percent(agreed.only_teacher_right)} %, "
+            f"only the student on {_percent(agreed.only_student_right)} %",
+        )
+
+
+class Categories(Score):
+    """IoU of Cityscapes' categories."""
+
+    def __init__(self, dataset: Cityscapes) -> None:
+        self.classes = dataset.classes
+
+    def result(self, matrices: Tensor) -> Finding:
+        scores = Scores.of(_official(category_matrix(matrices.sum(0), self.classes), len(CATEGORIES)), len(CATEGORIES))
+        each = dict(zip(CATEGORIES, scores.iou, strict=True))
+        shown = " · ".join(f"{name} {_percent(iou)}" for name, iou in each.items())
+        facts = {"miou": or_none(scores.miou), "iou": _named(tuple(each), scores.iou)}
+        return Finding(facts, f"category IoU {_percent(scores.miou)}: {shown}")
+
+
+class Instances(Score):
+    """iIoU of Cityscapes' classes and categories that have instances."""
+
+    def __init__(self, dataset: Cityscapes, device: torch.device) -> None:
+        self.dataset = dataset
+        self.metric = InstanceHits(dataset.classes).to(device)
+
+    def __call__(self, answer: Answer) -> None:
+        instances = torch.from_numpy(self.dataset.instances(answer.index))[None]
+        self.metric.update(answer.predicted, instances.to(answer.predicted.device))
+
+    def result(self, matrices: Tensor) -> Finding:
+        classes, matrix = self.dataset.classes, matrices.sum(0)
+        found, missed, found_category, missed_category = (part.cpu() for part in self.metric.compute())
+        of_class = instance_iou(found, missed, matrix, classes)
+        grouped = category_matrix(matrix, classes)
+        of_category = instance_iou(found_category, missed_category, grouped, tuple(CATEGORIES))
+        means = [mean_of([*each.values()]) for each in (of_class, of_category)]
+        facts = {
+            "miou": or_none(means[0]), "iou": {name: or_none(v) for name, v in of_class.items()},
+            "category_miou": or_none(means[1]), "category_iou": {name: or_none(v) for name, v in of_category.items()},
+        }  # fmt: skip
+        column = [of_class.get(name, float("nan")) for name in classes]
+        return Finding(facts, f"iIoU {_percent(means[0])} · category iIoU {_percent(means[1])}", ("iIoU %", column))
+
+
+class Sequences(Score):
+    """The scores of each video for itself."""
+
+    def __init__(self, dataset: SegmentationDataset) -> None:
+        self.dataset = dataset
+
+    def result(self, matrices: Tensor) -> Finding:
+        names = sequences(self.dataset)
+        facts, shown = {}, []
+        for name in dict.fromkeys(names):
+            own = torch.tensor([other == name for other in names])
+            scores = Scores.of(matrices[own].sum(0), len(self.dataset.classes))
+            facts[name] = {"images": int(own.sum()), **scores.facts(self.dataset.classes)}
+            shown.append(f"{name} {_percent(scores.miou)} ({int(own.sum())} images)")
+        return Finding(facts, f"mIoU by sequence: {' · '.join(shown)}")
+
+
+class Interval(Score):
+    """How far the mIoU may be off, by a bootstrap of blocks of frames."""
+
+    def __init__(self, dataset: SegmentationDataset, block: int, resamples: int, seed: int) -> None:
+        self.dataset = dataset
+        self.how = {"block": block, "resamples": resamples, "seed": seed}
+
+    def result(self, matrices: Tensor) -> Finding:
+        low, high = interval(matrices, len(self.dataset.classes), sequences(self.dataset), **self.how)
+        facts = {"miou": [or_none(low), or_none(high)], "level": 0.95, **self.how}
+        note = f"mIoU, 95 % interval {_percent(low)} to {_percent(high)} (blocks of {self.how['block']} frames)"
+        return Finding(facts, note)
+
+
+def sequences(dataset: SegmentationDataset) -> list[str]:
+    """The video of each image."""
+    return [dataset.sequence(i) for i in range(len(dataset))]
+
+
+def mean_of(values: list[float]) -> float:
+    """The mean of what is not NaN."""
+    return torch.tensor(values, dtype=torch.float64).nanmean().item()
+
+
+def columns(findings: Mapping[str, Finding]) -> dict[str, list[float]]:
+    """Title → a fraction for each class, of the findings that have one."""
+    return dict(finding.column for finding in findings.values() if finding.column is not None)
+
+
+def _official(matrix: Tensor, classes: int) -> Tensor:
+    """Without the row of void: unlabelled pixels make no false positives in the official scorer."""
+    matrix = matrix.clone()
+    matrix[classes:] = 0
+    return matrix
+
+
+def _named(names: tuple[str, ...], values: list[float]) -> dict[str, float | None]:
+    return {name: or_none(value) for name, value in zip(names, values, strict=True)}
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f}"
