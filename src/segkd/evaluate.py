@@ -8,7 +8,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pydantic import Field, PositiveInt, StrictBool
 from torch import Tensor
@@ -24,7 +23,7 @@ from segkd.evaluation import Observer, confusion_matrices
 from segkd.label_files import LabelFiles
 from segkd.metrics import Scores
 from segkd.models.base import SegmentationModel
-from segkd.models.weights import fingerprint, sha256, trained_facts
+from segkd.models.weights import fingerprint, sha256
 from segkd.views import View, halved, view_of, whole
 
 ScoreName = Literal[
@@ -64,6 +63,8 @@ def evaluate(cfg: DictConfig) -> float:
     """Score a network, write `evaluation.json`, print a table and, as the last line of stdout, the mIoU."""
     settings = validate(cfg, EvaluateSettings)
     dataset = build.dataset(settings.dataset, settings.split)
+    if settings.run is not None:
+        candidates.check_chosen(settings.run, dataset)
     network, checkpoint = candidates.network(settings.run, settings.model, settings.checkpoint, dataset)
     view = _view(settings, dataset, network)
     wanted = _wanted(settings, dataset, view)
@@ -240,20 +241,6 @@ def _protocol(settings: EvaluateSettings, dataset: SegmentationDataset, network:
         "logits": enlarged,
         "mean_over": f"{len(dataset.classes)} classes, from one confusion matrix over all images (rows = truth)",
     }
-
-
-def _check_chosen(run: Path, dataset: SegmentationDataset) -> None:
-    """The default data set is not the one of every run.
-
-    Raises:
-        UserError: no data set is chosen, and the student was trained on another.
-    """
-    trained_on, given = trained_facts(run).get("dataset"), dataset.title()
-    chosen = any(override.startswith("dataset=") for override in HydraConfig.get().overrides.task)
-    if not chosen and trained_on not in (None, given):
-        raise UserError(
-            f"the student in {run} was trained on {trained_on}; say which data to score it on: dataset=NAME"
-        )
 
 
 def _show(
