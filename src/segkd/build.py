@@ -185,6 +185,7 @@ def trainer(
         limit_val_batches=settings.limit_val_batches,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
+        inference_mode=False,  # what a validation before the fit leaves in the metric could not be added to within it
         logger=list(loggers),
         callbacks=callbacks,
         enable_progress_bar=settings.progress,

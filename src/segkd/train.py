@@ -117,8 +117,8 @@ def _go_on(
     steps = int(distiller.step_count)
     batch = steps - epochs * per_epoch
     if batch == per_epoch:  # what is left of that epoch is its end
+        place(trainer, epochs, 0, steps - 1)
         epochs, batch = epochs + 1, 0
-        place(trainer, epochs, batch, steps - 1)
         if epochs % settings.trainer.validate_every == 0 and epochs < settings.trainer.max_epochs:
             trainer.validate(distiller, datamodule=data, verbose=False)
     place(trainer, epochs, batch, steps)
@@ -134,7 +134,8 @@ def _fit(settings: TrainSettings, trainer: pl.Trainer, distiller: Distiller, dat
 
 def _is_child(trainer: pl.Trainer) -> bool:
     """Whether Lightning started this process from another that runs the same command."""
-    return isinstance(trainer.strategy.cluster_environment, LightningEnvironment) and trainer.local_rank > 0  # type: ignore[attr-defined]
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    return isinstance(environment, LightningEnvironment) and trainer.local_rank > 0
 
 
 def _withdraw(directory: Path) -> None:
