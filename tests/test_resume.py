@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import random
 import signal
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +16,13 @@ import pytest
 import torch
 
 import segkd.callbacks.last_checkpoint
-import segkd.train
-from commands import Command, Result
+import segkd.resume
+from commands import Command, Result, in_own_process, started
 from segkd.callbacks.last_checkpoint import LastCheckpoint
+from segkd.checkpoints import Checkpoints
 from segkd.data.datamodule import ShuffledShard
 from segkd.distiller import Distiller
+from segkd.state import steps_of
 from segkd.types import Batch
 
 BATCHES, EPOCHS = 3, 2
@@ -46,7 +52,12 @@ def train(command: Command, teacher_file: Path) -> Train:
     """`train(folder, …)`: a student with a teacher, a critic and a moving average."""
 
     def run(directory: Path, *arguments: str) -> Result:
-        taught = ("model@teacher=espnet", f"teacher.checkpoint={teacher_file}", "adversary=holistic", "adversary.discriminator.width=4")
+        taught = (
+            "model@teacher=espnet",
+            f"teacher.checkpoint={teacher_file}",
+            "adversary=holistic",
+            "adversary.discriminator.width=4",
+        )
         losses = "loss=[cross_entropy,pixelwise]"
         return command("train", *TINY, *taught, losses, f"output_dir={directory}", *arguments)
 
@@ -117,7 +128,9 @@ def stopped_and_resumed(
     return resumed
 
 
-def check_every_stop(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops: list[tuple[int, bool]], *arguments: str) -> None:
+def check_every_stop(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops: list[tuple[int, bool]], *arguments: str
+) -> None:
     assert train(tmp_path / "whole", *arguments).code == 0
     for steps, validation in stops:
         run = tmp_path / f"{steps}_{validation}"
@@ -125,7 +138,9 @@ def check_every_stop(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert_same_run(run, tmp_path / "whole")
 
 
-def test_stopped_within_an_epoch_and_in_its_validation(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_within_an_epoch_and_in_its_validation(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     check_every_stop(train, tmp_path, monkeypatch, [(1, False), (BATCHES, True), (LAST - 1, False)])
 
 
@@ -159,7 +174,9 @@ def forget_the_average(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(segkd.resume, "load_strictly", load)
 
 
-def test_the_comparison_finds_what_is_not_restored(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_comparison_finds_what_is_not_restored(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert train(tmp_path / "whole").code == 0
     with monkeypatch.context() as patch:
         stop_at(patch, 2)
@@ -171,3 +188,94 @@ def test_the_comparison_finds_what_is_not_restored(train: Train, tmp_path: Path,
             assert train(run, f"resume={tmp_path / 'stopped/last.ckpt'}").code == 0
         with pytest.raises(AssertionError):
             assert_same(state(run), state(tmp_path / "whole"))
+
+
+def test_a_full_disk_does_not_end_the_run(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert train(tmp_path / "whole").code == 0
+    tried, write = [], Checkpoints.write
+
+    def full_at_first(self: Checkpoints, content: dict[str, Any]) -> None:
+        tried.append(steps_of(content))
+        if len(tried) <= 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, content)
+
+    monkeypatch.setattr(Checkpoints, "write", full_at_first)
+    monkeypatch.setattr(segkd.callbacks.last_checkpoint, "RETRY", 0.0)  # a minute, which this run does not last
+    run = tmp_path / "run"
+    result = train(run)
+    assert result.code == 0, result.err
+    assert result.err.count("cannot be written (No space left on device)") == 3
+    assert tried == [3, 4, 5, 6]  # at the epoch's end, and then at each next step until there is room
+    assert_same_run(run, tmp_path / "whole")
+
+
+def test_the_newest_whole_one_is_taken(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    anew = train(run, "resume=auto", "checkpoint.every_steps=2")
+    assert anew.code == 0, anew.err
+    assert f"nothing to resume in {run}; this run starts anew" in anew.err
+    for arguments, said in (
+        (("resume=auto", "seed=1"), "is of another run: seed was 0 and is 1. Resume with the same"),
+        (("resume=auto", "loss=[cross_entropy]"), "loss was ['cross_entropy', 'pixelwise'] and is ['cross_entropy']"),
+        (("resume=auto", "data.batch_size=3"), "data.batch_size was 2 and is 3; batches of an epoch was 3 and is 2"),
+        (("resume=auto", "dataset.scene_seed=9"), "dataset.scene_seed was 0 and is 9"),
+    ):
+        refused = train(run, *arguments)
+        assert refused.code == 2
+        assert said in refused.err
+    (run / "last.ckpt").write_bytes((run / "last.ckpt").read_bytes()[:-9])
+    refused = train(run, f"resume={run / 'last.ckpt'}")
+    assert refused.code == 2
+    assert "differs from the hash beside it and is damaged; resume=auto takes" in refused.err
+    resumed = train(run, "resume=auto")
+    assert resumed.code == 0, resumed.err
+    assert f"continuing from {run / 'previous.ckpt'}, step 4 of {LAST} (last.ckpt is damaged)" in resumed.err
+    (run / "previous.ckpt").unlink()
+    (run / "last.ckpt").write_bytes(b"")
+    refused = train(run, "resume=auto")
+    assert refused.code == 2
+    assert f"no checkpoint in {run} is whole" in refused.err
+
+
+def test_saved_every_so_many_steps_and_minutes(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved, write = [], Checkpoints.write
+    monkeypatch.setattr(
+        Checkpoints, "write", lambda self, content: saved.append(steps_of(content)) or write(self, content)
+    )
+    for arguments, expected in (
+        (("checkpoint.every_steps=2",), [2, 3, 4, 6]),
+        (("checkpoint.every_steps=5", "checkpoint.every_minutes=null"), [3, 5, 6]),
+        (("checkpoint.every_minutes=1e-9",), [0, 1, 2, 3, 4, 5, 6]),
+    ):
+        saved.clear()
+        assert train(tmp_path / str(len(expected)), *arguments).code == 0
+        assert saved == expected
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_killed_again_and_again(tmp_path: Path, teacher_file: Path) -> None:
+    """Without notice, at random moments: it goes on from at most one interval before, and ends the same."""
+    asked = (*TINY, "checkpoint.every_steps=1", "loss=[cross_entropy]")
+    assert in_own_process("train", *asked, "output_dir=whole", cwd=tmp_path).code == 0
+    rng = random.Random(0)
+    for after in (1, 3, 4):
+        process = started("train", *asked, "output_dir=run", "resume=auto", cwd=tmp_path)
+        while not steps_in(tmp_path / "run") >= after:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.001)
+        time.sleep(0.1 * rng.random())
+        process.kill()
+        process.communicate()
+    ended = in_own_process("train", *asked, "output_dir=run", "resume=auto", cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    assert steps_of(state(tmp_path / "run")) == LAST
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def steps_in(run: Path) -> int:
+    """Steps of the newest checkpoint of a run that goes on; 0 where it cannot be read now."""
+    with suppress(OSError, RuntimeError):
+        return steps_of(state(run))
+    return 0

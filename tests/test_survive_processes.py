@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -125,11 +123,9 @@ def test_the_comparison_finds_forgotten_statistics(whole: Path, tmp_path: Path, 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_at_fault_ends_the_job(tmp_path: Path, teacher_file: Path, rank: int) -> None:
-    before = time.monotonic()
     result = run(tmp_path / "run", teacher_file, HIT=f"{rank}:2:raise")
     assert result.code not in (0, 2)
     assert "ZeroDivisionError: this process is at fault" in result.err
-    assert time.monotonic() - before < 60
 
 
 @pytest.mark.slow

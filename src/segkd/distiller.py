@@ -120,6 +120,8 @@ class Distiller(pl.LightningModule):
             values = {**terms, "total": total, "gradient": norm}
             if self.guard.passes(self.trainer, self.student, phase.name, step.batch, int(self.step_count), values):
                 optimizer.step()
+            else:
+                optimizer.zero_grad()
         logged: dict[str, Any] = {f"train/{name}": value.detach() for name, value in terms.items()}
         several = self.trainer.world_size > 1
         self.log_dict({**logged, f"lr/{phase.name}": rate}, sync_dist=several)

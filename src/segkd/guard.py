@@ -74,4 +74,4 @@ class Guard:
     def _restore(self, student: nn.Module) -> None:
         for buffer, before in zip(student.buffers(), self._statistics, strict=True):
             if not buffer.isfinite().all():
-                buffer.copy_(before)
+                buffer.data.copy_(before)  # unseen by a backward pass of the same batch that is still to come

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import signal
 import sys
 import time
 from pathlib import Path
@@ -90,8 +91,12 @@ def _train(cfg: DictConfig, settings: TrainSettings, directory: Path, signals: S
         if state is not None:
             _go_on(settings, trainer, distiller, data, state["epochs"], per_epoch)
         _fit(settings, trainer, distiller, data)
-    except UserError:
-        if first:
+    except Exception as error:
+        if trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(
+                signal.SIGKILL
+            )  # its processes would wait for this one, on GPUs for half an hour
+        if first and isinstance(error, UserError):
             _withdraw(directory)
         raise
     except SystemExit:

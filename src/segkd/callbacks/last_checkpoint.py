@@ -70,7 +70,7 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         steps = int(_distiller(pl_module).step_count)
         wish = self._wish(trainer)
-        due = wish == _SAVE or (self.every_steps is not None and steps % self.every_steps == 0)
+        due = wish == _SAVE or (self.every_steps is not None and steps > 0 and steps % self.every_steps == 0)
         if (due or wish > _SAVE) and steps != self._saved:
             self._save(trainer, pl_module, trainer.current_epoch)
         self._obey(trainer, wish)
