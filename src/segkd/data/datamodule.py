@@ -93,7 +93,7 @@ class ShuffledShard(Sampler[Draw]):
         self.length, self.batch_size, self.seed, self.rank, self.world = length, batch_size, seed, rank, world
         self.unlabelled = unlabelled
         self.start = start
-        self.epoch = 0
+        self.epoch = start[0]  # workers fetch their first batches before Lightning has said which epoch it is
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before each epoch."""
