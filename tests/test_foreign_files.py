@@ -103,7 +103,7 @@ def test_the_marker_would_be_seen() -> None:
 @pytest.mark.parametrize("key", ["student.checkpoint", "teacher.checkpoint", "resume"])
 def test_a_file_that_would_run_code(command: Command, make: Callable[[Path], None], key: str) -> None:
     make(Path("foreign.ckpt"))
-    teacher = ("model@teacher=espnet",) if key.startswith("teacher") else ()
+    teacher = ("model@teacher=espnet", "loss=[cross_entropy,pixelwise]") if key.startswith("teacher") else ()
     assert_refused(command("train", *QUICK, *teacher, f"{key}=foreign.ckpt"), "foreign.ckpt")
 
 

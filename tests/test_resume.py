@@ -17,6 +17,7 @@ import torch
 
 import segkd.callbacks.last_checkpoint
 import segkd.resume
+import segkd.train
 from commands import Command, Result, in_own_process, started
 from segkd.callbacks.last_checkpoint import LastCheckpoint
 from segkd.checkpoints import Checkpoints
@@ -213,6 +214,23 @@ def test_a_full_disk_does_not_end_the_run(train: Train, tmp_path: Path, monkeypa
     assert result.err.count("cannot be written (No space left on device)") == 3
     assert tried == [3, 4, 5, 6]  # at the epoch's end, and then at each next step until there is room
     assert_same_run(run, tmp_path / "whole")
+
+
+def test_no_room_for_the_result(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        patch.setattr(segkd.train, "save_student", full)
+        result = train(run)
+    assert result.code == 2
+    assert result.err.endswith(
+        f"segkd: no room is left for {run}; make some, and go on with resume=auto output_dir={run}\n"
+    )
+    assert train(run, "resume=auto").code == 0
+    assert (run / "summary.json").exists()
 
 
 def test_the_newest_whole_one_is_taken(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from typing import Literal
 
@@ -15,7 +16,7 @@ from segkd.errors import UserError
 from segkd.types import Batch
 
 PATIENCE = 10
-"""Updates left out one after another after which the weights themselves must be at fault."""
+"""Updates of a phase left out one after another after which the weights themselves must be at fault."""
 
 
 class Guard:
@@ -30,7 +31,7 @@ class Guard:
 
     def __init__(self, mode: Literal["stop", "skip"] = "stop") -> None:
         self.mode = mode
-        self._skipped = 0
+        self._skipped: Counter[str] = Counter()
         self._statistics: list[Tensor] = []
 
     def remember(self, student: nn.Module) -> None:
@@ -48,12 +49,12 @@ class Guard:
         """
         finite = torch.stack([value.isfinite() for value in values.values()])
         if not trainer.strategy.reduce((~finite.all()).int(), reduce_op="max"):  # one look at the device a phase
-            self._skipped = 0
+            self._skipped[phase] = 0
             return True
         bad = [name for name, well in zip(values, finite.tolist(), strict=True) if not well]
-        self._skipped += 1
+        self._skipped[phase] += 1
         said = self._keep(trainer, phase, batch, step, bad)
-        if self.mode == "stop" or self._skipped == PATIENCE:
+        if self.mode == "stop" or self._skipped[phase] == PATIENCE:
             if not trainer.is_global_zero:
                 raise SystemExit(2)  # the first process speaks for all
             again = "" if self.mode == "stop" else f", and so were the {PATIENCE - 1} before it"

@@ -14,7 +14,7 @@ from segkd.models.weights import describe, load_strictly, safe_load
 from segkd.state import KEYS, State, steps_of
 
 
-def recipe_of(settings: TrainSettings, steps_per_epoch: int) -> State:
+def recipe_of(settings: TrainSettings, images: int, steps_per_epoch: int) -> State:
     """What a run that continues another must share with it: a step would mean something else.
 
     Everything else may differ: workers, devices, the number of epochs, weights of losses, augmentation.
@@ -24,6 +24,7 @@ def recipe_of(settings: TrainSettings, steps_per_epoch: int) -> State:
         "data.train_split": settings.data.train_split,
         "data.batch_size": settings.data.batch_size,
         "data.unlabelled": settings.data.unlabelled is not None,
+        "images": images,
         "batches of an epoch": steps_per_epoch,
         "seed": settings.seed,
         "loss": sorted(settings.loss),

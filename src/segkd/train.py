@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
@@ -51,15 +52,27 @@ def train(cfg: DictConfig) -> float:
     if (directory / LAST).exists() and settings.resume is None and not settings.dry_run:
         raise UserError(f"{directory} already holds a run; choose another output_dir, or continue it with resume=auto")
     with Signals() as signals:
-        return _train(cfg, settings, directory, signals)
+        try:
+            return _train(cfg, settings, directory, signals)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise UserError(
+                f"no room is left for {directory}; make some, and go on with resume=auto output_dir={directory}"
+            ) from None
 
 
 def _train(cfg: DictConfig, settings: TrainSettings, directory: Path, signals: Signals) -> float:
+    """Everything from here on may be asked to stop.
+
+    Raises:
+        OSError: the record or the result cannot be written; checkpoints and curves wait for room instead.
+    """
     data = build.data(settings)
     distiller, found = build.distiller(settings, data)
     first = getattr(rank_zero_only, "rank", 0) == 0  # the other processes run this command too
     files, per_epoch = Checkpoints(directory), build.steps_per_epoch(settings.trainer, data)
-    recipe = recipe_of(settings, per_epoch)
+    recipe = recipe_of(settings, len(data.train), per_epoch)
     state = resumed(settings, files, distiller, recipe)
     if first:
         print(*found, sep="\n", end="\n" * bool(found), file=sys.stderr)
@@ -93,15 +106,15 @@ def _train(cfg: DictConfig, settings: TrainSettings, directory: Path, signals: S
         _fit(settings, trainer, distiller, data)
     except Exception as error:
         if trainer.strategy.launcher is not None:
-            trainer.strategy.launcher.kill(
-                signal.SIGKILL
-            )  # its processes would wait for this one, on GPUs for half an hour
+            # Its processes would wait for this one: on GPUs for half an hour.
+            trainer.strategy.launcher.kill(signal.SIGKILL)
         if first and isinstance(error, UserError):
             _withdraw(directory)
         raise
     except SystemExit:
         if _is_child(trainer):
-            raise SystemExit(0) from None  # or its parent, which has still to finish, would be killed by Lightning
+            # Lightning would kill the parent, which has still to finish, for any other code.
+            raise SystemExit(0) from None
         raise
     finally:
         wandb.finish()
