@@ -168,6 +168,11 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("Pixelwise: temperature must be positive, not 0",),
     ),
     "dry run that is no yes or no": (("dry_run=yes",), ("dry_run", "valid boolean", "yes")),
+    "statistics over CPUs": (("trainer.devices=2", "trainer.sync_batchnorm=true"), ("works between GPUs alone",)),
+    "average of nothing": (("trainer.ema=1",), ("trainer.ema", "less than 1")),
+    "no way with what is no number": (("trainer.on_nan=ignore",), ("trainer.on_nan", "'stop' or 'skip'")),
+    "no steps between checkpoints": (("checkpoint.every_steps=0",), ("checkpoint.every_steps", "greater than 0")),
+    "accumulation": (("trainer.accumulate=2",), ("no key 'trainer.accumulate'",)),
     "negative seed": (("seed=-1",), ("seed", "-1")),
     "unreadable": (("name=a b=c",), ("cannot read 'name=a b=c'", "KEY=VALUE")),
 }  # fmt: skip

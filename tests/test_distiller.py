@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +19,8 @@ from segkd import build
 from segkd.adversary import Adversary, Wasserstein
 from segkd.config import TrainerSettings
 from segkd.distiller import Distiller
+from segkd.errors import UserError
+from segkd.guard import Guard
 from segkd.losses.cross_entropy import CrossEntropy
 from segkd.losses.pairwise import Pairwise
 from segkd.losses.pixelwise import Pixelwise
@@ -103,7 +107,9 @@ def batches(seed: int, count: int = BATCHES) -> DataLoader[Batch]:
     return DataLoader(served, batch_size=None)
 
 
-def made(*, alone: bool = False, clip: float | None = None) -> Watched:
+def made(
+    *, alone: bool = False, clip: float | None = None, ema: float | None = None, guard: Guard | None = None
+) -> Watched:
     """A student with a teacher and a critic, or alone."""
     torch.manual_seed(0)
     student, teacher = Tiny(8), Tiny(16)
@@ -122,6 +128,8 @@ def made(*, alone: bool = False, clip: float | None = None) -> Watched:
         total_steps=EPOCHS * BATCHES,
         classes=CLASSES,
         gradient_clip=clip,
+        ema=None if ema is None else build.moving_average(student, ema),
+        guard=guard,
     )
 
 
@@ -159,7 +167,7 @@ def test_rates_follow_the_formula_and_end_at_zero(run: Run) -> None:
     for name, repeats in (("student", 1), ("discriminator", CRITIC_STEPS)):
         expected = [RATES[name] * (1 - i / total) / 2 for i in range(total) for _ in range(repeats)]
         assert [update.rate for update in run.module.updates if update.phase == name] == pytest.approx(expected)
-    assert [group["lr"] for state in run.checkpoint["optimizer_states"] for group in state["param_groups"]] == [0, 0]
+    assert [group["lr"] for state in run.checkpoint["optimizers"].values() for group in state["param_groups"]] == [0, 0]
 
 
 def test_raw_terms_are_logged(run: Run) -> None:
@@ -242,3 +250,82 @@ def test_dropout_is_the_samples_own() -> None:
         torch.testing.assert_close(maps(Batch(*(tensor[i : i + 1] for tensor in batch))), together[i : i + 1])
     assert not torch.allclose(maps(batch._replace(keys=batch.keys + 1)), together)
     assert not torch.allclose(maps(batch._replace(keys=batch.keys.flip(0))), together)
+
+
+def test_the_average_follows_the_student_and_is_the_result(tmp_path: Path) -> None:
+    module = made(ema=0.7)
+    assert module.ema is not None
+    seen: list[dict[str, Tensor]] = []
+    judged: list[bool] = []
+    module.student.register_forward_pre_hook(lambda network, _: judged.append(False) if not network.training else None)
+    module.result.register_forward_pre_hook(lambda *_: judged.append(True))
+    step = module.training_step
+
+    def watched(batch: Batch, batch_idx: int) -> None:
+        step(batch, batch_idx)
+        seen.append(
+            {key: value.clone() for key, value in module.student.state_dict().items() if value.is_floating_point()}
+        )
+
+    module.training_step = watched  # type: ignore[method-assign]
+    checkpoint = fitted(module, tmp_path).checkpoint
+    for key, first in seen[0].items():
+        expected = first.double()
+        for later in seen[1:]:
+            expected = 0.7 * expected + 0.3 * later[key]
+        kept = checkpoint["state_dict"][f"ema.module.{key}"]
+        torch.testing.assert_close(kept.double(), expected, rtol=1e-5, atol=1e-6)
+        assert torch.equal(kept, module.result.state_dict()[key])
+    assert judged == [True] * EPOCHS  # validated each time, and never the student
+    assert not torch.equal(module.result.classifier.weight, module.student.classifier.weight)
+
+
+def spoiling(module: Watched, phase: str, at: set[int], gradient_alone: bool = False) -> None:
+    """Let a phase's updates of these numbers come to nothing, and a running statistic with them."""
+    count = itertools.count()
+
+    def spoilt(step: Step, objective: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        total, terms = objective(step)
+        if next(count) not in at:
+            return total, terms
+        module.student.encoder[1].running_mean.data[0] = torch.nan
+        if gradient_alone:
+            return total + (0 * total).sqrt(), terms
+        return total * torch.nan, {**terms, "pairwise": total * torch.nan}
+
+    module.phases = [
+        replace(p, objective=partial(spoilt, objective=p.objective)) if p.name == phase else p for p in module.phases
+    ]
+
+
+@pytest.mark.parametrize("gradient_alone", [False, True])
+@pytest.mark.parametrize("phase", ["student", "discriminator"])
+def test_a_run_stops_where_a_number_is_none(tmp_path: Path, phase: str, gradient_alone: bool) -> None:
+    module = made()
+    spoiling(module, phase, {2}, gradient_alone)
+    what = "gradient" if gradient_alone else "pairwise, total"
+    with pytest.raises(UserError, match=f"{what}.* of the {phase}'s update is not finite at step"):
+        fitted(module, tmp_path)
+    assert all(parameter.isfinite().all() for parameter in module.parameters())
+    assert torch.load(tmp_path / "not_finite_rank0.pt", weights_only=True)["images"].shape == (2, 3, 32, 32)
+
+
+def test_an_update_that_is_none_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = made(guard=Guard("skip"))
+    spoiling(module, "student", {1, 3})
+    fitted(module, tmp_path)
+    moved = [update.gradient > 0 for update in module.updates if update.phase == "student"]
+    assert moved == [True, False, True, False, True, True]
+    assert all(value.isfinite().all() for value in module.state_dict().values())
+    assert capsys.readouterr().err.count("is not finite at step") == 2
+
+
+def test_patience_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segkd.guard.PATIENCE", 4)
+    module = made(guard=Guard("skip"))
+    spoiling(module, "student", {0, 1, 3, 4, 5})  # three in a row may be
+    fitted(module, tmp_path)
+    module = made(guard=Guard("skip"))
+    spoiling(module, "student", {1, 2, 3, 4})
+    with pytest.raises(UserError, match=r"at step 4 .* and so were the 3 before it"):
+        fitted(module, tmp_path)

@@ -10,15 +10,18 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from segkd.adversary import Adversary
 from segkd.callbacks.last_checkpoint import LastCheckpoint
 from segkd.callbacks.shares import Shares
+from segkd.checkpoints import Checkpoints
 from segkd.config import TrainerSettings, TrainSettings
 from segkd.data.base import FileDataset, SegmentationDataset
 from segkd.data.datamodule import SegmentationData
@@ -27,6 +30,7 @@ from segkd.data.statistics import class_counts, class_weights
 from segkd.data.transforms import Augmentation, Jitter
 from segkd.distiller import Distiller
 from segkd.errors import UserError
+from segkd.guard import Guard
 from segkd.losses.base import Loss
 from segkd.losses.total import LossSum
 from segkd.models.base import SegmentationModel
@@ -136,28 +140,39 @@ def distiller(settings: TrainSettings, served: SegmentationData) -> tuple[Distil
         adversary,
         {name: partial(_optimizer, node) for name, node in settings.optimizers.items()},
         construct(settings.schedule),
-        total_steps=_steps_per_epoch(settings.trainer, served) * settings.trainer.max_epochs,
+        total_steps=steps_per_epoch(settings.trainer, served) * settings.trainer.max_epochs,
         classes=facts.classes,
         gradient_clip=settings.trainer.gradient_clip,
+        ema=None if settings.trainer.ema is None else moving_average(student, settings.trainer.ema),
+        guard=Guard(settings.trainer.on_nan),
     )
     return built, [line for line in (found, found_teacher) if line]
 
 
-def trainer(settings: TrainerSettings, directory: Path, loggers: Sequence[Logger]) -> pl.Trainer:
-    """Lightning's Trainer, with what it would get wrong for two players switched off.
+def moving_average(student: SegmentationModel, decay: float) -> AveragedModel:
+    """A copy of the student that follows its weights and running statistics: ours ← decay · ours + (1 - decay) · its."""
+    follow = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(student, multi_avg_fn=follow, use_buffers=True).requires_grad_(False)
+
+
+def trainer(
+    settings: TrainerSettings, directory: Path, loggers: Sequence[Logger], last_checkpoint: LastCheckpoint | None = None
+) -> pl.Trainer:
+    """Lightning's Trainer, with what it would get wrong for two players, or when asked to stop, switched off.
 
     Raises:
-        UserError: an accelerator that is not there.
+        UserError: an accelerator that is not there, or fewer devices than asked for.
     """
+    check_devices(settings)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
-    callbacks: list[pl.Callback] = [LastCheckpoint(directory)]
+    callbacks: list[pl.Callback] = [last_checkpoint or LastCheckpoint(Checkpoints(directory))]
     if settings.shares_every is not None:
         callbacks.append(Shares(settings.shares_every))
     if settings.progress:
         # Twice a second; as often as Lightning would, it takes a quarter of a small network's time.
         callbacks.append(RichProgressBar(refresh_rate=2, console_kwargs={"stderr": True}))
-    return pl.Trainer(
+    made = pl.Trainer(
         accelerator=device(settings.accelerator).type,
         devices=settings.devices if settings.devices != "auto" or settings.accelerator != "cpu" else 1,
         num_nodes=settings.num_nodes,
@@ -170,12 +185,18 @@ def trainer(settings: TrainerSettings, directory: Path, loggers: Sequence[Logger
         limit_val_batches=settings.limit_val_batches,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
+        inference_mode=False,  # what a validation before the fit leaves in the metric could not be added to within it
         logger=list(loggers),
         callbacks=callbacks,
         enable_progress_bar=settings.progress,
         enable_model_summary=False,
         default_root_dir=directory,
+        # Its own requeueing saves within a signal's handler, in the middle of whatever is going on.
+        plugins=SLURMEnvironment(auto_requeue=False) if SLURMEnvironment.detect() else None,
     )
+    # Before each batch Lightning asks rank 0 whether it has had a SIGTERM; LastCheckpoint asks all of them.
+    made.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+    return made
 
 
 def several(settings: TrainerSettings) -> bool:
@@ -183,6 +204,22 @@ def several(settings: TrainerSettings) -> bool:
     if settings.devices == "auto" and settings.num_nodes == 1:
         return device(settings.accelerator).type == "cuda" and torch.cuda.device_count() > 1
     return settings.devices != 1 or settings.num_nodes > 1
+
+
+def check_devices(settings: TrainerSettings) -> None:
+    """Refuse what the machine does not have.
+
+    Raises:
+        UserError: no GPU, or fewer than asked for; statistics over processes without GPUs.
+    """
+    on_gpu = device(settings.accelerator).type == "cuda"
+    there = torch.cuda.device_count()
+    if on_gpu and settings.devices != "auto" and settings.devices > there:
+        raise UserError(
+            f"trainer.devices={settings.devices}, but PyTorch sees {there} GPU{'s' * (there != 1)}; lower it, or use trainer.devices=auto"
+        )
+    if settings.sync_batchnorm and several(settings) and not on_gpu:
+        raise UserError("trainer.sync_batchnorm=true works between GPUs alone; leave it out on a CPU")
 
 
 def strategy(settings: TrainerSettings) -> DDPStrategy | str:
@@ -235,6 +272,8 @@ def _student(settings: TrainSettings, facts: SegmentationDataset, more: int) -> 
         raise UserError(
             f"data.crop_size={list(crop)} is less than the {student.smallest} pixels that {type(student).__name__} takes"
         )
+    if settings.trainer.sync_batchnorm:
+        student = nn.SyncBatchNorm.convert_sync_batchnorm(student)  # type: ignore[no-untyped-call]
     return student, found
 
 
@@ -271,7 +310,8 @@ def _optimizer(node: Node, parameters: Sequence[nn.Parameter]) -> Optimizer:
     return made
 
 
-def _steps_per_epoch(settings: TrainerSettings, served: SegmentationData) -> int:
+def steps_per_epoch(settings: TrainerSettings, served: SegmentationData) -> int:
+    """Batches of an epoch, as far as the settings let it go."""
     steps, limit = served.steps_per_epoch(), settings.limit_train_batches
     if limit is None:
         return steps

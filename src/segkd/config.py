@@ -71,9 +71,19 @@ class TrainerSettings(Settings):
     validate_every: PositiveInt
     log_every: PositiveInt
     shares_every: PositiveInt | None = None
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    on_nan: Literal["stop", "skip"] = "stop"
+    sync_batchnorm: StrictBool = False
     limit_train_batches: PositiveInt | _Share | None
     limit_val_batches: PositiveInt | _Share | None
     progress: bool
+
+
+class CheckpointSettings(Settings):
+    """When the run is saved, besides at every epoch's end."""
+
+    every_steps: PositiveInt | None
+    every_minutes: _Positive | None
 
 
 class WandbSettings(Settings):
@@ -93,7 +103,7 @@ class TrainSettings(Settings):
     name: str
     seed: int = Field(ge=0, lt=2**31)
     output_dir: Path
-    resume: Path | None
+    resume: Literal["auto"] | Path | None
     preflight: Literal["stop", "warn", "off"]
     dry_run: StrictBool  # the run's folder hangs on it before it is validated, so that only true is true
     dataset: Target
@@ -105,6 +115,7 @@ class TrainSettings(Settings):
     optimizers: dict[str, Target]
     schedule: Target
     trainer: TrainerSettings
+    checkpoint: CheckpointSettings
     wandb: WandbSettings
 
 

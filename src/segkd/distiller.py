@@ -11,14 +11,15 @@ import torch.distributed
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 
 from segkd.adversary import Adversary
+from segkd.guard import Guard
 from segkd.losses.total import LossSum
 from segkd.metrics import ConfusionMatrix, Scores
 from segkd.models.base import SegmentationModel
 from segkd.models.frozen import Frozen
 from segkd.models.layers import sample_keys
-from segkd.models.weights import describe
 from segkd.phases import Phase, phases
 from segkd.schedules import Schedule
 from segkd.types import Batch, Step, resize
@@ -42,6 +43,8 @@ class Distiller(pl.LightningModule):
         total_steps: batches in the whole run.
         classes: names of the data set's classes.
         gradient_clip: greatest norm of a phase's gradient.
+        ema: moving average of the student; None for none.
+        guard: what happens when an update is not finite.
     """
 
     step_count: Tensor
@@ -57,6 +60,8 @@ class Distiller(pl.LightningModule):
         total_steps: int,
         classes: Sequence[str],
         gradient_clip: float | None = None,
+        ema: AveragedModel | None = None,
+        guard: Guard | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -64,8 +69,14 @@ class Distiller(pl.LightningModule):
         self.phases = phases(student, losses, adversary)
         self.optimizers_of, self.classes = optimizers, tuple(classes)
         self.schedule, self.total_steps, self.gradient_clip = schedule, total_steps, gradient_clip
+        self.ema, self.guard = ema, guard or Guard()
         self.confusion = ConfusionMatrix(len(self.classes))
         self.register_buffer("step_count", torch.tensor(0))
+
+    @property
+    def result(self) -> SegmentationModel:
+        """What is validated and kept: the moving average, where there is one, or the student."""
+        return self.student if self.ema is None else cast("SegmentationModel", self.ema.module)
 
     def configure_optimizers(self) -> list[Optimizer]:
         optimizers = [self.optimizers_of[phase.name](phase.parameters()) for phase in self.phases]
@@ -84,11 +95,14 @@ class Distiller(pl.LightningModule):
         for phase, optimizer in zip(self.phases, self._optimizers(), strict=True):
             for draw in range(phase.repeats):
                 self.descend(phase, optimizer, step._replace(draw=draw))
+        if self.ema is not None:
+            self.ema.update_parameters(self.student)
         self.step_count += 1
         self._set_learning_rates()
 
     def observe(self, batch: Batch) -> Step:
         """One forward of each network, shared by all phases."""
+        self.guard.remember(self.student)
         with sample_keys(batch.keys):
             student = self.student(batch.images)
         return Step(batch, student, self.teacher(batch.images) if self.teacher is not None else None)
@@ -99,10 +113,15 @@ class Distiller(pl.LightningModule):
             total, terms = phase.objective(step)
             optimizer.zero_grad()
             self.manual_backward(total)
+            norm = nn.utils.get_total_norm(p.grad for p in phase.parameters() if p.grad is not None)
             if self.gradient_clip is not None:
-                nn.utils.clip_grad_norm_(phase.parameters(), self.gradient_clip)
+                nn.utils.clip_grads_with_norm_(phase.parameters(), self.gradient_clip, norm)
             rate = optimizer.param_groups[0]["lr"]
-            optimizer.step()
+            values = {**terms, "total": total, "gradient": norm}
+            if self.guard.passes(self.trainer, self.student, phase.name, step.batch, int(self.step_count), values):
+                optimizer.step()
+            else:
+                optimizer.zero_grad()
         logged: dict[str, Any] = {f"train/{name}": value.detach() for name, value in terms.items()}
         several = self.trainer.world_size > 1
         self.log_dict({**logged, f"lr/{phase.name}": rate}, sync_dist=several)
@@ -110,7 +129,7 @@ class Distiller(pl.LightningModule):
             self.log("train/total", total.detach(), prog_bar=True, sync_dist=several)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        said = self.student(batch.images)
+        said = self.result(batch.images)
         logits = resize(said.logits.float(), (batch.target.shape[-2], batch.target.shape[-1]), said.align_corners)
         self.confusion.update(logits, batch.target)
 
@@ -123,9 +142,6 @@ class Distiller(pl.LightningModule):
         self.log("val/miou", scores.miou, prog_bar=True)
         self.log_dict({"val/class_accuracy": scores.class_accuracy, "val/pixel_accuracy": scores.pixel_accuracy})
         self.log_dict({f"val/iou/{name}": iou for name, iou in zip(self.classes, scores.iou, strict=True)})
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["student"] = describe(self.student)
 
     def on_train_epoch_end(self) -> None:
         self._average_statistics()
@@ -143,7 +159,7 @@ class Distiller(pl.LightningModule):
     def _average_statistics(self) -> None:
         """Each process's BatchNorm saw its own images; what is validated and kept is their mean."""
         if self.trainer.world_size > 1:
-            for buffer in self.student.buffers():
+            for buffer in (*self.student.buffers(), *(self.ema.buffers() if self.ema is not None else ())):
                 if buffer.is_floating_point():
                     torch.distributed.all_reduce(buffer)
                     buffer /= self.trainer.world_size

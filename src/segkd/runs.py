@@ -21,7 +21,7 @@ ALONE = "student alone"
 
 # What says nothing of the method: which copy of it a run is, where it is written to, how one looks on.
 _CIRCUMSTANCES = (
-    "seed", "name", "output_dir", "resume", "preflight", "dry_run", "wandb", "data.workers",
+    "seed", "name", "output_dir", "resume", "preflight", "dry_run", "wandb", "checkpoint", "data.workers",
     "trainer.progress", "trainer.log_every", "trainer.shares_every", "trainer.validate_every", "dataset.root",
 )  # fmt: skip
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
+import signal
 import sys
 import time
 from pathlib import Path
@@ -13,22 +15,28 @@ from typing import Any, cast
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
 from segkd import __version__, build
+from segkd.callbacks.last_checkpoint import LastCheckpoint
 from segkd.callbacks.metrics_file import METRICS, MetricsFile
 from segkd.callbacks.wandb_curves import WandbCurves
+from segkd.checkpoints import LAST, Checkpoints
 from segkd.cli import launch
 from segkd.config import TrainSettings, validate
 from segkd.data.base import SegmentationDataset
 from segkd.data.datamodule import SegmentationData
 from segkd.distiller import Distiller
 from segkd.errors import UserError
-from segkd.models.weights import describe, load_strictly, safe_load, save_student
+from segkd.models.weights import save_student
 from segkd.overrides import settle
 from segkd.preflight import preflight
 from segkd.record import RECORD, write_record
+from segkd.resume import recipe_of, resumed
+from segkd.signals import Signals
+from segkd.state import place
 
 
 def train(cfg: DictConfig) -> float:
@@ -39,18 +47,33 @@ def train(cfg: DictConfig) -> float:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     settle(cfg)
     settings = validate(cfg, TrainSettings)
-    _refuse_sweeps(settings)
+    _refuse(settings)
     directory = Path(HydraConfig.get().runtime.output_dir)
-    if (directory / "last.ckpt").exists() and settings.resume is None and not settings.dry_run:
-        raise UserError(
-            f"{directory} already holds a run; choose another output_dir, or continue it with resume={directory / 'last.ckpt'}"
-        )
+    if (directory / LAST).exists() and settings.resume is None and not settings.dry_run:
+        raise UserError(f"{directory} already holds a run; choose another output_dir, or continue it with resume=auto")
+    with Signals() as signals:
+        try:
+            return _train(cfg, settings, directory, signals)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise UserError(
+                f"no room is left for {directory}; make some, and go on with resume=auto output_dir={directory}"
+            ) from None
 
+
+def _train(cfg: DictConfig, settings: TrainSettings, directory: Path, signals: Signals) -> float:
+    """Everything from here on may be asked to stop.
+
+    Raises:
+        OSError: the record or the result cannot be written; checkpoints and curves wait for room instead.
+    """
     data = build.data(settings)
     distiller, found = build.distiller(settings, data)
     first = getattr(rank_zero_only, "rank", 0) == 0  # the other processes run this command too
-    if settings.resume is not None:
-        _check_resumable(settings.resume, distiller)
+    files, per_epoch = Checkpoints(directory), build.steps_per_epoch(settings.trainer, data)
+    recipe = recipe_of(settings, len(data.train), per_epoch)
+    state = resumed(settings, files, distiller, recipe)
     if first:
         print(*found, sep="\n", end="\n" * bool(found), file=sys.stderr)
         preflight(
@@ -67,17 +90,31 @@ def train(cfg: DictConfig) -> float:
     config = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
     config["output_dir"] = str(directory)
     directory.mkdir(parents=True, exist_ok=True)
+    curves = MetricsFile(directory)
     if first:
         write_record(directory, config, settings.seed)
+        curves.cut(int(distiller.step_count))
     wandb = WandbCurves(directory, config, name=_run_name(settings), **settings.wandb.model_dump())
-    trainer = build.trainer(settings.trainer, directory, [MetricsFile(directory), wandb])
+    every = settings.checkpoint
+    last = LastCheckpoint(files, recipe, every.every_steps, every.every_minutes, signals, state)
+    trainer = build.trainer(settings.trainer, directory, [curves, wandb], last)
     teacher_before = distiller.teacher.fingerprint() if distiller.teacher is not None else None
     started = time.monotonic()
     try:
+        if state is not None:
+            _go_on(settings, trainer, distiller, data, state["epochs"], per_epoch)
         _fit(settings, trainer, distiller, data)
-    except UserError:
-        if first:
+    except Exception as error:
+        if trainer.strategy.launcher is not None:
+            # Its processes would wait for this one: on GPUs for half an hour.
+            trainer.strategy.launcher.kill(signal.SIGKILL)
+        if first and isinstance(error, UserError):
             _withdraw(directory)
+        raise
+    except SystemExit:
+        if _is_child(trainer):
+            # Lightning would kill the parent, which has still to finish, for any other code.
+            raise SystemExit(0) from None
         raise
     finally:
         wandb.finish()
@@ -86,17 +123,42 @@ def train(cfg: DictConfig) -> float:
     )
 
 
+def _go_on(
+    settings: TrainSettings,
+    trainer: pl.Trainer,
+    distiller: Distiller,
+    data: SegmentationData,
+    epochs: int,
+    per_epoch: int,
+) -> None:
+    """Take up a run after its last whole epoch and the batches that it had seen of the next."""
+    steps = int(distiller.step_count)
+    batch = steps - epochs * per_epoch
+    if batch == per_epoch:  # what is left of that epoch is its end
+        place(trainer, epochs, 0, steps - 1)
+        epochs, batch = epochs + 1, 0
+        if epochs % settings.trainer.validate_every == 0 and epochs < settings.trainer.max_epochs:
+            trainer.validate(distiller, datamodule=data, verbose=False)
+    place(trainer, epochs, batch, steps)
+    data.start = epochs, batch
+
+
 def _fit(settings: TrainSettings, trainer: pl.Trainer, distiller: Distiller, data: SegmentationData) -> None:
     """Train, and score the last weights whatever `validate_every` is: they are the result."""
-    resume = str(settings.resume) if settings.resume else None
-    trainer.fit(distiller, datamodule=data, ckpt_path=resume, weights_only=True)
+    trainer.fit(distiller, datamodule=data)
     if settings.trainer.max_epochs % settings.trainer.validate_every or "val/miou" not in trainer.callback_metrics:
         trainer.validate(distiller, datamodule=data, verbose=False)
 
 
+def _is_child(trainer: pl.Trainer) -> bool:
+    """Whether Lightning started this process from another that runs the same command."""
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    return isinstance(environment, LightningEnvironment) and trainer.local_rank > 0
+
+
 def _withdraw(directory: Path) -> None:
     """Leave nothing of a run that a user's mistake ended before its first checkpoint."""
-    if not (directory / "last.ckpt").exists():
+    if not (directory / LAST).exists():
         for name in (*RECORD, METRICS):
             (directory / name).unlink(missing_ok=True)
 
@@ -125,7 +187,7 @@ def _finish(
         "seed": settings.seed,
         "segkd": __version__,
     }
-    zeroed = save_student(distiller.student, directory, trained)
+    zeroed = save_student(distiller.result, directory, trained)
     summary: dict[str, Any] = {
         "val_miou": None if math.isnan(miou) else miou,
         "steps": int(distiller.step_count),
@@ -141,7 +203,10 @@ def _finish(
     return miou
 
 
-def _refuse_sweeps(settings: TrainSettings) -> None:
+def _refuse(settings: TrainSettings) -> None:
+    """Refuse what no run can be made of, before anything is read."""
+    if not settings.dry_run:
+        build.check_devices(settings.trainer)
     if HydraConfig.get().mode != RunMode.MULTIRUN:
         return
     if settings.dry_run:
@@ -151,36 +216,6 @@ def _refuse_sweeps(settings: TrainSettings) -> None:
             "a sweep (-m) with several devices would start the whole sweep again on each of them; use trainer.devices=1 in sweeps, "
             "or call the command once for each run"
         )
-
-
-def _check_resumable(checkpoint: Path, distiller: Distiller) -> None:
-    if not checkpoint.is_file():
-        raise UserError(f"no checkpoint to resume at {checkpoint}; give the last.ckpt of a run")
-    if checkpoint.stat().st_size == 0:
-        raise UserError(f"{checkpoint} is empty (0 bytes); resume from another")
-    content = safe_load(checkpoint)
-    if not isinstance(content, dict) or not {"state_dict", "loops", "optimizer_states", "student"} <= content.keys():
-        raise UserError(
-            f"{checkpoint} holds no training state; give the last.ckpt of a run (weights alone go to student.checkpoint)"
-        )
-    load_strictly(distiller, content["state_dict"], checkpoint)
-    if content["student"] != describe(distiller.student):
-        raise UserError(
-            f"the student in {checkpoint} is not the one asked for; give the student's keys of the run that it comes from"
-        )
-    for optimizer, saved in zip(distiller.configure_optimizers(), content["optimizer_states"], strict=True):
-        _check_same_recipe(checkpoint, optimizer.state_dict()["param_groups"], saved["param_groups"])
-
-
-def _check_same_recipe(checkpoint: Path, asked: list[dict[str, Any]], saved: list[dict[str, Any]]) -> None:
-    """Restored optimisers keep the values they were saved with, so others would be ignored."""
-    for ours, theirs in zip(asked, saved, strict=True):
-        for key in (ours.keys() | theirs.keys()) - {"params", "lr"}:
-            if ours.get(key) != theirs.get(key):
-                raise UserError(
-                    f"{checkpoint} was trained with {key.removeprefix('initial_')}={theirs.get(key)}, and {ours.get(key)} is asked for; "
-                    "resume with the same optimizers"
-                )
 
 
 def _run_name(settings: TrainSettings) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import netrc
 import os
 import sys
+import threading
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +22,8 @@ Mode = Literal["auto", "online", "offline", "disabled"]
 class WandbCurves(Logger):
     """One W&B run.
 
-    Whatever goes wrong at W&B is told once, on stderr, and nothing more is sent; `metrics.csv` has it all anyway.
+    Whatever goes wrong at W&B, or takes longer than it may, is told once, on stderr; its run is closed as far as that can be
+    and nothing more is sent. `metrics.csv` has it all anyway.
 
     Args:
         directory: the run's folder, which also holds what an offline run leaves (`wandb sync` uploads it later).
@@ -30,7 +34,7 @@ class WandbCurves(Logger):
         name: of the run.
         group: of the run, for the members of a sweep.
         tags: of the run.
-        timeout: seconds to wait for the server at the start.
+        timeout: seconds to wait for the server at the start, and for W&B at any later call.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class WandbCurves(Logger):
     ) -> None:
         super().__init__()
         self._run: Any = None
+        self._timeout = timeout
         chosen = ("online" if _has_key() else "offline") if mode == "auto" else mode
         if mode == "auto":
             chosen = os.environ.get("WANDB_MODE", chosen)  # type: ignore[assignment]
@@ -60,7 +65,6 @@ class WandbCurves(Logger):
                 name=name,
                 group=group,
                 tags=list(tags),
-                timeout=timeout,
             )
 
     @property
@@ -77,41 +81,62 @@ class WandbCurves(Logger):
         return self._run
 
     @rank_zero_only
-    def _start(self, timeout: int, **arguments: Any) -> None:
+    def _start(self, **arguments: Any) -> None:
         try:
             import wandb
         except ImportError:
             print("segkd: wandb is not installed; curves go to metrics.csv alone", file=sys.stderr)
             return
 
-        def start() -> None:
-            self._run = wandb.init(**arguments, settings=wandb.Settings(init_timeout=timeout, silent=True))
+        def start() -> Any:
+            run = wandb.init(**arguments, settings=wandb.Settings(init_timeout=self._timeout, silent=True))
             # Our step is a value: W&B drops rows whose own step goes back, as after a resume.
-            self._run.define_metric("*", step_metric="step")
+            run.define_metric("*", step_metric="step")
+            return run
 
-        self._safely(start)
+        self._run = self._safely(start, 1.5 * self._timeout)  # W&B's own error says more, and comes first
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Nothing: the config was given at the start."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        self._safely(lambda: self._run.log({**metrics, "step": step}))
+        if (run := self._run) is not None:
+            self._safely(lambda: run.log({**metrics, "step": step}), self._timeout)
 
     @rank_zero_only
     def finish(self) -> None:
         """Close the run, so that the next one of a sweep is another."""
-        self._safely(lambda: self._run.finish())
-        self._run = None
+        run, self._run = self._run, None
+        if run is not None:
+            self._safely(run.finish, self._timeout)
 
-    def _safely(self, call: Callable[[], Any]) -> None:
-        if self._run is None and call.__name__ != "start":
-            return
+    def _safely(self, call: Callable[[], Any], seconds: float) -> Any:
+        """What the call returns; None where it fails or is not over in time, and then there is no run any more."""
         try:
-            call()
+            return _within(seconds, call)
         except Exception as error:
-            self._run = None
-            print(f"segkd: W&B failed and is left out from here on ({type(error).__name__}: {error})", file=sys.stderr)
+            why = str(error) or f"no answer in {seconds:g} s"
+            print(f"segkd: W&B failed and is left out from here on ({type(error).__name__}: {why})", file=sys.stderr)
+            run, self._run = self._run, None
+            if run is not None:
+                with contextlib.suppress(Exception):
+                    _within(seconds, run.finish)
+            return None
+
+
+def _within(seconds: float, call: Callable[[], Any]) -> Any:
+    """What the call returns or raises; a TimeoutError where that takes longer, and then it is left to itself."""
+    outcome: Future[Any] = Future()
+    threading.Thread(target=_settle, args=(outcome, call), daemon=True).start()
+    return outcome.result(seconds)
+
+
+def _settle(outcome: Future[Any], call: Callable[[], Any]) -> None:
+    try:
+        outcome.set_result(call())
+    except BaseException as error:
+        outcome.set_exception(error if isinstance(error, Exception) else RuntimeError(repr(error)))
 
 
 def _has_key() -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from segkd.data.base import Sample, SegmentationDataset
@@ -75,6 +77,7 @@ class ShuffledShard(Sampler[Draw]):
         world: how many there are; both batch sizes are divisible by it.
         unlabelled: how many images without labels there are, and how many of them go into a global batch. They are shuffled for
             themselves, and all are seen before one is seen again, in whichever epoch that is.
+        start: an epoch, and how many of its batches have been seen: where a resumed run goes on. The length stays an epoch's.
     """
 
     def __init__(
@@ -85,10 +88,12 @@ class ShuffledShard(Sampler[Draw]):
         rank: int = 0,
         world: int = 1,
         unlabelled: tuple[int, int] = (0, 0),
+        start: tuple[int, int] = (0, 0),
     ) -> None:
         self.length, self.batch_size, self.seed, self.rank, self.world = length, batch_size, seed, rank, world
         self.unlabelled = unlabelled
-        self.epoch = 0
+        self.start = start
+        self.epoch = start[0]  # workers fetch their first batches before Lightning has said which epoch it is
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before each epoch."""
@@ -101,7 +106,8 @@ class ShuffledShard(Sampler[Draw]):
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
         share = self.batch_size // self.world
         steps = self.length // self.batch_size
-        for batch in range(steps):
+        first = self.start[1] if self.epoch == self.start[0] else 0
+        for batch in range(first, steps):
             start = batch * self.batch_size + self.rank * share
             for index in order[start : start + share]:
                 yield Draw(int(index), self.epoch)
@@ -164,6 +170,8 @@ class SegmentationData(pl.LightningDataModule):
         super().__init__()
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.unlabelled_per_batch = unlabelled_per_batch
+        self.start = (0, 0)
+        """An epoch, and how many of its training batches have been seen."""
         self.train = Samples(train, augmentation, seed, unlabelled)
         self.val = Samples(val)
         if len(self.train) < batch_size:
@@ -188,7 +196,7 @@ class SegmentationData(pl.LightningDataModule):
             )
         source = self.train.unlabelled
         unlabelled = (0, 0) if source is None else (len(source), self.unlabelled_per_batch)
-        sampler = ShuffledShard(len(self.train), self.batch_size, self.seed, rank, world, unlabelled)
+        sampler = ShuffledShard(len(self.train), self.batch_size, self.seed, rank, world, unlabelled, self.start)
         return self._loader(self.train, sampler, (self.batch_size + unlabelled[1]) // world)
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -209,11 +217,15 @@ def loader(samples: Samples, sampler: Sampler[Draw], batch_size: int = 1, worker
         batch_size,
         sampler=sampler,
         num_workers=workers,
-        worker_init_fn=_single_threaded if workers else None,
+        worker_init_fn=_start_worker if workers else None,
         persistent_workers=workers > 0,
+        generator=torch.Generator(),  # or each pass would draw a number from the one that networks draw from
     )
 
 
-def _single_threaded(_: int) -> None:
+def _start_worker(_: int) -> None:
     # OpenCV would start as many threads in each worker as the machine has cores.
     cv2.setNumThreads(0)
+    # Whoever stops a job signals all its processes, and a batch is owed to the step that the parent still makes. The second
+    # time is the parent's, of a worker that did not end when told to.
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
