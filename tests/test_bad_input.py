@@ -21,6 +21,7 @@ from segkd.models.weights import save_student
 QUICK = ("trainer=cpu", "trainer.max_epochs=1", "trainer.progress=false", "data.workers=0", "wandb.mode=disabled")
 CAMVID = ("dataset=camvid", "dataset.root=camvid", "data.batch_size=2", "data.crop_size=[64,64]")
 TAUGHT = ("model@teacher=espnet", "teacher.checkpoint=teacher.safetensors", "preflight=off")
+HEARD = (*TAUGHT, "loss=[cross_entropy,pixelwise]")
 
 
 class Executes:
@@ -117,27 +118,27 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("'mmseg' is not installed",),
     ),
     "weights that nothing brings": (
-        ("model@teacher=espnet", "teacher.checkpoint=included"),
+        ("model@teacher=espnet", "teacher.checkpoint=included", "loss=[cross_entropy,pixelwise]"),
         ("checkpoint=included is for model=adapter", "ESPNet starts at random"),
     ),
     "network of nobody": (("model@student=adapter",), ("say which: network=PACKAGE.CLASS",)),
     "ensemble as student": (("model@student=ensemble",), ("an ensemble has members",)),
     "ensemble of nothing": (
-        ("model@teacher=ensemble", "teacher.members={first: {_target_: null}}"),
+        ("model@teacher=ensemble", "teacher.members={first: {_target_: null}}", "loss=[cross_entropy,pixelwise]"),
         ("teacher.members.first names no network",),
     ),
     "class map that leaves out": (
-        (*TAUGHT, "teacher.class_map={sky: [0]}"),
+        (*HEARD, "teacher.class_map={sky: [0]}"),
         ("class_map leaves out building", "bicyclist"),
     ),
-    "class map of a stranger": ((*TAUGHT, "teacher.class_map={moon: [0]}"), ("class_map names moon", "the classes are sky")),
+    "class map of a stranger": ((*HEARD, "teacher.class_map={moon: [0]}"), ("class_map names moon", "the classes are sky")),
     "student with a class map": (("+student.class_map={sky: [0]}",), ("class_map leaves out",)),
     "unlabelled images without a teacher": (("data.unlabelled=camvid/train",), ("teach nothing", "model@teacher=NAME")),
     "unlabelled images that no loss hears of": (
         (*TAUGHT, "loss=[cross_entropy]", "adversary=none", "data.unlabelled=camvid/train"),
         ("teach nothing", "a loss that hears it"),
     ),
-    "no unlabelled images": ((*TAUGHT, "data.unlabelled=nowhere"), ("data.unlabelled=nowhere is no folder",)),
+    "no unlabelled images": ((*HEARD, "data.unlabelled=nowhere"), ("data.unlabelled=nowhere is no folder",)),
     "no share of unlabelled images": (("data.unlabelled_ratio=0",), ("data.unlabelled_ratio", "greater than 0")),
     "no such device": (("trainer.accelerator=tpu",), ("trainer.accelerator", "'cpu'", "tpu")),
     "no student": (("model@student=none",), ("there is no student", "model@student=NAME")),

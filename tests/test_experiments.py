@@ -102,3 +102,13 @@ def test_cityscapes_without_data_says_how_to_get_it(command: Command, tmp_path: 
     assert f"no Cityscapes at {tmp_path / 'nowhere'}" in sentence
     assert "csDownload" in sentence
     assert not (tmp_path / "run").exists()
+
+
+def test_another_network_in_an_experiment(command: Command, tmp_path: Path) -> None:
+    """quickstart builds its ESPNet-C with p and q, which no ENet takes; what is typed is never dropped."""
+    short = ("experiment=quickstart", *SHORT, "dataset.images=4", "preflight=off", f"output_dir={tmp_path / 'run'}")
+    ended = command("train", *short, "model@student=enet")
+    assert ended.code == 0, ended.err
+    typed = command("train", *short, "model@student=enet", "student.p=2")
+    assert typed.code == 2
+    assert "takes no 'p'" in typed.err

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import inspect
 import typing
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -30,7 +31,7 @@ _GIVEN_BY_BUILD = {
 Node = dict[str, Any]
 
 
-def target_of(node: Node) -> Any:
+def target_of(node: Mapping[str, Any]) -> Any:
     """The class that a node names.
 
     Raises:
@@ -65,6 +66,16 @@ def construct(node: Node, **given: Any) -> Any:
         return target(**{**arguments, **given})
     except ValueError as error:
         raise UserError(f"{target.__name__}: {error}") from None
+
+
+def arguments_of(node: Mapping[str, Any]) -> set[str]:
+    """The keys that its class takes in a config; all that it has, where it names no class that may be had."""
+    try:
+        target = target_of(node)
+    except ValueError:
+        return set(node)  # `fits` says what is wrong with it
+    for_build = FOR_BUILD if issubclass(target, SegmentationModel) else set()
+    return {"_target_", *for_build, *_parameters(target)}
 
 
 def _is_node(value: Any) -> bool:

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from segkd.cli import CONFIGS, leaves
 from segkd.errors import UserError
+from segkd.nodes import arguments_of
 
 
 def settle(cfg: DictConfig) -> None:
@@ -19,6 +20,7 @@ def settle(cfg: DictConfig) -> None:
     _check_preset(cfg)
     _drop_unselected_losses(cfg)
     _drop_unused_checkpoint(cfg)
+    _drop_arguments_of_replaced_networks(cfg)
 
 
 def _check_preset(cfg: DictConfig) -> None:
@@ -54,3 +56,16 @@ def _drop_unused_checkpoint(cfg: DictConfig) -> None:
         o.startswith("teacher.") for o in HydraConfig.get().overrides.task
     ):
         cfg.teacher.checkpoint = None
+
+
+def _drop_arguments_of_replaced_networks(cfg: DictConfig) -> None:
+    """An experiment may say how its network is built; of a network that the command line puts in its place that may mean nothing."""
+    asked = HydraConfig.get().overrides.task
+    for role in ("student", "teacher"):
+        node = cfg[role]
+        if node.get("_target_") is None or not any(override.startswith(f"model@{role}=") for override in asked):
+            continue
+        for key in [str(key) for key in node if key not in arguments_of(node)]:
+            if not any(override.lstrip("+").startswith(f"{role}.{key}=") for override in asked):
+                with open_dict(cfg):
+                    del node[key]
