@@ -11,6 +11,7 @@ import threading
 import time
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from commands import Command, started
+from segkd import train
 from segkd.cli import CONFIGS
 from segkd.config import TrainSettings, validate
 from segkd.data.streets import Streets
@@ -318,8 +320,26 @@ def test_in_a_sweep_a_mistake_ends_its_own_job_only(command: Command, tmp_path: 
     )
     assert result.code == 2
     assert "data.crop_size=[8, 8] is less than the 32 pixels" in result.err
-    assert not (sweep / "0").exists()
+    assert "data.crop_size=[8, 8]" in (sweep / "0" / "failure.txt").read_text()
     assert (sweep / "1" / "student.safetensors").exists()
+
+
+def test_in_a_sweep_a_crash_leaves_its_traceback(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, save = tmp_path / "sweep", train.save_student
+
+    def crashes_once(student: ESPNet, directory: Path, facts: dict[str, Any]) -> int:
+        if directory.name == "0":
+            raise RuntimeError("planted")
+        return save(student, directory, facts)
+
+    monkeypatch.setattr(train, "save_student", crashes_once)
+    result = command("train", "-m", *TINY, "trainer.max_epochs=1", f"output_dir={sweep}", "seed=0,1")
+    assert result.code == 1
+    assert "RuntimeError: planted" in (sweep / "0" / "failure.txt").read_text()
+    assert (sweep / "1" / "student.safetensors").exists()
+    assert not (sweep / "1" / "failure.txt").exists()
 
 
 def test_a_sweep_over_several_devices_is_refused(command: Command, tmp_path: Path) -> None:

@@ -44,11 +44,14 @@ OmegaConf.register_new_resolver("unless", lambda dry, folder: "." if dry is True
 
 Task = Callable[[DictConfig], Any]
 
+FAILURE = "failure.txt"
+"""Why a job of a sweep has no result."""
+
 
 def launch(task: Task, config_name: str) -> NoReturn:
     """Run `task` under Hydra and end the process with the code that the outcome deserves.
 
-    In a sweep a failing job is reported at once and the others go on.
+    In a sweep a failing job is reported at once, leaves its traceback in its folder, and the others go on.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print its own report and end with 1 whatever the cause
     codes: list[int] = []
@@ -58,9 +61,11 @@ def launch(task: Task, config_name: str) -> NoReturn:
             return task(cfg)
         except Exception as error:
             codes.append(report(error, config_name))
-            _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
+            folder = Path(HydraConfig.get().runtime.output_dir)
             if HydraConfig.get().mode == RunMode.RUN:
+                _remove_if_empty(folder)
                 raise SystemExit(codes[-1]) from None
+            (folder / FAILURE).write_text("".join(traceback.format_exception(error)))
             return None
 
     try:

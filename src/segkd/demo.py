@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from omegaconf import DictConfig
 from PIL.Image import Image
 from rich.console import Console
@@ -19,14 +18,14 @@ from rich.table import Table
 
 from segkd.cli import launch
 from segkd.config import DemoSettings, validate
-from segkd.data.base import Sample
 from segkd.data.streets import Streets
-from segkd.data.transforms import to_batch
 from segkd.evaluation import confusion_matrix
-from segkd.gallery import Array, colored, gallery
+from segkd.frames import Frame
+from segkd.gallery import colored, gallery
 from segkd.metrics import Scores
 from segkd.models.base import SegmentationModel, parameters_of
 from segkd.models.weights import load_student
+from segkd.prediction import label
 
 SHOWN = 5
 """Test scenes in the picture."""
@@ -66,7 +65,7 @@ def demo(cfg: DictConfig) -> None:
         for name, run in trained.items()
     }
     (directory / "demo.json").write_text(json.dumps(facts, indent=1) + "\n")
-    _picture(trained, [scenes[i] for i in range(SHOWN)]).save(directory / "demo.png")
+    _picture(trained, scenes).save(directory / "demo.png")
     console = Console()
     console.print(_table(trained, len(scenes)))
     gain = trained["distilled"].scores.miou - trained["alone"].scores.miou
@@ -102,22 +101,14 @@ def _table(trained: dict[str, Trained], images: int) -> Table:
     return table
 
 
-def _picture(trained: dict[str, Trained], samples: list[Sample]) -> Image:
-    colors = Streets.colors
-    said = {
-        name: [colored(_labels(run.network, sample), colors) for sample in samples] for name, run in trained.items()
-    }
-    seen = {"image": [s.image for s in samples], "truth": [colored(s.label, colors) for s in samples]}
-    return gallery({**seen, **said}, dict(zip(Streets.classes, colors, strict=True)))
-
-
-@torch.no_grad()
-def _labels(network: SegmentationModel, sample: Sample) -> Array:
-    """The classes that a network sees, H W."""
-    height, width = sample.label.shape
-    logits = network(to_batch(*sample).images[None]).at((height, width))
-    labels: Array = logits[0].max(0).indices.byte().numpy()
-    return labels
+def _picture(trained: dict[str, Trained], scenes: Streets) -> Image:
+    shown, colors = [scenes[i] for i in range(SHOWN)], scenes.colors
+    networks = {name: run.network for name, run in trained.items()}
+    frames = [Frame(scenes.name(i), sample.image) for i, sample in enumerate(shown)]
+    (labelled,) = label(networks, [frames], len(scenes.classes))
+    said = {name: [colored(one.labels[name], colors) for one in labelled] for name in networks}
+    seen = {"image": [s.image for s in shown], "truth": [colored(s.label, colors) for s in shown]}
+    return gallery({**seen, **said}, dict(zip(scenes.classes, colors, strict=True)))
 
 
 if __name__ == "__main__":

@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
-import torch
 from PIL import Image
 
 from segkd import build, networks
 from segkd.comparison import Compared
-from segkd.data.base import Sample, SegmentationDataset
-from segkd.data.transforms import to_batch
+from segkd.data.base import SegmentationDataset
 from segkd.errors import UserError
+from segkd.frames import Frame
 from segkd.gallery import Array, Color, colored
 from segkd.models.base import SegmentationModel
 from segkd.models.weights import load_student
+from segkd.prediction import label
 from segkd.runs import Run
 
 
@@ -63,23 +63,16 @@ def wipes(rows: Sequence[Compared], count: int) -> Wipes:
 def _labellers(rows: Sequence[Compared], taught: Run, dataset: SegmentationDataset) -> dict[str, SegmentationModel]:
     teacher = {}
     if taught.terms:
-        teacher = {"teacher": networks.network(taught.config["teacher"], dataset)[0]}
+        teacher = {"teacher": networks.network(taught.config["teacher"], dataset)[0].eval()}
     return {**teacher, **{row.name: load_student(row.runs[0].directory) for row in rows}}
 
 
 def _scene(dataset: SegmentationDataset, index: int, labellers: Mapping[str, SegmentationModel]) -> Scene:
-    sample = dataset[index]
-    said = {name: _address(colored(_labels(network, sample), dataset.colors)) for name, network in labellers.items()}
-    seen = {"image": _address(sample.image), "truth": _address(colored(sample.label, dataset.colors))}
-    return Scene(dataset.name(index), {**seen, **said})
-
-
-@torch.no_grad()
-def _labels(network: SegmentationModel, sample: Sample) -> Array:
-    height, width = sample.label.shape
-    logits = network.eval()(to_batch(*sample).images[None]).at((height, width))
-    labels: Array = logits[0].max(0).indices.byte().numpy()
-    return labels
+    sample, name = dataset[index], dataset.name(index)
+    ((labelled,),) = label(labellers, [[Frame(name, sample.image)]], len(dataset.classes))
+    shown = {"truth": sample.label, **labelled.labels}
+    layers = {layer: _address(colored(labels, dataset.colors)) for layer, labels in shown.items()}
+    return Scene(name, {"image": _address(sample.image), **layers})
 
 
 def _address(picture: Array) -> str:
