@@ -163,7 +163,7 @@ def test_an_experiment_with_a_python_tag(command: Command, tmp_path: Path) -> No
 
 
 def test_there_is_one_way_to_load() -> None:
-    """No other call in the project reads a pickle."""
+    """No other call in the project reads a pickle; a TorchScript file is a program, which a benchmark of it has to run."""
     source = Path(__file__).parents[1] / "src" / "segkd"
     found = [
         (path.name, word)
@@ -178,4 +178,4 @@ def test_there_is_one_way_to_load() -> None:
         )
         if word in path.read_text()
     ]
-    assert found == [("weights.py", "torch.load(")]
+    assert sorted(found) == [("engines.py", "torch.jit.load"), ("weights.py", "torch.load(")]
