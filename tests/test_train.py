@@ -120,7 +120,10 @@ def test_resuming_with_another_recipe_is_refused(command: Command, tmp_path: Pat
         ("optimizer@optimizers.student=sgd", ("resume with the same optimizers",)),
         ("student.q=2", ("keys are missing",)),
         ("seed=1", ("is of another run: seed was 0 and is 1", "student.checkpoint")),
-        ("dataset.images=12", ("dataset.images was 8 and is 12; batches of an epoch was 2 and is 3",)),
+        (
+            "dataset.images=12",
+            ("dataset.images was 8 and is 12; training images was 8 and is 12; batches of an epoch was 2 and is 3",),
+        ),
         ("data.batch_size=2", ("data.batch_size was 4 and is 2",)),
         ("trainer.ema=0.9", ("trainer.ema was None and is 0.9",)),
     ):
