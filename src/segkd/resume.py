@@ -24,7 +24,7 @@ def recipe_of(settings: TrainSettings, images: int, steps_per_epoch: int) -> Sta
         "data.train_split": settings.data.train_split,
         "data.batch_size": settings.data.batch_size,
         "data.unlabelled": settings.data.unlabelled is not None,
-        "images": images,
+        "training images": images,
         "batches of an epoch": steps_per_epoch,
         "seed": settings.seed,
         "loss": sorted(settings.loss),
