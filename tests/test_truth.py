@@ -93,8 +93,8 @@ class OneImage(CamVid):
 
     only: str
 
-    def pairs(self) -> list[tuple[Path, Path]]:
-        return [pair for pair in super().pairs() if pair[0].stem == self.only]
+    def pairs(self, part: str) -> list[tuple[Path, Path]]:
+        return [pair for pair in super().pairs(part) if pair[0].stem == self.only]
 
 
 @pytest.mark.parametrize("name", ["0001TP_008550", "Seq05VD_f00120", "Seq05VD_f02100", "Seq05VD_f04080"])
