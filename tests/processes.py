@@ -18,7 +18,7 @@ import segkd.adversary
 import segkd.losses.cross_entropy
 import segkd.losses.pairwise
 import segkd.losses.pixelwise
-from segkd import build
+from segkd import devices
 from segkd.adversary import Adversary, Wasserstein
 from segkd.config import TrainerSettings
 from segkd.data.base import Sample
@@ -104,7 +104,7 @@ def main(world: int, directory: Path) -> None:
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=world,
-        strategy=build.strategy(SETTINGS.model_copy(update={"devices": world})),
+        strategy=devices.strategy(SETTINGS.model_copy(update={"devices": world})),
         max_epochs=1,
         limit_val_batches=0,
         logger=False,

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from omegaconf import DictConfig
 from pydantic import Field, PositiveInt
 
-from segkd import build
+from segkd import devices
 from segkd.benchmarks import inference, networks, pareto
 from segkd.benchmarks.findings import Findings
 from segkd.cli import launch
@@ -56,7 +56,7 @@ def benchmark(cfg: DictConfig) -> None:
 
 
 def _networks(settings: BenchmarkSettings) -> Findings:
-    device = build.device(settings.accelerator)
+    device = devices.device(settings.accelerator)
     return networks.find(
         settings.networks, settings.size, settings.num_classes, settings.repeats, settings.warmup, device
     )
@@ -67,7 +67,7 @@ def _inference(settings: BenchmarkSettings) -> Findings:
         raise UserError("mode=inference times trained networks; say which: run=DIR or run=[DIR,DIR]")
     runs = settings.run if isinstance(settings.run, list) else [settings.run]
     students = {str(run): load_student(run) for run in runs}
-    device = build.device(settings.accelerator)
+    device = devices.device(settings.accelerator)
     engines: list[str] = list(dict.fromkeys(settings.engines))
     return inference.find(
         students, engines, settings.size, settings.batch_size, settings.repeats, settings.warmup, device

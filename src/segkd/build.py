@@ -13,11 +13,11 @@ import torch
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers.logger import Logger
-from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from segkd import devices
 from segkd.adversary import Adversary
 from segkd.callbacks.last_checkpoint import LastCheckpoint
 from segkd.callbacks.shares import Shares
@@ -163,7 +163,7 @@ def trainer(
     Raises:
         UserError: an accelerator that is not there, or fewer devices than asked for.
     """
-    check_devices(settings)
+    devices.check_devices(settings)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
     callbacks: list[pl.Callback] = [last_checkpoint or LastCheckpoint(Checkpoints(directory))]
@@ -173,10 +173,10 @@ def trainer(
         # Twice a second; as often as Lightning would, it takes a quarter of a small network's time.
         callbacks.append(RichProgressBar(refresh_rate=2, console_kwargs={"stderr": True}))
     made = pl.Trainer(
-        accelerator=device(settings.accelerator).type,
+        accelerator=devices.device(settings.accelerator).type,
         devices=settings.devices if settings.devices != "auto" or settings.accelerator != "cpu" else 1,
         num_nodes=settings.num_nodes,
-        strategy=strategy(settings),
+        strategy=devices.strategy(settings),
         precision=settings.precision,  # type: ignore[arg-type]
         max_epochs=settings.max_epochs,
         check_val_every_n_epoch=settings.validate_every,
@@ -197,47 +197,6 @@ def trainer(
     # Before each batch Lightning asks rank 0 whether it has had a SIGTERM; LastCheckpoint asks all of them.
     made.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
     return made
-
-
-def several(settings: TrainerSettings) -> bool:
-    """Whether the run has more than one process."""
-    if settings.devices == "auto" and settings.num_nodes == 1:
-        return device(settings.accelerator).type == "cuda" and torch.cuda.device_count() > 1
-    return settings.devices != 1 or settings.num_nodes > 1
-
-
-def check_devices(settings: TrainerSettings) -> None:
-    """Refuse what the machine does not have.
-
-    Raises:
-        UserError: no GPU, or fewer than asked for; statistics over processes without GPUs.
-    """
-    on_gpu = device(settings.accelerator).type == "cuda"
-    there = torch.cuda.device_count()
-    if on_gpu and settings.devices != "auto" and settings.devices > there:
-        raise UserError(
-            f"trainer.devices={settings.devices}, but PyTorch sees {there} GPU{'s' * (there != 1)}; lower it, or use trainer.devices=auto"
-        )
-    if settings.sync_batchnorm and several(settings) and not on_gpu:
-        raise UserError("trainer.sync_batchnorm=true works between GPUs alone; leave it out on a CPU")
-
-
-def strategy(settings: TrainerSettings) -> DDPStrategy | str:
-    """How several processes work together: their gradients are averaged."""
-    # The critic's phase leaves the student unused and the student's the critic. BatchNorm's statistics differ between
-    # processes until the Distiller averages them, and broadcasting them would tie evaluations of unequal length together.
-    return DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if several(settings) else "auto"
-
-
-def device(accelerator: str) -> torch.device:
-    """Where a command without a Trainer computes.
-
-    Raises:
-        UserError: a GPU is asked for and there is none.
-    """
-    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-        raise UserError(f"accelerator={accelerator}, but PyTorch sees no CUDA device; use accelerator=cpu")
-    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def loss(node: Node, train: SegmentationDataset) -> Loss:

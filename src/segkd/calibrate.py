@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Column, Table
 
-from segkd import build
+from segkd import build, devices
 from segkd.cli import launch
 from segkd.config import CalibrateSettings, validate
 from segkd.data.datamodule import SegmentationData
@@ -53,7 +53,7 @@ def calibrate(cfg: DictConfig) -> None:
             "(loss=[...] and adversary=holistic select them)"
         )
     half = settings.trainer.precision == "bf16-mixed"
-    terms = measure(distiller, data, settings.batches, build.device(settings.trainer.accelerator), half)
+    terms = measure(distiller, data, settings.batches, devices.device(settings.trainer.accelerator), half)
     proposed = propose(terms, wanted)
     Console().print(_table(terms, wanted, proposed))
     if proposed:

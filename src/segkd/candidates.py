@@ -22,11 +22,12 @@ def network(
     """The network to look at and the file it comes from.
 
     Raises:
-        UserError: neither or both are named, or it does not fit the data set.
+        UserError: neither or both are named, it does not fit the data set, or a run's data set is not the one that nobody chose.
     """
     node = node if node and node["_target_"] else None  # model=none is none
     match run, node, checkpoint:
         case Path(), None, None:
+            _check_chosen(run, dataset)
             return _student(run, dataset), run / "student.safetensors"
         case None, dict(), Path():
             made, found = networks.network({**node, "checkpoint": checkpoint}, dataset)
@@ -36,7 +37,7 @@ def network(
     raise UserError("say which network to take: either run=DIR, or model=NAME and checkpoint=FILE")
 
 
-def check_chosen(run: Path, dataset: SegmentationDataset) -> None:
+def _check_chosen(run: Path, dataset: SegmentationDataset) -> None:
     """The default data set is not the one of every run.
 
     Raises:

@@ -10,7 +10,7 @@ import numpy as np
 from omegaconf import DictConfig
 from pydantic import Field, PositiveInt
 
-from segkd import build, networks, writers
+from segkd import build, candidates, devices, writers
 from segkd.cli import launch
 from segkd.config import Settings, Target, validate
 from segkd.data.base import SegmentationDataset
@@ -19,7 +19,6 @@ from segkd.errors import UserError
 from segkd.frames import FramesOf
 from segkd.gallery import colored, gallery
 from segkd.models.base import SegmentationModel
-from segkd.models.weights import load_student
 from segkd.prediction import Labelled, show
 
 
@@ -50,7 +49,7 @@ def clip(cfg: DictConfig) -> None:
         "after": _network(settings, settings.after, dataset),
     }
     frames = _sequence(settings, dataset)
-    device = build.device(settings.accelerator)
+    device = devices.device(settings.accelerator)
     classes = dict(zip(dataset.classes, dataset.colors, strict=True))
 
     def picture(one: Labelled) -> Array:
@@ -77,17 +76,10 @@ def _network(settings: ClipSettings, source: Path, dataset: SegmentationDataset)
         UserError: a file without a model, or other classes than the data set's.
     """
     if source.is_dir():
-        student = load_student(source)
-        if student.num_classes not in (len(dataset.classes), len(dataset.classes) + 1):
-            raise UserError(
-                f"the student in {source} scores {student.num_classes} classes, {dataset.title()} has {len(dataset.classes)}; "
-                "say what it was trained on: dataset=NAME"
-            )
-        return student
+        return candidates.network(source, None, None, dataset)[0]
     if not (settings.model and settings.model["_target_"]):
         raise UserError(f"{source} is no folder of a run; if it holds weights, say of which network: model=NAME")
-    made, _ = networks.network({**settings.model, "checkpoint": source}, dataset)
-    return made
+    return candidates.network(None, settings.model, source, dataset)[0]
 
 
 def _sequence(settings: ClipSettings, dataset: SegmentationDataset) -> FramesOf:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from pydantic import Field, PositiveInt, StrictBool
 from torch import Tensor
 
-from segkd import build, candidates, files, scoring, tables
+from segkd import build, candidates, devices, files, scoring, tables
 from segkd.cli import launch
 from segkd.config import Settings, Target, validate
 from segkd.data.base import SegmentationDataset
@@ -63,8 +63,6 @@ def evaluate(cfg: DictConfig) -> float:
     """Score a network, write `evaluation.json`, print a table and, as the last line of stdout, the mIoU."""
     settings = validate(cfg, EvaluateSettings)
     dataset = build.dataset(settings.dataset, settings.split)
-    if settings.run is not None:
-        candidates.check_chosen(settings.run, dataset)
     network, checkpoint = candidates.network(settings.run, settings.model, settings.checkpoint, dataset)
     view = _view(settings, dataset, network)
     wanted = _wanted(settings, dataset, view)
@@ -143,7 +141,7 @@ def _wanted(settings: EvaluateSettings, dataset: SegmentationDataset, view: View
     Raises:
         UserError: Cityscapes' own scores of another data set, or agreement without a teacher.
     """
-    device, outputs = build.device(settings.accelerator), len(dataset.classes) + _void_competes(settings)
+    device, outputs = devices.device(settings.accelerator), len(dataset.classes) + _void_competes(settings)
 
     def made(name: ScoreName) -> scoring.Score:
         match name:
@@ -198,7 +196,7 @@ def _matrices(
         observers=observers,
         corruption=corruption,
         seed=settings.seed,
-        device=build.device(settings.accelerator),
+        device=devices.device(settings.accelerator),
         workers=settings.workers,
         progress=f"{dataset.title()} {settings.split}{what}",
     )

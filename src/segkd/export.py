@@ -58,8 +58,6 @@ def export(cfg: DictConfig) -> float:
     """Write the file with its facts and its card, if it scores as the network does; returns its mIoU."""
     settings = validate(cfg, ExportSettings)
     dataset = build.dataset(settings.dataset, settings.split)
-    if settings.run is not None:
-        candidates.check_chosen(settings.run, dataset)
     network, checkpoint = candidates.network(settings.run, settings.model, settings.checkpoint, dataset)
     directory = settings.output_dir or settings.run or Path("exports")
     file = FORMATS[settings.format].files[0]

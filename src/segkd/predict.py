@@ -14,7 +14,7 @@ import yaml
 from omegaconf import DictConfig
 from pydantic import Field, PositiveInt, StrictBool
 
-from segkd import build, networks, writers
+from segkd import build, devices, networks, writers
 from segkd.cli import launch
 from segkd.config import Settings, validate
 from segkd.data.images import SUFFIXES
@@ -61,7 +61,7 @@ def predict(cfg: DictConfig) -> None:
     beneath = palette.classes if settings.legend and kind else {}
     pictures = [picture(view, palette, settings.opacity, beneath) for view in views]
     _check_output(settings.output, Path(settings.input), settings.overwrite)
-    device = build.device(settings.accelerator)
+    device = devices.device(settings.accelerator)
     asked = {name: network.to(device).eval() for name, network in _networks(settings.run, views).items()}
     frames = frames_of(settings.input)
     length = min((given for given in (frames.length, settings.limit) if given is not None), default=None)

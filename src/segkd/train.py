@@ -19,7 +19,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
-from segkd import __version__, build
+from segkd import __version__, build, devices
 from segkd.callbacks.last_checkpoint import LastCheckpoint
 from segkd.callbacks.metrics_file import METRICS, MetricsFile
 from segkd.callbacks.wandb_curves import WandbCurves
@@ -81,7 +81,7 @@ def _train(cfg: DictConfig, settings: TrainSettings, directory: Path, signals: S
             data,
             build.crop_size(settings, data.train.source),
             settings.preflight,
-            build.device("auto" if settings.dry_run else settings.trainer.accelerator),
+            devices.device("auto" if settings.dry_run else settings.trainer.accelerator),
             settings.dry_run,
         )
     if settings.dry_run:
@@ -206,12 +206,12 @@ def _finish(
 def _refuse(settings: TrainSettings) -> None:
     """Refuse what no run can be made of, before anything is read."""
     if not settings.dry_run:
-        build.check_devices(settings.trainer)
+        devices.check_devices(settings.trainer)
     if HydraConfig.get().mode != RunMode.MULTIRUN:
         return
     if settings.dry_run:
         raise UserError("a sweep (-m) makes folders, and dry_run=true makes none; look at one job of it at a time")
-    if build.several(settings.trainer):
+    if devices.several(settings.trainer):
         raise UserError(
             "a sweep (-m) with several devices would start the whole sweep again on each of them; use trainer.devices=1 in sweeps, "
             "or call the command once for each run"
