@@ -4,11 +4,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 TWO := -n 2 --dist loadfile   # two processes of one thread each; the truth tests use both cores by themselves
 
-.PHONY: help demo clip test quick truth check format
+.PHONY: help demo clip results-camvid results-streets test quick truth check format
 .DEFAULT_GOAL := help
 
 help:           ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 25
 
 demo: $(READY)  ## train a teacher, a student alone and a distilled student on drawn streets; a table and a picture
 	$(BIN)/python -m segkd.demo
@@ -27,6 +27,16 @@ else
 	@test -f $(CLIP)/demo.json || $(BIN)/python -m segkd.demo output_dir=$(CLIP)
 	$(BIN)/python -m segkd.clip before=$(CLIP)/alone after=$(CLIP)/distilled frames=$(FRAMES) output=$(CLIP)/streets
 endif
+
+PARALLEL ?= 1
+LADDER = $(BIN)/python -m segkd.ladder parallel=$(PARALLEL)
+
+results-camvid: $(READY)  ## ESPNet on CamVid over seeds, for the table of docs/camvid.md: CAMVID=DIR, PARALLEL=N trainings at once, on a GPU
+	@test -n "$(CAMVID)" || { echo "make results-camvid needs CAMVID=DIR, the folder of CamVid (python -m segkd.download what=camvid)"; exit 2; }
+	$(LADDER) plan=camvid dataset.root=$(CAMVID) page=README.md $(MORE)
+
+results-streets: $(READY) ## the same on drawn streets, on a CPU
+	$(LADDER) plan=streets $(MORE)
 
 test: $(READY)  ## the whole suite, but what needs the authors' data or takes minutes
 	env -u SEGKD_TRUTH $(BIN)/pytest $(TWO) -m "not slow"

@@ -1,4 +1,6 @@
-"""Trains for eight batches in one process or in two (`python processes.py WORLD DIRECTORY [--local-means]`); see test_processes.py.
+"""Trains for four batches of eight in one process or in several; see test_processes.py.
+
+    python processes.py WORLD DIRECTORY CRITIC_STEPS [--local-means] [--in-parts]
 
 Written to be compared: BatchNorm stands still (its statistics differ between processes by nature), every second image is
 mostly void, so that the halves of a batch count differently, and dropout and the gradient penalty draw by sample.
@@ -82,7 +84,7 @@ def network(seed: int) -> PSPNet:
     return made
 
 
-def main(world: int, directory: Path) -> None:
+def main(world: int, directory: Path, critic_steps: int, micro_batches: int) -> None:
     torch.set_num_threads(1)
     student, teacher = network(0), network(1)
     student.eval()
@@ -92,14 +94,15 @@ def main(world: int, directory: Path) -> None:
     losses = LossSum({"cross_entropy": CrossEntropy(), "pixelwise": Pixelwise(), "pairwise": Pairwise()})
     losses.connect(student.taps, teacher.taps)
     torch.manual_seed(2)
-    adversary = Adversary(Discriminator(11, width=8), Wasserstein(), weight=0.1, critic_steps=2)
+    adversary = Adversary(Discriminator(11, width=8), Wasserstein(), weight=0.1, critic_steps=critic_steps)
     optimizers = {name: lambda p: SGD(p, lr=0.001, momentum=0.9) for name in ("student", "discriminator")}
     module = Recording(
-        student, Frozen(teacher), losses, adversary, optimizers, Poly(), 8, Streets.classes, gradient_clip=1.0
-    )
+        student, Frozen(teacher), losses, adversary, optimizers, Poly(), 4, Streets.classes, gradient_clip=1.0,
+        micro_batches=micro_batches,
+    )  # fmt: skip
     module.gradients = []
     data = SegmentationData(
-        *(HalfVoid(split, images=32) for split in ("train", "val")), Augmentation(SIZE, fill=Streets.mean), batch_size=4
+        *(HalfVoid(split, images=32) for split in ("train", "val")), Augmentation(SIZE, fill=Streets.mean), batch_size=8
     )
     trainer = pl.Trainer(
         accelerator="cpu",
@@ -122,4 +125,4 @@ if __name__ == "__main__":
     if "--local-means" in sys.argv:
         for module in (segkd.losses.cross_entropy, segkd.losses.pairwise, segkd.losses.pixelwise, segkd.adversary):
             module.global_mean = local_mean
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), 4 if "--in-parts" in sys.argv else 1)

@@ -124,7 +124,7 @@ def test_the_proposed_weights_give_the_wanted_shares(
         ("shares={local: 0.3}", "shares names local, which is not selected; the terms are cross_entropy, pixelwise"),
         ("shares={pixelwise: 0}", "shares.pixelwise: input should be greater than 0"),
         ("shares={pixelwise: 1}", "shares.pixelwise: input should be less than 1"),
-        ("shares={pixelwise: 0.6, pairwise: 0.4}", "shares: they sum to 1 and leave nothing to cross_entropy"),
+        ("shares={pixelwise: 0.6, pairwise: 0.4}", "shares: they sum to 1 and leave nothing to the labels' losses"),
         ("shares={cross_entropy: 0.6}", "cross_entropy keeps its weight and takes the rest"),
         ("batches=0", "batches: input should be greater than 0"),
         ("resume=last.ckpt", "resume: input should be None"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,15 +18,27 @@ from segkd.models.weights import save_student
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A working directory with two runs, and one of other classes."""
+    """A working directory with two runs, and one of other classes that learnt from streets nevertheless."""
     monkeypatch.chdir(tmp_path)
     for name, classes in {"alone": 11, "distilled": 11, "city": 19}.items():
         Path(name).mkdir()
         save_student(ESPNetC(classes, Normalization(Streets.mean, Streets.std), p=1, q=1), Path(name), {})
+        (Path(name) / "config.yaml").write_text("dataset: {_target_: segkd.data.streets.Streets}\n")
+
+
+@pytest.fixture(autouse=True)
+def others(place: None) -> None:
+    """Runs of as many classes that learnt from other data; and one that does not say from which."""
+    for name in ("camera", "other", "bare"):
+        shutil.copytree("alone", name)
+    Path("camera/config.yaml").write_text("dataset: {_target_: segkd.data.camvid.CamVid, root: camvid}\n")
+    Path("other/config.yaml").write_text("dataset: {_target_: segkd.data.streets.Streets, scene_seed: 9}\n")
+    Path("distilled/config.yaml").write_text("dataset: {_target_: segkd.data.streets.Streets, scene_seed: 0}\n")
+    Path("bare/config.yaml").unlink()
 
 
 def test_a_film_and_a_gif_of_62_scenes(command: Command) -> None:
-    code, out, err = command("clip", "before=alone", "after=distilled", "output=new/streets", "width=300", "fps=2")
+    code, out, err = command("clip", "before=bare", "after=distilled", "output=new/streets", "width=300", "fps=2")
     assert code == 0, err
     assert out.startswith("62 frames of Streets → new/streets.mp4 (")
     film = frames_of("new/streets.mp4")
@@ -46,10 +59,16 @@ def test_a_film_and_a_gif_of_62_scenes(command: Command) -> None:
     [
         (("after=null",), "say which networks to compare: before=RUN after=RUN"),
         (
-            ("after=nowhere.pth",),
+            ("after=nowhere.pth", "dataset=streets"),
             "nowhere.pth is no folder of a run; if it holds weights, say of which network: model=NAME",
         ),
-        (("after=nowhere.pth", "model=espnet_c"), "no checkpoint at nowhere.pth"),
+        (("after=nowhere.pth", "model=espnet_c", "dataset=streets"), "no checkpoint at nowhere.pth"),
+        (("before=a.pth", "after=b.pth", "model=espnet_c"), "say on which data: dataset=NAME dataset.root=DIR"),
+        (
+            ("before=camera",),
+            "the data of camera are not at camvid, seen from where the training started; give dataset.root=DIR",
+        ),
+        (("before=other",), "other and distilled learnt from different data; give dataset=NAME dataset.root=DIR"),
         (("after=city",), "the student in city scores 19 classes, Streets has 11"),
         (("sequence=0001TP",), "no image of Streets test is called 0001TP…; the first is test_00000"),
         (("split=night",), "no split 'night'"),

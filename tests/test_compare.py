@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import re
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
 from commands import Command
-from segkd.comparison import compared, paired
+from segkd.comparison import by_class, comparable, compared, paired
+from segkd.errors import UserError
 from segkd.runs import find, methods
+from segkd.tables import drawn
 
 PIXELWISE, HOLISTIC = ("pixelwise",), ("holistic",)
 T_95_2 = 4.302652729911275  # 0.975 quantile of Student's t with 2 degrees of freedom, from a table
@@ -42,7 +47,14 @@ def folder(
         "output_dir": str(where),
         "dataset": {"_target_": f"segkd.data.{data.lower()}.{data}"},
         "data": {"batch_size": 4, "val_split": "val"},
-        "loss": {"cross_entropy": {"weight": 1.0}, **{t: {"weight": 2.0, **loss} for t in terms if t != "holistic"}},
+        "loss": {
+            "cross_entropy": {"_target_": "segkd.losses.cross_entropy.CrossEntropy", "weight": 1.0},
+            **{
+                term: {"_target_": f"segkd.losses.{term}.{term.title()}", "weight": 2.0, **loss}
+                for term in terms
+                if term != "holistic"
+            },
+        },
         "adversary": {"_target_": "segkd.adversary.Adversary" if "holistic" in terms else None, "weight": 0.1},
         "teacher": {"checkpoint": str(teacher or parent / "nowhere.safetensors")},
         "trainer": {"max_epochs": epochs},
@@ -103,13 +115,78 @@ def test_a_method_is_its_terms_and_what_else_differs(tmp_path: Path) -> None:
     folder(tmp_path, 0.47, (*PIXELWISE, *HOLISTIC), temperature=1.0)
     folder(tmp_path, 0.40, temperature=1.0)
     found = {name: len(runs) for name, runs in methods(find([str(tmp_path / "*")])[0]).items()}
-    one, four = (f"loss.pixelwise.temperature={t}" for t in (1.0, 4.0))
+    one, four = (f"loss.pixelwise.temperature={t}" for t in (1, 4))
     assert list(found.items()) == [
         ("student alone", 1),
         (f"pixelwise, {one}", 2),
         (f"pixelwise, {four}", 1),
         (f"pixelwise + holistic, {one}", 1),
     ]
+
+
+@pytest.mark.parametrize(
+    ("temperatures", "said"),
+    [
+        ((0.12345678901234567, 3.0), ("0.123", "3")),
+        ((0.1231, 0.1232, 7.0), ("0.1231", "0.1232", "7")),
+        ((2, 2.00001), ("2", "2.00001")),
+        ((None, 0.5), ("null", "0.5")),
+    ],
+)
+def test_a_number_has_the_digits_that_tell_it_apart(tmp_path: Path, temperatures: tuple[Any, ...], said: str) -> None:
+    for temperature in temperatures:
+        folder(tmp_path, 0.45, PIXELWISE, temperature=temperature)
+    assert [*methods(find([str(tmp_path / "*")])[0])] == [f"pixelwise, loss.pixelwise.temperature={s}" for s in said]
+
+
+def test_the_same_number_is_the_same_method(tmp_path: Path) -> None:
+    for temperature in (4, 4.0):
+        folder(tmp_path, 0.45, PIXELWISE, temperature=temperature)
+    folder(tmp_path, 0.45, PIXELWISE, temperature=1)
+    assert len(methods(find([str(tmp_path / "*")])[0])) == 2
+
+
+def test_another_loss_of_labels_is_another_student_alone(tmp_path: Path) -> None:
+    folder(tmp_path, 0.40)
+    folder(tmp_path, 0.43, ("lovasz",))
+    folder(tmp_path, 0.45, ("lovasz", *PIXELWISE))
+    found = rows(tmp_path)
+    alone, taught = "student alone, labels=cross_entropy + lovasz", "pixelwise, labels=cross_entropy + lovasz"
+    assert [*found] == ["student alone, labels=cross_entropy", alone, taught]
+    assert found[taught].at_equal_steps.mean == pytest.approx(0.02)
+    assert found["student alone, labels=cross_entropy"].at_equal_steps is None
+
+
+def test_classes_without_a_student_alone(tmp_path: Path) -> None:
+    for miou in (0.4, 0.6):
+        folder(tmp_path, 0.5, PIXELWISE, seed=int(10 * miou), iou={"road": miou})
+    assert by_class([*rows(tmp_path).values()]) == [["class", "pixelwise"], ["road", "50.00"]]
+
+
+def test_a_network_is_named_by_its_class(tmp_path: Path) -> None:
+    for kind in ("espnet.ESPNetC", "enet.ENet"):
+        config = folder(tmp_path, 0.4) / "config.yaml"
+        asked = {**yaml.safe_load(config.read_text()), "student": {"_target_": f"segkd.models.{kind}"}}
+        config.write_text(yaml.safe_dump(asked))
+    assert {*rows(tmp_path)} == {"student alone, student=ESPNetC", "student alone, student=ENet"}
+
+
+def test_two_folders_of_ones_own_are_different_data(tmp_path: Path) -> None:
+    for name in ("farm", "garden"):
+        facts = {"network": "segkd.models.espnet.ESPNetC", "num_classes": 2, "arguments": {}, "normalization": {}}
+        (folder(tmp_path, 0.4, data="Folder") / "student.yaml").write_text(yaml.safe_dump({**facts, "dataset": name}))
+    with pytest.raises(UserError, match=r"cannot be compared: .* on farm val.* on garden val"):
+        comparable([str(tmp_path / "*")])
+
+
+@pytest.mark.parametrize("room", [60, 80, 200])
+def test_no_figure_is_cut_in_a_narrow_terminal(room: int) -> None:
+    cells = [["method", "mIoU", "at equal steps"], ["student alone, " * 9, "44.17 ± 0.61", "+2.84 (-1.33 to 4.34)"]]
+    console = Console(width=room, file=io.StringIO(), force_terminal=True)
+    console.print(drawn(cells, "", room))
+    printed = console.file.getvalue()
+    assert all(figure in printed for figure in ("44.17", "0.61", "+2.84", "(-1.33", "4.34)"))
+    assert max(map(len, re.sub(r"\x1b\[[0-9;]*m", "", printed).splitlines())) <= room
 
 
 def test_class_gains(tmp_path: Path) -> None:
@@ -175,6 +252,8 @@ def test_mistakes(command: Command, tmp_path: Path) -> None:
     assert "2 times with seed 0" in refused(f"runs={stopped}/0*")
     (damaged := folder(stopped, 0.4)).joinpath("config.yaml").write_text("seed: [")
     assert "damaged run" in refused(f"runs={damaged}")
+    (without_curves := folder(stopped, 0.4)).joinpath("metrics.csv").unlink()
+    assert "damaged run (FileNotFoundError" in refused(f"runs={without_curves}")
 
 
 @pytest.mark.process

@@ -67,6 +67,7 @@ class Update(NamedTuple):
 
     phase: str
     draw: int
+    progress: float
     rate: float
     gradient: float
     """The norm of what was applied."""
@@ -90,7 +91,7 @@ class Watched(Distiller):
             assert (parameter.grad is None) if gradient is None else torch.equal(parameter.grad, gradient)
         rate = optimizer.param_groups[0]["lr"]
         moved = nn.utils.parameters_to_vector(phase.parameters()) - nn.utils.parameters_to_vector(mine)
-        self.updates.append(Update(phase.name, step.draw, rate, moved.norm().item() / rate))
+        self.updates.append(Update(phase.name, step.draw, step.progress, rate, moved.norm().item() / rate))
 
 
 def batches(seed: int, count: int = BATCHES) -> DataLoader[Batch]:
@@ -160,6 +161,17 @@ def test_phases_take_turns_and_steps_are_batches(run: Run) -> None:
     assert [(update.phase, update.draw) for update in module.updates] == turn * BATCHES * EPOCHS
     assert module.step_count == BATCHES * EPOCHS == checkpoint["state_dict"]["step_count"]
     assert trainer.global_step == BATCHES * EPOCHS * len(turn)  # Lightning's count is of updates
+
+
+def test_a_step_knows_how_far_the_training_is(run: Run, tmp_path: Path) -> None:
+    """Also the first after a resume."""
+    total = BATCHES * EPOCHS
+    assert [u.progress for u in run.module.updates if u.phase == "student"] == [i / total for i in range(total)]
+    later = made(alone=True)
+    later.step_count += BATCHES
+    later.total_steps += BATCHES
+    fitted(later, tmp_path)
+    assert later.updates[0].progress == BATCHES / (total + BATCHES)
 
 
 def test_rates_follow_the_formula_and_end_at_zero(run: Run) -> None:

@@ -382,7 +382,7 @@ def test_two_at_once(mirror: Mirror, place: Path, manifests: Path) -> None:
         assert mirror.came.acquire(timeout=100)
         with start() as second:
             assert second.stderr
-            assert second.stderr.readline() == "waiting for another download to out\n"
+            assert second.stderr.readline() == "segkd: waiting for another download to out\n"
             mirror.go_on.set()
             (out, err), (later_out, later_err) = first.communicate(), second.communicate()
     assert (first.returncode, second.returncode) == (0, 0), err + later_err
@@ -394,7 +394,7 @@ def test_two_at_once(mirror: Mirror, place: Path, manifests: Path) -> None:
 
 def test_without_the_lock_both_would_fetch(mirror: Mirror, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control of `test_two_at_once`, in threads."""
-    monkeypatch.setattr(download, "_alone", lambda directory: nullcontext())
+    monkeypatch.setattr(download, "sole", lambda *_: nullcontext())
     cfg = OmegaConf.create({"what": "camvid", "output_dir": "out", "url": mirror.url})
     mirror.go_on.clear()
     with ThreadPoolExecutor() as both:

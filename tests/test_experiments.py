@@ -15,7 +15,8 @@ from segkd.models.base import Normalization
 from segkd.models.pspnet import PSPNet
 from segkd.models.weights import load_student, save_student
 
-EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
+FOLDER = CONFIGS / "experiment"
+EXPERIMENTS = sorted(str(path.relative_to(FOLDER).with_suffix("")) for path in FOLDER.rglob("*.yaml"))
 # What makes the large networks small; everything else of an experiment stays as it is.
 SMALL_PSPNET = ("student.depth=18", "++student.width=8", "++student.pyramid=16")
 SHORT = (
@@ -42,11 +43,11 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_experiment_runs(
     command: Command, roots: dict[str, Path], teacher_file: Path, tmp_path: Path, name: str
 ) -> None:
-    recipe = (CONFIGS / "experiment" / f"{name}.yaml").read_text()
+    recipe = (FOLDER / f"{name}.yaml").read_text()
     assert f"python -m segkd.train experiment={name}" in recipe.splitlines()[1]
-    for parent in re.findall(r"^  - (\w+)$", recipe, flags=re.MULTILINE):
+    for parent in re.findall(r"^  - ([\w/]+)$", recipe, flags=re.MULTILINE):
         if parent != "_self_":
-            recipe += (CONFIGS / "experiment" / f"{parent}.yaml").read_text()
+            recipe += (FOLDER / f"{parent}.yaml").read_text()
     arguments = [f"experiment={name}", *SHORT, f"output_dir={tmp_path / 'run'}", "preflight=off"]
     for dataset, root in roots.items():
         if f"/dataset: {dataset}" in recipe:
@@ -57,6 +58,8 @@ def test_experiment_runs(
         arguments += SMALL_PSPNET
     if "/model@teacher: pspnet" in recipe:
         arguments.append(f"teacher.checkpoint={small_teacher(tmp_path, 11 if 'camvid' in name else 19)}")
+    elif "/model@teacher: ensemble" in recipe:
+        arguments += [f"teacher.members.m{i}.checkpoint={teacher_file}" for i in range(5)]
     elif "/model@teacher" in recipe and "pretrained:" not in recipe:
         arguments.append(f"teacher.checkpoint={teacher_file}")
     result = command("train", *arguments)

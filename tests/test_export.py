@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import yaml
 
 from commands import Command
 from fakes import write_camvid, write_cityscapes
@@ -20,9 +21,10 @@ from segkd.data.streets import Streets
 from segkd.deploy import formats
 from segkd.deploy.formats import FORMATS, to_onnx
 from segkd.deploy.graph import Graph
+from segkd.files import sha256
 from segkd.models.base import Normalization
 from segkd.models.espnet import ESPNetC
-from segkd.models.weights import load_student, save_student, sha256
+from segkd.models.weights import load_student, save_student
 
 CAMVID = ("dataset=camvid", "dataset.root=camvid", "workers=0", "split=test")
 TEACHER = f"run={PRETRAINED / 'streets_teacher'}"
@@ -69,7 +71,7 @@ def test_a_foreign_checkpoint_becomes_a_file_and_a_student(command: Command) -> 
     code, _, err = command("export", *chosen, *CAMVID)
     assert code == 0, err
     assert {"student.xml", "student.bin", "student.xml.md"} <= {path.name for path in Path("new").iterdir()}
-    assert load_student("new").arguments == {"p": 1, "q": 1}
+    assert load_student("new").arguments == {"p": 1, "q": 1, "width": 1}
     assert "RGB in 0..255; the file normalises" in Path("new/student.xml.md").read_text()
 
 
@@ -86,7 +88,7 @@ def damaged(graph: Graph, path: Path, images: object = ()) -> None:
 
 def test_a_file_that_lost_too_much_is_not_kept(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """Road and car exchanged. As int8, whose logits are not held to the network's, so that the score alone can find it."""
-    typed = (TEACHER, "format=int8", "output_dir=new", "workers=0")
+    typed = (TEACHER, "dataset=streets", "format=int8", "output_dir=new", "workers=0")
     monkeypatch.setattr(Streets, "__len__", lambda self: 8)
     monkeypatch.setitem(formats.FORMATS, "int8", FORMATS["int8"]._replace(write=damaged))
     code, out, err = command("export", *typed)
@@ -99,6 +101,21 @@ def test_a_file_that_lost_too_much_is_not_kept(command: Command, monkeypatch: py
     code, _, err = command("export", *typed)
     assert code == 0, err
     assert Path("new/student.int8.onnx").is_file()
+
+
+def test_the_card_of_a_distilled_student_names_its_recipe(command: Command) -> None:
+    """Also where the weight of a loss is the one that follows from the classes."""
+    config = {
+        "seed": 3,
+        "loss": {"cross_entropy": {"weight": 1.0}, "pixelwise": {"weight": None}},
+        "teacher": {"checkpoint": "t.pth"},
+    }
+    Path("run/config.yaml").write_text(yaml.safe_dump(config))
+    Path("run/environment.json").write_text(json.dumps({"command": ["python", "-m", "segkd.train"]}))
+    assert command("export", "run=run", "format=torchscript", *CAMVID).code == 0
+    card = Path("run/student.torchscript.md").read_text()
+    assert "cross_entropy 1, pixelwise its default" in card
+    assert "t.pth" in card
 
 
 def full(*_: object) -> str:
@@ -133,7 +150,9 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("run=run", "dataset=cityscapes", "dataset.root=cityscapes"),
         ("scores 11 classes, Cityscapes has 19", "the data set it was trained on"),
     ),
-    "no data set": (("run=run",), ("was trained on CamVid; say which data to score it on",)),
+    "no data set": (("run=run",), ("was trained on CamVid, and nothing says where it lies; give dataset=NAME",)),
+    "no data set and no run": (("model=espnet_c", "checkpoint=a.pth"), ("say on which data: dataset=NAME",)),
+    "no such run": (("run=runs/typo",), ("no student in runs/typo",)),
     "format": ((*CAMVID, "run=run", "format=tflite"), ("format", "'onnx', 'openvino'", "tflite")),
     "no folder": ((*CAMVID, "run=run", "output_dir=file/a"), ("cannot write to file/a (Not a directory)",)),
     "negative": ((*CAMVID, "run=run", "allowed_loss=-1"), ("allowed_loss", "greater than or equal to 0")),

@@ -147,10 +147,25 @@ def test_a_yaml_beside_weights(command: Command, tmp_path: Path, line: str, said
     description = student(tmp_path)
     description.write_text(f"{description.read_text()}{line}\n")
     for typed in (
-        ("evaluate", f"run={tmp_path}", "workers=0"),
+        ("evaluate", f"run={tmp_path}", "dataset=streets", "workers=0"),
         ("train", *QUICK, "student.checkpoint=student.safetensors"),
     ):
         assert_refused(command(*typed), said)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "said"),
+    [
+        ("!!python/object/apply:os.system ['touch executed']", "names no dataset that can be built"),
+        ("{_target_: os.system, command: touch executed}", "'os.system' is not allowed as _target_"),
+        ("{_target_: segkd.losses.pixelwise.Pixelwise}", "Pixelwise is no data set"),
+        ("[1]", "names no dataset that can be built"),
+    ],
+)
+def test_a_run_of_somebody_else(command: Command, tmp_path: Path, dataset: str, said: str) -> None:
+    student(tmp_path)
+    (tmp_path / "config.yaml").write_text(f"dataset: {dataset}\n")
+    assert_refused(command("evaluate", f"run={tmp_path}", "workers=0"), said, "dataset=NAME")
 
 
 def test_an_experiment_with_a_python_tag(command: Command, tmp_path: Path) -> None:

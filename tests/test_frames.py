@@ -174,3 +174,11 @@ def test_there_is_no_camera(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cv2, "VideoCapture", FakeCapture)
     with pytest.raises(UserError, match="no camera 0 answers"):
         frames_of("camera")
+
+
+def test_a_text_is_no_film(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("FFmpeg draws the letters of a text file.\n" * 50)
+    with pyav().open(str(tmp_path / "notes.txt")) as container:
+        assert container.streams.video
+    with pytest.raises(UserError, match=r"notes.txt is neither an image \(.*\) nor a film"):
+        frames_of(str(tmp_path / "notes.txt"))

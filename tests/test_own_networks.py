@@ -124,7 +124,12 @@ def test_a_constructor_may_bring_the_weights(command: Command) -> None:
     result = command("train", *QUICK, *TAUGHT, SMALL, "model@teacher=adapter", *teacher, "output_dir=taught")
     assert result.code == 0, result.err
     scored = command(
-        "evaluate", "model=adapter", *(f"model.{key}" for key in brings), "checkpoint=included", "output_dir=scored"
+        "evaluate",
+        "dataset=streets",
+        "model=adapter",
+        *(f"model.{key}" for key in brings),
+        "checkpoint=included",
+        "output_dir=scored",
     )
     assert scored.code == 0, scored.err
     assert len(json.loads(Path("scored/evaluation.json").read_text())["checkpoint_sha256"]) == 64

@@ -1,10 +1,12 @@
-"""Two processes take the same steps as one, with a critic, unequal void, a gradient penalty and dropout."""
+"""Several processes take the same steps as one, with a critic, unequal void, a gradient penalty and dropout."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -13,19 +15,17 @@ import torch
 pytestmark = pytest.mark.process
 
 SCRIPT = Path(__file__).with_name("processes.py")
+BATCHES = 4
 
 
-def trained(world: int, directory: Path, *flags: str) -> list[dict[str, Any]]:
+@cache
+def trained(world: int, critic_steps: int, *flags: str) -> list[dict[str, Any]]:
     """What each process holds at the end."""
-    command = [sys.executable, str(SCRIPT), str(world), str(directory), *flags]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=200)
-    assert ended.returncode == 0, ended.stderr
-    return [torch.load(directory / f"{world}_{rank}.pt", weights_only=True) for rank in range(world)]
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return trained(1, tmp_path_factory.mktemp("alone"))[0]
+    with TemporaryDirectory() as directory:
+        command = [sys.executable, str(SCRIPT), str(world), directory, str(critic_steps), *flags]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=250)
+        assert ended.returncode == 0, ended.stderr
+        return [torch.load(Path(directory) / f"{world}_{rank}.pt", weights_only=True) for rank in range(world)]
 
 
 def greatest_difference(a: dict[str, Any], b: dict[str, Any]) -> float:
@@ -34,15 +34,29 @@ def greatest_difference(a: dict[str, Any], b: dict[str, Any]) -> float:
     return max(float((value - b["weights"][key]).abs().max()) for key, value in a["weights"].items())
 
 
-def test_two_processes_equal_one(alone: dict[str, Any], tmp_path: Path) -> None:
-    first, second = trained(2, tmp_path)
-    assert len(first["gradients"]) == 8 * 3  # two updates of the critic and one of the student a batch
-    assert all(torch.equal(a, b) for a, b in zip(first["gradients"], second["gradients"], strict=True))
-    assert greatest_difference(first, second) == 0
-    assert greatest_difference(first, alone) < 1e-5
-    assert int(first["weights"]["step_count"]) == 8
+@pytest.mark.parametrize(
+    ("world", "critic_steps"),
+    [(2, 1), *(pytest.param(w, s, marks=pytest.mark.slow) for w, s in ((2, 5), (4, 1), (4, 5)))],
+)
+def test_several_processes_equal_one(world: int, critic_steps: int) -> None:
+    """Two times four samples, and four times two, are eight."""
+    first, *others = trained(world, critic_steps)
+    assert len(first["gradients"]) == BATCHES * (critic_steps + 1)
+    for other in others:
+        assert all(torch.equal(a, b) for a, b in zip(first["gradients"], other["gradients"], strict=True))
+        assert greatest_difference(first, other) == 0
+    assert greatest_difference(first, trained(1, critic_steps)[0]) < 1e-6
+    assert int(first["weights"]["step_count"]) == BATCHES
 
 
-def test_the_comparison_finds_local_means(alone: dict[str, Any], tmp_path: Path) -> None:
-    first, _ = trained(2, tmp_path, "--local-means")
-    assert greatest_difference(first, alone) > 1e-4
+@pytest.mark.parametrize("world", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_batch_in_parts_equals_the_whole(world: int) -> None:
+    """Four parts of two samples, or in each of two processes four of one."""
+    whole, parts = trained(1, 1)[0], trained(world, 1, "--in-parts")[0]
+    assert greatest_difference(whole, parts) < 1e-6
+    assert len(parts["gradients"]) == len(whole["gradients"])
+
+
+def test_the_comparison_finds_local_means() -> None:
+    first, _ = trained(2, 1, "--local-means")
+    assert greatest_difference(first, trained(1, 1)[0]) > 5e-6

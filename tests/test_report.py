@@ -81,6 +81,7 @@ def test_figures_are_those_of_the_runs_and_nothing_is_fetched(command: Command, 
     layers = json.loads(re.search(r'data-layers="([^"]*)"', text)[1].replace("&#34;", '"'))
     assert layers.keys() == {"image", "truth", "teacher", "student alone", "pixelwise"}
     assert "segkd.train -m" in text
+    assert "Streets val, 64 images; void: ignored; " in text
 
     assert "default-src 'none'" in text
     parsed = Page(text)
@@ -133,6 +134,16 @@ def test_mistakes(command: Command, tmp_path: Path) -> None:
     assert ended.code == 2
     assert "give another output" in ended.err
     assert "names no folder" in command("report", "runs=nowhere/*").err
+
+
+@pytest.mark.parametrize("words", [1, 6, 12, 40])
+def test_a_legend_is_no_wider_than_its_figure(words: int) -> None:
+    """Long names stand beneath each other, and break."""
+    names = [" ".join([f"loss{letter}=1"] * words) for letter in "abc"]
+    svg = figures.scatter(dict.fromkeys(names, (1.0, 2.0)), names, "across", "up")
+    wide = re.search(r'viewBox="0 0 ([\d.]+) ', svg)
+    assert wide is not None
+    assert float(wide[1]) <= 7 * 72  # points of 7 inches
 
 
 def test_curves_are_means_over_stretches(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import random
 import signal
@@ -21,7 +22,7 @@ import segkd.train
 from commands import Command, Result, in_own_process, started
 from segkd.callbacks.last_checkpoint import LastCheckpoint
 from segkd.checkpoints import Checkpoints
-from segkd.data.datamodule import ShuffledShard
+from segkd.data.order import ShuffledShard
 from segkd.distiller import Distiller
 from segkd.state import steps_of
 from segkd.types import Batch
@@ -90,7 +91,10 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, steps: int, validation: bool = Fals
 
 
 def state(run: Path) -> dict[str, Any]:
-    return torch.load(run / "last.ckpt", weights_only=True)  # type: ignore[no-any-return]
+    """What last.ckpt holds, but for the seconds that it took."""
+    held: dict[str, Any] = torch.load(run / "last.ckpt", weights_only=True)
+    assert held.pop("seconds") > 0
+    return held
 
 
 def assert_same(ours: Any, theirs: Any) -> None:
@@ -126,6 +130,8 @@ def stopped_and_resumed(
     resumed = train(run, *arguments, "resume=auto")
     assert resumed.code == 0, resumed.err
     assert f"continuing from {run / 'last.ckpt'}, step {steps} of {LAST}" in resumed.err
+    took = torch.load(run / "last.ckpt", weights_only=True)["seconds"]
+    assert json.loads((run / "summary.json").read_text())["seconds"] >= round(took, 1)
     return resumed
 
 
@@ -261,6 +267,13 @@ def test_the_newest_whole_one_is_taken(train: Train, tmp_path: Path, monkeypatch
     assert f"no checkpoint in {run} is whole" in refused.err
 
 
+def test_seconds_are_those_of_all_its_parts(tmp_path: Path) -> None:
+    before = {"state_dict": {"step_count": 3}, "seconds": 1000.0}
+    resumed = LastCheckpoint(Checkpoints(tmp_path), resumed=before)
+    assert 1000 < resumed.elapsed < 1010
+    assert LastCheckpoint(Checkpoints(tmp_path)).elapsed < 10
+
+
 def test_saved_every_so_many_steps_and_minutes(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved, write = [], Checkpoints.write
     monkeypatch.setattr(
@@ -280,10 +293,11 @@ def test_saved_every_so_many_steps_and_minutes(train: Train, tmp_path: Path, mon
 @pytest.mark.process
 def test_killed_again_and_again(tmp_path: Path, teacher_file: Path) -> None:
     """Without notice, at random moments: it goes on from at most one interval before, and ends the same."""
-    asked = (*TINY, "checkpoint.every_steps=1", "loss=[cross_entropy]")
+    # Long enough that it surely goes on when it is killed.
+    asked = (*TINY, "checkpoint.every_steps=1", "loss=[cross_entropy]", f"trainer.max_epochs={EPOCHS * 40}")
     assert in_own_process("train", *asked, "output_dir=whole", cwd=tmp_path).code == 0
     rng = random.Random(0)
-    for after in (1, 3, 4):
+    for after in (1, 20, 40):
         process = started("train", *asked, "output_dir=run", "resume=auto", cwd=tmp_path)
         while not steps_in(tmp_path / "run") >= after:
             assert process.poll() is None, process.communicate()
@@ -293,7 +307,7 @@ def test_killed_again_and_again(tmp_path: Path, teacher_file: Path) -> None:
         process.communicate()
     ended = in_own_process("train", *asked, "output_dir=run", "resume=auto", cwd=tmp_path)
     assert ended.code == 0, ended.err
-    assert steps_of(state(tmp_path / "run")) == LAST
+    assert steps_of(state(tmp_path / "run")) == 40 * LAST
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 

@@ -141,16 +141,27 @@ def test_a_checkpoint_keeps_the_normalisation(command: Command, tmp_path: Path) 
     assert network.normalization.bgr
 
 
-def test_a_run_is_not_scored_on_a_data_set_that_nobody_chose(command: Command, tmp_path: Path) -> None:
+def test_a_run_is_scored_on_its_own_data_set_unless_another_is_named(command: Command, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert command("train", *TINY, f"output_dir={run}").code == 0
-    facts = run / "student.yaml"
     assert command("evaluate", f"run={run}", "workers=0").code == 0
-    facts.write_text(facts.read_text().replace("dataset: Streets", "dataset: CamVid"))
+    again = command("evaluate", f"run={run}", "workers=0", "split=test")
+    assert again.code == 0
+    assert f"{run / 'evaluation.json'} held scores of Streets val; output_dir=DIR keeps both" in again.err
+    nowhere = command("evaluate", f"run={run}", "workers=0", f"dataset.root={tmp_path}")
+    assert nowhere.code == 2
+    assert "learnt from data that lie nowhere; leave dataset.root out" in nowhere.err
+    strange = command("evaluate", f"run={run}", "workers=0", "+dataset.images=3")
+    assert strange.code == 2
+    assert "dataset.images of which data set? give dataset=NAME" in strange.err
+    (run / "evaluation.json").write_text("[]")
+    assert command("evaluate", f"run={run}", "workers=0").code == 0
+    (run / "config.yaml").unlink()
     refused = command("evaluate", f"run={run}", "workers=0")
     assert refused.code == 2
-    assert "was trained on CamVid; say which data" in refused.err
-    assert command("evaluate", f"run={run}", "workers=0", "dataset=streets").code == 0
+    assert "was trained on Streets, and nothing says where it lies; give dataset=NAME" in refused.err
+    named = command("evaluate", f"run={run}", "workers=0", "dataset=streets")
+    assert (named.code, "held scores" in named.err) == (0, False)
 
 
 def test_no_is_no(teacher_file: Path) -> None:
@@ -260,6 +271,9 @@ class TestWandb:
             "log full",
             "finish raises",
             "finish hangs",
+            "Image raises",
+            "Image hangs",
+            "Table raises",
         ],
     )
     def test_its_failure_changes_nothing(
@@ -280,8 +294,8 @@ class TestWandb:
             return run_of
 
         run_of = types.SimpleNamespace(define_metric=well, log=well, finish=lambda: finished.append(True))
-        fake = types.SimpleNamespace(init=well, Settings=well)
-        setattr(fake if call == "init" else run_of, call, broken)
+        fake = types.SimpleNamespace(init=well, Settings=well, Image=well, Table=well)
+        setattr(run_of if hasattr(run_of, call) else fake, call, broken)
         monkeypatch.setitem(sys.modules, "wandb", None if call == "not" else fake)
         run = tmp_path / "run"
         asked = ("trainer.max_epochs=1", "wandb.mode=offline", "wandb.timeout=1")
@@ -289,7 +303,7 @@ class TestWandb:
         released.set()
         assert result.code == 0, result.err
         assert result.err.count(said) == 1
-        assert bool(finished) == (call == "log")  # a run that could be started is closed
+        assert bool(finished) == (call in ("log", "Image", "Table"))  # a run that could be started is closed
         assert self.weights(run) == plain
         assert (run / "metrics.csv").exists()
 
@@ -301,9 +315,10 @@ class TestWandb:
             "loss=[cross_entropy],[cross_entropy,pixelwise]",
         )  # fmt: skip
         assert result.code == 0, result.err
-        runs = {tuple(run.config["loss"]): run for run in wandb_runs(sweep)}
+        runs = {tuple(sorted(run.config["loss"])): run for run in wandb_runs(sweep)}
         assert runs.keys() == {("cross_entropy",), ("cross_entropy", "pixelwise")}
         assert len({run.id for run in runs.values()}) == 2
+        assert {run.group for run in runs.values()} == {"sweep"}
         for number, (losses, run) in enumerate(sorted(runs.items())):
             summary = json.loads((sweep / str(number) / "summary.json").read_text())
             assert run.summary["val/miou"] == pytest.approx(summary["val_miou"])

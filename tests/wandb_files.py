@@ -16,6 +16,9 @@ class WandbRun(NamedTuple):
     """One run, read back."""
 
     id: str
+    group: str
+    directory: Path
+    """Its files lie in it."""
     config: dict[str, Any]
     history: list[dict[str, Any]]
     summary: dict[str, Any]
@@ -36,13 +39,16 @@ def _read(path: Path) -> WandbRun:
             break
         time.sleep(0.1)
     run = next(record.run for record in records if record.HasField("run"))
-    config = {item.key: json.loads(item.value_json) for item in run.config.update}
+    config = _items(run.config.update)
+    for record in records:
+        if record.HasField("config"):
+            config |= _items(record.config.update)
     history = [_items(record.history.item) for record in records if record.HasField("history")]
     summary: dict[str, Any] = {}
     for record in records:
         if record.HasField("summary"):
             summary |= _items(record.summary.update)
-    return WandbRun(run.run_id, config, history, summary)
+    return WandbRun(run.run_id, run.run_group, path.parent / "files", config, history, summary)
 
 
 def _items(items: Any) -> dict[str, Any]:

@@ -126,7 +126,7 @@ class Adversary(nn.Module):
         least = Discriminator.smallest * ours.stride
         if min(crop_size) < least:
             raise UserError(
-                f"data.crop_size={list(crop_size)} gives the discriminator maps of 1/{ours.stride}, and it takes {Discriminator.smallest}×"
+                f"data.crop_size={list(crop_size)} gives the critic maps of 1/{ours.stride}, and it takes {Discriminator.smallest}×"
                 f"{Discriminator.smallest} and more; use crops of {least} pixels at least, or adversary=none"
             )
 

@@ -1,4 +1,4 @@
-"""`python -m segkd.benchmark`: what networks cost, and how fast they answer."""
+"""`python -m segkd.benchmark`: what networks cost, how fast they answer, and where a training step's time goes."""
 
 from __future__ import annotations
 
@@ -10,68 +10,100 @@ from omegaconf import DictConfig
 from pydantic import Field, PositiveInt
 
 from segkd import devices
-from segkd.benchmarks import inference, networks, pareto
+from segkd.benchmarks import inference, networks, pareto, step
 from segkd.benchmarks.findings import Findings
 from segkd.cli import launch
-from segkd.config import Settings, validate
+from segkd.config import Settings, TrainSettings, validate
 from segkd.errors import UserError
 from segkd.models.weights import load_student
+from segkd.overrides import settle
 from segkd.tables import show
 
 Engine = Literal["eager", "compiled", "channels_last", "bf16", "torchscript", "onnx", "openvino", "int8"]
+Format = Literal["table", "markdown"]
+Turns = Annotated[int, Field(ge=0)]
 
 
-class BenchmarkSettings(Settings):
-    """`python -m segkd.benchmark`."""
+class NetworksSettings(Settings):
+    """`mode=networks`."""
 
-    mode: Literal["networks", "inference"]
+    mode: Literal["networks"]
     networks: Annotated[list[str], Field(min_length=1)] | None
     num_classes: PositiveInt
+    size: tuple[PositiveInt, PositiveInt]
+    accelerator: Literal["auto", "cpu", "gpu", "cuda"]
+    repeats: Turns
+    warmup: Turns
+    format: Format
+    output_dir: Path | None
+
+
+class InferenceSettings(Settings):
+    """`mode=inference`."""
+
+    mode: Literal["inference"]
     run: Path | Annotated[list[Path], Field(min_length=1)] | None
     engines: Annotated[list[Engine], Field(min_length=1)]
     batch_size: PositiveInt
     plot: Path | None
     size: tuple[PositiveInt, PositiveInt]
-    repeats: int = Field(ge=0)
-    warmup: int = Field(ge=0)
     accelerator: Literal["auto", "cpu", "gpu", "cuda"]
-    format: Literal["table", "markdown"]
+    repeats: PositiveInt
+    warmup: Turns
+    format: Format
     output_dir: Path | None
+
+
+class StepSettings(TrainSettings):
+    """`mode=step`: all that a training has."""
+
+    mode: Literal["step"]
+    repeats: PositiveInt
+    warmup: Turns
+    format: Format
+    output_dir: Path | None  # type: ignore[assignment]  # nothing is trained that had to be kept
+
+
+SETTINGS: dict[str, type[Settings]] = {
+    "networks": NetworksSettings,
+    "inference": InferenceSettings,
+    "step": StepSettings,
+}
 
 
 def benchmark(cfg: DictConfig) -> None:
     """Print tables of what was found, and write `benchmark.json` where an `output_dir` is given."""
-    settings = validate(cfg, BenchmarkSettings)
+    if cfg.mode == "step":
+        settle(cfg)
+    settings = validate(cfg, SETTINGS[cfg.mode])
+    assert isinstance(settings, NetworksSettings | InferenceSettings | StepSettings)
     directory = _made(settings.output_dir)
-    findings = {"networks": _networks, "inference": _inference}[settings.mode](settings)
+    findings = _found(settings)
     if directory is not None:
         text = json.dumps(findings.facts, indent=1, ensure_ascii=False)
         (directory / "benchmark.json").write_text(text + "\n")
     for table in findings.tables:
         show(table.cells, settings.format, table.title)
-    if settings.mode == "inference" and settings.plot is not None:
+    if isinstance(settings, InferenceSettings) and settings.plot is not None:
         pareto.draw(pareto.points(findings.facts), settings.plot)
     if findings.outcome:
         print(findings.outcome)
 
 
-def _networks(settings: BenchmarkSettings) -> Findings:
-    device = devices.device(settings.accelerator)
-    return networks.find(
-        settings.networks, settings.size, settings.num_classes, settings.repeats, settings.warmup, device
-    )
-
-
-def _inference(settings: BenchmarkSettings) -> Findings:
+def _found(settings: NetworksSettings | InferenceSettings | StepSettings) -> Findings:
+    if isinstance(settings, StepSettings):
+        if devices.several(settings.trainer):
+            raise UserError("mode=step times one process; use trainer.devices=1")
+        return step.find(settings, settings.repeats, settings.warmup)
+    turns = settings.repeats, settings.warmup, devices.device(settings.accelerator)
+    if isinstance(settings, NetworksSettings):
+        return networks.find(settings.networks, settings.size, settings.num_classes, *turns)
     if settings.run is None:
         raise UserError("mode=inference times trained networks; say which: run=DIR or run=[DIR,DIR]")
     runs = settings.run if isinstance(settings.run, list) else [settings.run]
-    students = {str(run): load_student(run) for run in runs}
-    device = devices.device(settings.accelerator)
     engines: list[str] = list(dict.fromkeys(settings.engines))
-    return inference.find(
-        students, engines, settings.size, settings.batch_size, settings.repeats, settings.warmup, device
-    )
+    students = {str(run): load_student(run) for run in runs}
+    return inference.find(students, engines, settings.size, settings.batch_size, *turns)
 
 
 def _made(directory: Path | None) -> Path | None:

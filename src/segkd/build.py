@@ -26,6 +26,7 @@ from segkd.config import TrainerSettings, TrainSettings
 from segkd.data.base import FileDataset, SegmentationDataset
 from segkd.data.datamodule import SegmentationData
 from segkd.data.images import UnlabelledImages
+from segkd.data.on_device import OnDeviceAugmentation
 from segkd.data.statistics import class_counts, class_weights
 from segkd.data.transforms import Augmentation, Jitter
 from segkd.distiller import Distiller
@@ -41,7 +42,13 @@ from segkd.nodes import Node, construct, target_of
 
 
 def dataset(node: Node, split: str) -> SegmentationDataset:
-    """A split of the data set."""
+    """A split of the data set.
+
+    Raises:
+        UserError: the node is of something else, or the data set cannot be opened.
+    """
+    if not issubclass(kind := target_of(node), SegmentationDataset):
+        raise UserError(f"{kind.__name__} is no data set; choose one with dataset=NAME")
     opened: SegmentationDataset = construct(node, split=split)
     return opened
 
@@ -79,7 +86,8 @@ def data(settings: TrainSettings) -> SegmentationData:
     given = settings.data
     train, val = (dataset(settings.dataset, split) for split in (given.train_split, given.val_split))
     jitter = Jitter(**given.jitter.model_dump())
-    augmentation = Augmentation(crop_size(settings, train), given.scale, given.flip, jitter, train.mean)
+    kind = OnDeviceAugmentation if given.on_device else Augmentation
+    augmentation = kind(crop_size(settings, train), given.scale, given.flip, jitter, train.mean)
     unlabelled = _unlabelled(settings, train)
     return SegmentationData(train, val, augmentation, given.batch_size, given.workers, settings.seed, *unlabelled)
 
@@ -89,6 +97,10 @@ def _unlabelled(settings: TrainSettings, facts: SegmentationDataset) -> tuple[Un
     given = settings.data
     if given.unlabelled is None:
         return None, 0
+    if given.on_device:
+        raise UserError(
+            "unlabelled images are read from their files; give data.on_device=false, or data.unlabelled=null"
+        )
     if settings.teacher.get("_target_") is None or not _heard(settings):
         raise UserError(
             "unlabelled images teach nothing without a teacher and a loss that hears it; give model@teacher=NAME and such a "
@@ -133,6 +145,8 @@ def distiller(settings: TrainSettings, served: SegmentationData) -> tuple[Distil
     adversary = _adversary(settings, student)
     if adversary is not None:
         adversary.connect(student.taps, None if teacher is None else teacher.network.taps, crop_size(settings, facts))
+    ema = None if settings.trainer.ema is None else moving_average(student, settings.trainer.ema)
+    devices.quicken(student, settings.trainer)
     built = Distiller(
         student,
         teacher,
@@ -143,8 +157,9 @@ def distiller(settings: TrainSettings, served: SegmentationData) -> tuple[Distil
         total_steps=steps_per_epoch(settings.trainer, served) * settings.trainer.max_epochs,
         classes=facts.classes,
         gradient_clip=settings.trainer.gradient_clip,
-        ema=None if settings.trainer.ema is None else moving_average(student, settings.trainer.ema),
+        ema=ema,
         guard=Guard(settings.trainer.on_nan),
+        micro_batches=settings.trainer.micro_batches,
     )
     return built, [line for line in (found, found_teacher) if line]
 
@@ -156,7 +171,11 @@ def moving_average(student: SegmentationModel, decay: float) -> AveragedModel:
 
 
 def trainer(
-    settings: TrainerSettings, directory: Path, loggers: Sequence[Logger], last_checkpoint: LastCheckpoint | None = None
+    settings: TrainerSettings,
+    directory: Path,
+    loggers: Sequence[Logger],
+    last_checkpoint: LastCheckpoint | None = None,
+    watchers: Sequence[pl.Callback] = (),
 ) -> pl.Trainer:
     """Lightning's Trainer, with what it would get wrong for two players, or when asked to stop, switched off.
 
@@ -165,8 +184,9 @@ def trainer(
     """
     devices.check_devices(settings)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning's own use of PyTorch
     warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
-    callbacks: list[pl.Callback] = [last_checkpoint or LastCheckpoint(Checkpoints(directory))]
+    callbacks: list[pl.Callback] = [last_checkpoint or LastCheckpoint(Checkpoints(directory)), *watchers]
     if settings.shares_every is not None:
         callbacks.append(Shares(settings.shares_every))
     if settings.progress:
@@ -248,7 +268,8 @@ def _teacher(settings: TrainSettings, facts: SegmentationDataset) -> tuple[Froze
     if not _heard(settings):
         return None, "no loss hears the teacher: it is left out, and the student learns from labels alone"
     taught, found = network(node, facts)
-    return Frozen(taught), found
+    devices.quicken(taught, settings.trainer)
+    return Frozen(taught, settings.trainer.teacher_bf16), found
 
 
 def _adversary(settings: TrainSettings, student: SegmentationModel) -> Adversary | None:

@@ -101,12 +101,12 @@ def propose(terms: Mapping[str, Term], wanted: Mapping[str, float]) -> dict[str,
         if not terms[name].norm > 0:
             raise UserError(
                 f"'{name}' has no gradient for the student (norm {terms[name].norm:.4g}), so no weight gives it a share; "
-                "leave it out of shares, or let it see more with batches=N"
+                "leave it out of shares, let it set in at once (since=0), or let it see more with batches=N"
             )
     rest = sum(term.weight * term.norm for name, term in terms.items() if name not in wanted)
     if wanted and not rest > 0:
         raise UserError(
-            "shares leaves nothing that could take the rest; select cross_entropy, with a weight above 0, or name fewer terms"
+            "shares leaves nothing that could take the rest; select a loss of the labels, with a weight above 0, or name fewer terms"
         )
     whole = rest / (1 - sum(wanted.values()))
     return {name: share * whole / terms[name].norm for name, share in wanted.items()}

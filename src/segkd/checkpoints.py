@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from segkd.errors import UserError
-from segkd.models.weights import sha256
+from segkd.files import sha256
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 

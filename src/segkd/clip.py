@@ -12,13 +12,14 @@ from pydantic import Field, PositiveInt
 
 from segkd import build, candidates, devices, writers
 from segkd.cli import launch
-from segkd.config import Settings, Target, validate
+from segkd.config import Data, Settings, Target, validate
 from segkd.data.base import SegmentationDataset
 from segkd.data.reading import Array
 from segkd.errors import UserError
 from segkd.frames import FramesOf
 from segkd.gallery import colored, gallery
 from segkd.models.base import SegmentationModel
+from segkd.nodes import Node
 from segkd.prediction import Labelled, show
 
 
@@ -28,7 +29,7 @@ class ClipSettings(Settings):
     before: Path | None
     after: Path | None
     model: Target | None = None
-    dataset: Target
+    dataset: Data
     split: str
     sequence: str
     frames: PositiveInt
@@ -43,7 +44,11 @@ def clip(cfg: DictConfig) -> None:
     settings = validate(cfg, ClipSettings)
     if settings.before is None or settings.after is None:
         raise UserError("say which networks to compare: before=RUN after=RUN, or model=NAME before=FILE after=FILE")
-    dataset = build.dataset(settings.dataset, settings.split)
+    places = (settings.before, settings.after)
+    if not _is_network(settings.model) and (strange := next((place for place in places if not place.is_dir()), None)):
+        raise UserError(f"{strange} is no folder of a run; if it holds weights, say of which network: model=NAME")
+    runs = [place for place in places if place.is_dir()]
+    dataset = build.dataset(candidates.data(settings.dataset, *runs), settings.split)
     compared = {
         "before": _network(settings, settings.before, dataset),
         "after": _network(settings, settings.after, dataset),
@@ -66,7 +71,11 @@ def clip(cfg: DictConfig) -> None:
         number = show(frames, shown, len(classes), [(picture, write) for write in writes], 4, "clip", frames.length)
     megabytes = (path.stat().st_size / 1e6 for path in (film, small))
     sizes = " · ".join(f"{path} ({size:.2f} MB)" for path, size in zip((film, small), megabytes, strict=True))
-    print(f"{number} frames of {dataset.title()} → {sizes}")
+    print(f"{number} frame{'s' * (number != 1)} of {dataset.title()} → {sizes}")
+
+
+def _is_network(node: Node | None) -> bool:
+    return node is not None and node["_target_"] is not None
 
 
 def _network(settings: ClipSettings, source: Path, dataset: SegmentationDataset) -> SegmentationModel:
@@ -77,8 +86,6 @@ def _network(settings: ClipSettings, source: Path, dataset: SegmentationDataset)
     """
     if source.is_dir():
         return candidates.network(source, None, None, dataset)[0]
-    if not (settings.model and settings.model["_target_"]):
-        raise UserError(f"{source} is no folder of a run; if it holds weights, say of which network: model=NAME")
     return candidates.network(None, settings.model, source, dataset)[0]
 
 

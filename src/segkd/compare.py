@@ -32,7 +32,9 @@ def compare(cfg: DictConfig) -> None:
         _say(f"{sentence}; left out")
     rows = compared(methods(scored), settings.confidence, settings.teacher_seconds)
     if all(row.runs[0].terms for row in rows):
-        _say(f"no {ALONE} is among these runs: add some with loss=[cross_entropy] adversary=none to see what is gained")
+        _say(
+            f"no {ALONE} is among these runs: add some without a teacher (loss=[cross_entropy] adversary=none) to see what is gained"
+        )
     assert scored[0].score is not None
     title = f"{scored[0].score.measured_on}; {100 * settings.confidence:g} % intervals"
     show(by_class(rows) if settings.classes else overall(rows), settings.format, title)

@@ -64,9 +64,13 @@ def comparable(patterns: Sequence[str]) -> tuple[list[Run], list[str]]:
     if not scored:
         raise UserError("none of these runs has finished; continue one with resume=DIR/last.ckpt")
     if len(scored) > 1:
-        told = "; ".join(f"{run.directory} on {where}" for where, run in scored.items())
+        shared = set.intersection(*(set(where.split("; ")) for where in scored))
+        told = {
+            run.directory: [part for part in where.split("; ") if part not in shared] for where, run in scored.items()
+        }
+        differ = "; ".join(f"{run} on {', '.join(parts) or 'nothing more'}" for run, parts in told.items())
         raise UserError(
-            f"scores of different data, splits or protocols cannot be compared: {told}; score all alike with segkd.evaluate"
+            f"scores of different data, splits or protocols cannot be compared: {differ}; score all alike with segkd.evaluate"
         )
     found = [run for run in runs if run.score is not None]
     for name, same in methods(found).items():
@@ -98,7 +102,7 @@ def _against_alone(
     teacher_seconds: float | None,
 ) -> Compared:
     others = baselines(runs, named) if runs[0].terms else []
-    known = runs[0].teacher_seconds()
+    known = runs[0].teacher_seconds
     cost = teacher_seconds if known is None else known
     time = math.inf if cost is None else _mean_seconds(runs) + cost
     equal_steps = next((other for other in others if other[0].steps == runs[0].steps), ())
@@ -160,15 +164,16 @@ def _cells(row: Compared) -> list[str]:
 
 
 def by_class(rows: Sequence[Compared]) -> Cells:
-    """IoU of the students alone and gains of the others at equal steps, in per cent."""
+    """IoU of the students alone and gains of the others at equal steps, in per cent; without a student alone, IoU of all."""
+    alone = any(not row.runs[0].terms for row in rows)
     lines = [["class", *(row.name for row in rows)]]
     for name in dict.fromkeys(name for row in rows for run in row.runs for name in run.iou):
-        lines.append([name, *(_of_class(row, name) for row in rows)])
+        lines.append([name, *(_of_class(row, name, alone) for row in rows)])
     return lines
 
 
-def _of_class(row: Compared, name: str) -> str:
-    if row.runs[0].terms:
+def _of_class(row: Compared, name: str, gains: bool) -> str:
+    if gains and row.runs[0].terms:
         return _signed(row.class_gains[name]) if name in row.class_gains else ""
     values = [run.iou[name] for run in row.runs if name in run.iou]
     return f"{100 * fmean(values):.2f}" if values else "absent"

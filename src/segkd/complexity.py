@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -124,20 +126,22 @@ def latencies(
 ) -> dict[Name, list[float]]:
     """Seconds that each task takes, `repeats` times, to the end of what it has `device` do.
 
-    The tasks take turns, so that a machine that slows down slows all of them.
+    The tasks take turns, so that a machine that slows down slows all of them. A bar on stderr counts the turns.
     """
     taken: dict[Name, list[float]] = {name: [] for name in tasks}
-    for turn in range(warmup + repeats):
+    turns, console = range(warmup + repeats), Console(stderr=True)
+    for turn in track(turns, "turns", console=console, refresh_per_second=1):  # seldom: drawing takes time too
         for name, task in tasks.items():
-            _wait(device)
+            wait(device)
             started = time.perf_counter()
             task()
-            _wait(device)
+            wait(device)
             if turn >= warmup:
                 taken[name].append(time.perf_counter() - started)
     return taken
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -18,9 +18,11 @@ from pydantic import (
 )
 
 from segkd.errors import UserError
-from segkd.nodes import Node, fits
+from segkd.nodes import Node, arguments_of, fits
 
 Target = Annotated[Node, AfterValidator(fits)]
+Data = Annotated[Node, BeforeValidator(lambda node: _without_idle_root(node)), AfterValidator(fits)]
+"""A data set that is named, or only where that of a run lies now: `{root: DIR}`."""
 
 
 _Positive = Annotated[float, Field(gt=0)]
@@ -53,6 +55,7 @@ class DataSettings(Settings):
     flip: float = Field(ge=0, le=1)
     jitter: JitterSettings
     workers: int = Field(ge=0)
+    on_device: StrictBool = False
     train_split: str
     val_split: str
     unlabelled: Path | None
@@ -74,6 +77,10 @@ class TrainerSettings(Settings):
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     on_nan: Literal["stop", "skip"] = "stop"
     sync_batchnorm: StrictBool = False
+    channels_last: StrictBool = False
+    compile: StrictBool = False
+    micro_batches: PositiveInt = 1
+    teacher_bf16: StrictBool = False
     limit_train_batches: PositiveInt | _Share | None
     limit_val_batches: PositiveInt | _Share | None
     progress: bool
@@ -95,6 +102,8 @@ class WandbSettings(Settings):
     group: str | None
     tags: list[str]
     timeout: PositiveInt
+    panels_every: PositiveInt | None = None
+    panels: PositiveInt = 4
 
 
 class TrainSettings(Settings):
@@ -154,6 +163,12 @@ def _downloadable(what: str | None) -> str:
     return what
 
 
+def _without_idle_root(node: Node) -> Node:
+    """The commands' own `root: null` is for data sets of files alone."""
+    idle = "_target_" in node and node.get("root") is None and "root" not in arguments_of(node)
+    return {key: value for key, value in node.items() if not (idle and key == "root")}
+
+
 def _listed(runs: Any) -> Any:
     if not runs:
         raise ValueError("say which: runs='runs/quickstart/*', or a list of folders")
@@ -176,7 +191,9 @@ def _parts(shares: dict[str, float]) -> dict[str, float]:
     if "cross_entropy" in shares:
         raise ValueError("cross_entropy keeps its weight and takes the rest; leave it out")
     if (total := sum(shares.values())) >= 1:
-        raise ValueError(f"they sum to {total:.4g} and leave nothing to cross_entropy; they must sum to less than 1")
+        raise ValueError(
+            f"they sum to {total:.4g} and leave nothing to the labels' losses; they must sum to less than 1"
+        )
     return shares
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from pytorch_lightning.strategies import DDPStrategy
+from torch import nn
 
 from segkd.config import TrainerSettings
 from segkd.errors import UserError
@@ -17,11 +18,15 @@ def several(settings: TrainerSettings) -> bool:
 
 
 def check_devices(settings: TrainerSettings) -> None:
-    """Refuse what the machine does not have.
+    """Refuse what the machine does not have, or what does not go together.
 
     Raises:
-        UserError: no GPU, or fewer than asked for; statistics over processes without GPUs.
+        UserError: no GPU, or fewer than asked for; statistics over processes without GPUs; parts of a batch by a compiled network.
     """
+    if settings.compile and settings.micro_batches > 1:
+        raise UserError(
+            "trainer.compile=true and trainer.micro_batches=N do not go together yet; leave one of them out"
+        )
     on_gpu = device(settings.accelerator).type == "cuda"
     there = torch.cuda.device_count()
     if on_gpu and settings.devices != "auto" and settings.devices > there:
@@ -30,6 +35,14 @@ def check_devices(settings: TrainerSettings) -> None:
         )
     if settings.sync_batchnorm and several(settings) and not on_gpu:
         raise UserError("trainer.sync_batchnorm=true works between GPUs alone; leave it out on a CPU")
+
+
+def quicken(network: nn.Module, settings: TrainerSettings) -> None:
+    """Lay its weights out, and compile it, in place, as the settings say; its values change by rounding alone."""
+    if settings.channels_last:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if settings.compile:
+        network.compile(dynamic=False)
 
 
 def strategy(settings: TrainerSettings) -> DDPStrategy | str:

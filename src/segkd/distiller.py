@@ -17,9 +17,9 @@ from segkd.adversary import Adversary
 from segkd.guard import Guard
 from segkd.losses.total import LossSum
 from segkd.metrics import ConfusionMatrix, Scores
+from segkd.micro_batches import answer
 from segkd.models.base import SegmentationModel
 from segkd.models.frozen import Frozen
-from segkd.models.layers import sample_keys
 from segkd.phases import Phase, phases
 from segkd.schedules import Schedule
 from segkd.types import Batch, Step, resize
@@ -44,6 +44,7 @@ class Distiller(pl.LightningModule):
         classes: names of the data set's classes.
         gradient_clip: greatest norm of a phase's gradient.
         ema: moving average of the student; None for none.
+        micro_batches: parts in which a batch goes through the networks.
         guard: what happens when an update is not finite.
     """
 
@@ -62,6 +63,7 @@ class Distiller(pl.LightningModule):
         gradient_clip: float | None = None,
         ema: AveragedModel | None = None,
         guard: Guard | None = None,
+        micro_batches: int = 1,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -69,9 +71,10 @@ class Distiller(pl.LightningModule):
         self.phases = phases(student, losses, adversary)
         self.optimizers_of, self.classes = optimizers, tuple(classes)
         self.schedule, self.total_steps, self.gradient_clip = schedule, total_steps, gradient_clip
-        self.ema, self.guard = ema, guard or Guard()
+        self.ema, self.guard, self.micro_batches = ema, guard or Guard(), micro_batches
         self.confusion = ConfusionMatrix(len(self.classes))
         self.register_buffer("step_count", torch.tensor(0))
+        self._progress = 0.0
 
     @property
     def result(self) -> SegmentationModel:
@@ -88,7 +91,7 @@ class Distiller(pl.LightningModule):
     def on_train_start(self) -> None:
         if self.teacher is not None:
             self.teacher.to(self.device)
-        self._set_learning_rates()
+        self._set_progress()
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         step = self.observe(batch)
@@ -98,14 +101,14 @@ class Distiller(pl.LightningModule):
         if self.ema is not None:
             self.ema.update_parameters(self.student)
         self.step_count += 1
-        self._set_learning_rates()
+        self._set_progress()
 
     def observe(self, batch: Batch) -> Step:
         """One forward of each network, shared by all phases."""
         self.guard.remember(self.student)
-        with sample_keys(batch.keys):
-            student = self.student(batch.images)
-        return Step(batch, student, self.teacher(batch.images) if self.teacher is not None else None)
+        student = answer(self.student, batch, self.micro_batches)
+        teacher = None if self.teacher is None else answer(self.teacher, batch, self.micro_batches)
+        return Step(batch, student, teacher, progress=self._progress)
 
     def descend(self, phase: Phase, optimizer: LightningOptimizer, step: Step) -> None:
         """One update of a phase: the only place where weights change."""
@@ -128,10 +131,12 @@ class Distiller(pl.LightningModule):
         if phase.name == "student":
             self.log("train/total", total.detach(), prog_bar=True, sync_dist=several)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The logits at the labels' size, for whoever looks on."""
         said = self.result(batch.images)
         logits = resize(said.logits.float(), (batch.target.shape[-2], batch.target.shape[-1]), said.align_corners)
         self.confusion.update(logits, batch.target)
+        return logits
 
     def on_validation_start(self) -> None:
         self._average_statistics()
@@ -150,8 +155,10 @@ class Distiller(pl.LightningModule):
         held = self.optimizers()
         return cast("list[LightningOptimizer]", held if isinstance(held, list) else [held])
 
-    def _set_learning_rates(self) -> None:
-        factor = self.schedule(self.step_count.item() / self.total_steps)
+    def _set_progress(self) -> None:
+        """And the learning rates that follow from it."""
+        self._progress = self.step_count.item() / self.total_steps
+        factor = self.schedule(self._progress)
         for optimizer in self._optimizers():
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor

@@ -7,7 +7,6 @@ packs an archive anew now and then, with other bytes, so its files are checked a
 from __future__ import annotations
 
 import shutil
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,7 +20,6 @@ from urllib.error import HTTPError
 from urllib.parse import quote
 from zipfile import BadZipFile, ZipFile
 
-from filelock import AcquireReturnProxy, FileLock, Timeout
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
@@ -29,7 +27,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from segkd.cli import launch
 from segkd.config import DownloadSettings, validate
 from segkd.errors import UserError
-from segkd.models.weights import sha256
+from segkd.files import sha256, sole
 
 MANIFESTS = Path(__file__).parent / "downloads"
 
@@ -56,7 +54,7 @@ def download(cfg: DictConfig) -> None:
     origins = _read(MANIFESTS / f"{settings.what}.sha256")
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with _alone(directory):
+        with sole(directory / ".lock", f"another download to {directory}"):
             missing = _missing(origins, directory)
             _fetch_all(missing, settings.url, directory)
     except OSError as error:
@@ -78,16 +76,6 @@ def _read(manifest: Path) -> list[Origin]:
             digest, name = line.split(maxsplit=1)
             origins[-1].files[name] = digest
     return origins
-
-
-def _alone(directory: Path) -> AcquireReturnProxy[FileLock]:
-    """A lock on the folder: a second process waits, and then finds everything there."""
-    lock = FileLock(directory / ".lock")
-    try:
-        return lock.acquire(timeout=0)
-    except Timeout:
-        print(f"waiting for another download to {directory}", file=sys.stderr, flush=True)
-        return lock.acquire()
 
 
 def _missing(origins: list[Origin], directory: Path) -> list[Origin]:
@@ -220,6 +208,7 @@ def _unpack(archive: Path, origin: Origin, directory: Path) -> None:
                     raise BadZipFile(f"the SHA-256 of {name} differs")
             for name in origin.files:
                 Path(stage, name).replace(_with_folder(directory / name))
+    # zipfile's own, of a damaged archive: NotImplementedError is a compression that it does not know, RuntimeError a password.
     except (BadZipFile, KeyError, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
         archive.unlink()
         reason = f"it has no {error.args[0]}" if isinstance(error, KeyError) else str(error)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from segkd import build, candidates, devices, files, scoring, tables
 from segkd.cli import launch
-from segkd.config import Settings, Target, validate
+from segkd.config import Data, Settings, Target, validate
 from segkd.data.base import SegmentationDataset
 from segkd.data.cityscapes import Cityscapes
 from segkd.data.corruptions import CORRUPTIONS, SEVERITIES, Corruption
@@ -23,7 +25,7 @@ from segkd.evaluation import Observer, confusion_matrices
 from segkd.label_files import LabelFiles
 from segkd.metrics import Scores
 from segkd.models.base import SegmentationModel
-from segkd.models.weights import fingerprint, sha256
+from segkd.models.weights import fingerprint
 from segkd.views import View, halved, view_of, whole
 
 ScoreName = Literal[
@@ -38,7 +40,7 @@ class EvaluateSettings(Settings):
     model: Target | None = None
     checkpoint: Path | None
     teacher: Target
-    dataset: Target
+    dataset: Data
     split: str
     protocol: Literal["usual", "espnet"]
     void: Literal["ignored", "counted"]
@@ -62,7 +64,7 @@ class EvaluateSettings(Settings):
 def evaluate(cfg: DictConfig) -> float:
     """Score a network, write `evaluation.json`, print a table and, as the last line of stdout, the mIoU."""
     settings = validate(cfg, EvaluateSettings)
-    dataset = build.dataset(settings.dataset, settings.split)
+    dataset = build.dataset(candidates.data(settings.dataset, settings.run), settings.split)
     network, checkpoint = candidates.network(settings.run, settings.model, settings.checkpoint, dataset)
     view = _view(settings, dataset, network)
     wanted = _wanted(settings, dataset, view)
@@ -85,11 +87,23 @@ def evaluate(cfg: DictConfig) -> float:
         **_facts(scores, matrix, settings, dataset, network, checkpoint),
         **{name: finding.facts for name, finding in findings.items()},
     }
+    _say_what_goes(directory / "evaluation.json", facts)
     with files.whole(directory / "evaluation.json") as part:
         part.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     _show(scores, findings, dataset, settings)
     print(f"mIoU {100 * scores.miou:.2f}")
     return scores.miou
+
+
+def _say_what_goes(file: Path, facts: dict[str, Any]) -> None:
+    """On stderr, where the scores of something else are replaced: runs are compared by what lies there."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        before = json.loads(file.read_text())
+        if any(before[key] != facts[key] for key in ("dataset", "split", "images", "protocol")):
+            print(
+                f"segkd: {file} held scores of {before['dataset']} {before['split']}; output_dir=DIR keeps both",
+                file=sys.stderr,
+            )
 
 
 def _facts(
@@ -110,7 +124,7 @@ def _facts(
         "split": settings.split,
         "classes": list(dataset.classes),
         "checkpoint": str(checkpoint),
-        "checkpoint_sha256": sha256(checkpoint) if checkpoint.is_file() else fingerprint(network),
+        "checkpoint_sha256": files.sha256(checkpoint) if checkpoint.is_file() else fingerprint(network),
     }
 
 

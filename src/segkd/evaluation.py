@@ -12,7 +12,8 @@ from rich.progress import track
 from torch import Tensor
 
 from segkd.data.base import SegmentationDataset
-from segkd.data.datamodule import ExactShard, Samples, loader
+from segkd.data.datamodule import Samples, loader
+from segkd.data.order import ExactShard
 from segkd.data.transforms import Augmentation
 from segkd.metrics import ConfusionMatrix
 from segkd.models.base import SegmentationModel

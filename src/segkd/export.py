@@ -18,7 +18,7 @@ from torch import Tensor
 
 from segkd import __version__, build, candidates
 from segkd.cli import launch
-from segkd.config import Settings, Target, validate
+from segkd.config import Data, Settings, Target, validate
 from segkd.data.base import SegmentationDataset
 from segkd.deploy.card import card
 from segkd.deploy.engines import Exported
@@ -26,9 +26,11 @@ from segkd.deploy.formats import FORMATS, written
 from segkd.deploy.graph import Graph
 from segkd.errors import Refused, UserError
 from segkd.evaluation import confusion_matrix
+from segkd.files import sha256
 from segkd.metrics import Scores
 from segkd.models.base import SegmentationModel, parameters_of
-from segkd.models.weights import save_student, sha256
+from segkd.models.weights import save_student
+from segkd.nodes import Node
 
 
 class CalibrationSettings(Settings):
@@ -46,7 +48,7 @@ class ExportSettings(Settings):
     checkpoint: Path | None
     format: Literal["onnx", "openvino", "torchscript", "int8"]
     normalization: Literal["inside", "outside"]
-    dataset: Target
+    dataset: Data
     split: str
     allowed_loss: float = Field(ge=0)
     calibration: CalibrationSettings
@@ -57,13 +59,16 @@ class ExportSettings(Settings):
 def export(cfg: DictConfig) -> float:
     """Write the file with its facts and its card, if it scores as the network does; returns its mIoU."""
     settings = validate(cfg, ExportSettings)
-    dataset = build.dataset(settings.dataset, settings.split)
+    data = candidates.data(settings.dataset, settings.run)
+    dataset = build.dataset(data, settings.split)
     network, checkpoint = candidates.network(settings.run, settings.model, settings.checkpoint, dataset)
     directory = settings.output_dir or settings.run or Path("exports")
     file = FORMATS[settings.format].files[0]
     graph = Graph(network, settings.normalization == "inside")
     with whole_or_not_at_all(directory) as folder:
-        run = written(settings.format, graph, folder, _calibration(settings, graph), torch.get_num_threads())
+        run = written(
+            settings.format, graph, folder, _calibration(settings.calibration, data, graph), torch.get_num_threads()
+        )
         before = _scores(network, dataset, settings, "the network")
         if math.isnan(before.miou):
             raise UserError(f"{dataset.title()} {settings.split} has no labelled pixel to score; choose another split")
@@ -104,10 +109,10 @@ def whole_or_not_at_all(directory: Path) -> Iterator[Path]:
         raise UserError(f"cannot write to {directory} ({error.strerror}); give another output_dir") from None
 
 
-def _calibration(settings: ExportSettings, graph: Graph) -> Iterator[Tensor]:
+def _calibration(settings: CalibrationSettings, data: Node, graph: Graph) -> Iterator[Tensor]:
     """Evenly spread images of the calibration split, one at a time; opened when the first is asked for."""
-    dataset = build.dataset(settings.dataset, settings.calibration.split)
-    count = min(settings.calibration.images, len(dataset))
+    dataset = build.dataset(data, settings.split)
+    count = min(settings.images, len(dataset))
     for index in range(count):
         image = dataset[index * len(dataset) // count].image
         yield graph.taken(torch.from_numpy(image.transpose(2, 0, 1)[None].copy()))
@@ -162,11 +167,13 @@ def _recipe(run: Path | None) -> dict[str, Any]:
         return {}
     if command is None:
         return {}
-    losses = {name: node.get("weight", 1) for name, node in config["loss"].items()}
+    weights = {name: node.get("weight") for name, node in config["loss"].items()}
     return {
         "command": f"`{' '.join(command)}`",
         "seed": config["seed"],
-        "losses and weights": ", ".join(f"{name} {weight:g}" for name, weight in losses.items()),
+        "losses and weights": ", ".join(
+            f"{name} {'its default' if weight is None else f'{weight:g}'}" for name, weight in weights.items()
+        ),
         "teacher": config["teacher"].get("checkpoint") or "none",
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +22,8 @@ Order = Sequence[str]
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#B8A800", "#7F7F7F")
 DASHES = ("-", "--", ":", "-.")
 _INK = "#123456"  # becomes the page's own colour
+_FOOT = 0.5  # inches for ticks and the name of an axis; the legend lies beneath
+_LINE = 90  # letters as wide as a figure
 _POINTS = 60  # of a curve; more is noise
 
 
@@ -114,7 +117,11 @@ def _color(name: str, order: Order) -> str:
 
 def _legend(axes: Any, entries: int) -> None:
     if entries > 1:
-        axes.figure.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3)
+        _, names = axes.get_legend_handles_labels()
+        columns = min(3, max(1, _LINE // (max(map(len, names)) + 6)))
+        legend = axes.figure.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=columns)
+        for text in legend.get_texts():
+            text.set_text(textwrap.fill(text.get_text(), _LINE))
 
 
 @contextmanager
@@ -131,6 +138,7 @@ def _figure(width: float, height: float) -> Iterator[tuple[Figure, Any]]:
     }
     with mpl.rc_context(style):
         figure = Figure((width, height))
+        figure.subplots_adjust(bottom=_FOOT / height)
         yield figure, figure.subplots()
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from segkd.errors import UserError
 
@@ -43,3 +47,27 @@ def whole(path: Path, key: str = "output_dir") -> Iterator[Path]:
         raise UserError(f"cannot write {path} ({error.strerror}); make room there, or give another {key}") from None
     finally:
         shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def sole(lock: Path, awaited: str) -> Iterator[None]:
+    """Within it no other process is within it, on the same lock file; one that is there is waited for, and named on stderr.
+
+    The system takes the lock from a process that is gone, however it ended.
+    """
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        print(f"segkd: waiting for {awaited}", file=sys.stderr, flush=True)
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()

@@ -92,9 +92,11 @@ class Film(Frames):
         self.av, self.path = pyav(), path
         try:
             with self.av.open(str(path)) as container:
+                if container.format.name == "tty":
+                    raise ValueError("FFmpeg would draw the letters of a text file")
                 stream = container.streams.video[0]
                 self.length, self.rate = stream.frames or None, float(stream.average_rate or stream.guessed_rate)
-        except (self.av.error.FFmpegError, IndexError, TypeError):
+        except (self.av.error.FFmpegError, IndexError, TypeError, ValueError):
             raise UserError(
                 f"{path} is neither an image ({', '.join(SUFFIXES)}) nor a film that can be read; convert it to mp4"
             ) from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -65,3 +67,10 @@ def gallery(columns: Mapping[str, Sequence[Array]], classes: Mapping[str, Color]
             sheet.paste(enlarged, (x, _CAPTION + row * (height + _GAP)))
     sheet.paste(key, (0, sheet.height - key.height))
     return sheet
+
+
+def address(picture: Array) -> str:
+    """A picture as a `data:` address, a PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -10,9 +10,13 @@ from segkd.models.adapter import Adapter
 from segkd.models.base import Normalization, SegmentationModel
 from segkd.models.ensemble import Ensemble, Remapped
 from segkd.models.espnet import ESPNet, ESPNetC
-from segkd.models.imagenet import imagenet_normalization, load_backbone
+from segkd.models.imagenet import IMAGENET, load_backbone
+from segkd.models.pspnet import PSPNet
+from segkd.models.transfer import donor, related, take_over
 from segkd.models.weights import restore
 from segkd.nodes import FOR_BUILD, Node, construct, target_of
+
+_ONE_FAMILY = (ESPNetC, ESPNet)  # one's weights start the other
 
 INCLUDED = "included"
 """What an adapter's `checkpoint` says where its constructor brings the weights."""
@@ -21,8 +25,9 @@ INCLUDED = "included"
 def network(node: Node, facts: SegmentationDataset, more: int = 0) -> tuple[SegmentationModel, str | None]:
     """A network for the classes of a data set (and `more` outputs), and a line on each checkpoint that was read.
 
-    Without a checkpoint its weights are random and it normalises by the data set's statistics; with a checkpoint of its
-    backbone alone, by ImageNet's, on which that was trained.
+    Without a checkpoint its weights are random and it normalises by the data set's statistics. With a `backbone_checkpoint` it
+    starts from a trained network of its family, each part that is the same, or from torchvision's ResNet, and normalises
+    as that does.
 
     Raises:
         UserError: a checkpoint that does not fit, or both kinds of it; other classes than the data set's and no `class_map`.
@@ -51,28 +56,23 @@ def _single(
     if checkpoint is not None and not included:
         arguments = {key: value for key, value in node.items() if key not in {"_target_", *FOR_BUILD}}
         return restore(target_of(node), arguments, Path(str(checkpoint)), classes, normalization, same_classes)
-    if backbone is not None and target_of(node) is ESPNet:
-        return _second_stage(node, Path(str(backbone)), classes, normalization)
-    own = normalization if backbone is None else imagenet_normalization()
-    fresh: SegmentationModel = construct(node, num_classes=classes, normalization=own)
+    fresh: SegmentationModel = construct(node, num_classes=classes, normalization=normalization)
     if same_classes and fresh.num_classes not in (classes, classes + 1):  # one more: void is trained as the last class
         raise UserError(
             f"the network scores {fresh.num_classes} classes, the data set has {classes}; "
             "build it for these, or give a class_map (docs/own_networks.md)"
         )
-    return fresh, None if backbone is None else load_backbone(fresh, str(backbone))
+    return fresh, None if backbone is None else _start(fresh, str(backbone))
 
 
-def _second_stage(node: Node, path: Path, classes: int, normalization: Normalization) -> tuple[ESPNet, str]:
-    """An ESPNet whose encoder is a trained ESPNet-C, and which normalises as that does."""
-    arguments = {key: value for key, value in node.items() if key in ("p", "q")}
-    encoder, found = restore(ESPNetC, arguments, path, classes, normalization)
-    assert isinstance(encoder, ESPNetC)
-    if other := {key: value for key, value in encoder.arguments.items() if node.get(key, value) != value}:
-        raise UserError(f"{path} is an ESPNet-C of {other}; build the student so too")
-    whole: ESPNet = construct(node, num_classes=encoder.num_classes, normalization=encoder.normalization)
-    whole.start_from(encoder)
-    return whole, found
+def _start(fresh: SegmentationModel, source: str) -> str:
+    """Start from torchvision's backbone, or from a network of the family; one line on what was found."""
+    if source == IMAGENET:
+        return load_backbone(fresh, source)
+    trained = donor(Path(source), (type(fresh), *_ONE_FAMILY))
+    if isinstance(fresh, PSPNet) and not trained.known and not related(fresh, trained):
+        return load_backbone(fresh, source)
+    return take_over(fresh, trained, Path(source))
 
 
 def _ensemble(node: Node, facts: SegmentationDataset) -> tuple[SegmentationModel, str | None]:

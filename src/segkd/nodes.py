@@ -45,8 +45,8 @@ def target_of(node: Mapping[str, Any]) -> Any:
         target = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError):
         raise ValueError(f"there is no '{path}'") from None
-    if not (inspect.isclass(target) and target.__module__.startswith(ALLOWED_TARGETS)):
-        raise ValueError(f"'{path}' is not a class of segkd or torch.optim")
+    if not (inspect.isclass(target) and target.__module__.startswith(ALLOWED_TARGETS)) or inspect.isabstract(target):
+        raise ValueError(f"'{path}' is not a class of segkd or torch.optim that can be built")
     return target
 
 
@@ -106,6 +106,8 @@ def fits(node: Node) -> Node:
                 fitting[key] = _of_type(value, known[key])
             except ValueError as wrong:
                 faults.append(f"'{key}' {wrong}, not {value!r}")
+    if missing := [name for name in _required(target) if name not in node]:
+        faults.append(f"{target.__name__} needs {', '.join(map(repr, missing))}")
     if faults:
         raise ValueError("; ".join(faults))
     return fitting
@@ -116,6 +118,12 @@ def _parameters(target: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(target.__init__)
     names = [name for name in inspect.signature(target).parameters if name not in {"args", "kwargs", *_GIVEN_BY_BUILD}]
     return {name: hints.get(name, Any) for name in names}
+
+
+def _required(target: Any) -> list[str]:
+    """Names of what a config must give to a constructor."""
+    parameters = inspect.signature(target).parameters
+    return [name for name in _parameters(target) if parameters[name].default is inspect.Parameter.empty]
 
 
 def _of_type(value: Any, expected: Any) -> Any:

@@ -15,12 +15,20 @@ def settle(cfg: DictConfig) -> None:
     """Take out what an experiment says of parts that the command line leaves out, and keep a preset as it is.
 
     Raises:
-        UserError: the command line speaks of a loss that it does not select, or changes what a preset sets.
+        UserError: the command line speaks of a loss that it does not select, changes what a preset sets, or has a
+            network's name where its keys belong.
     """
+    _check_networks(cfg)
     _check_preset(cfg)
     _drop_unselected_losses(cfg)
     _drop_unused_checkpoint(cfg)
     _drop_arguments_of_replaced_networks(cfg)
+
+
+def _check_networks(cfg: DictConfig) -> None:
+    for role in ("student", "teacher"):
+        if not isinstance(cfg[role], DictConfig):
+            raise UserError(f"{role}={cfg[role]} is no network; choose one with model@{role}=NAME")
 
 
 def _check_preset(cfg: DictConfig) -> None:

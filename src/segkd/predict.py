@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import yaml
 from omegaconf import DictConfig
 from pydantic import Field, PositiveInt, StrictBool
 
-from segkd import build, devices, networks, writers
+from segkd import candidates, devices, writers
 from segkd.cli import launch
 from segkd.config import Settings, validate
 from segkd.data.images import SUFFIXES
@@ -24,7 +23,6 @@ from segkd.frames import frames_of
 from segkd.gallery import legend
 from segkd.models.base import SegmentationModel
 from segkd.models.weights import load_student
-from segkd.nodes import fits
 from segkd.pictures import IDS, Palette, View, picture
 from segkd.prediction import show
 
@@ -76,7 +74,9 @@ def predict(cfg: DictConfig) -> None:
     seconds = time.monotonic() - began
     if not kind:
         _describe(settings, views, palette, number, frames.skipped, seconds)
-    print(f"{number} frames, {number / seconds:.1f} a second{_left_out(frames.skipped)} → {settings.output}")
+    print(
+        f"{number} frame{'s' * (number != 1)}, {number / seconds:.1f} a second{_left_out(frames.skipped)} → {settings.output}"
+    )
 
 
 def _kind(output: Path) -> str:
@@ -124,30 +124,10 @@ def _check_output(output: Path, source: Path, overwrite: bool) -> None:
 
 
 def _networks(run: Path, views: list[View]) -> dict[str, SegmentationModel]:
-    """The student, and where it is shown beside it, the teacher that the run had, if it had one.
-
-    Raises:
-        UserError: there is no config.yaml, or the data or the teacher's weights are no longer where it says.
-    """
+    """The student, and where it is shown beside it, the teacher that the run had, if it had one."""
     student = {"student": load_student(run)}
-    if "side_by_side" not in views:
-        return student
-    path = run / "config.yaml"
-    if not path.is_file():
-        raise UserError(
-            f"side_by_side shows the teacher that {path} names, and there is no such file; take another view"
-        )
-    try:
-        config = yaml.safe_load(path.read_bytes())
-        if config["teacher"]["_target_"] is None:
-            return student
-        data = build.dataset(fits(config["dataset"]), config["data"]["val_split"])  # tells its statistics
-        teacher, _ = networks.network(fits(config["teacher"]), data)
-    except (KeyError, TypeError, ValueError, yaml.YAMLError):
-        raise UserError(f"{path} describes no teacher that can be built; copy it again from the run") from None
-    except UserError as error:
-        raise UserError(f"the teacher that {path} names cannot be had: {error}") from None
-    return {**student, "teacher": teacher}
+    beside = candidates.teacher_of(run) if "side_by_side" in views else None
+    return student if beside is None else {**student, "teacher": beside}
 
 
 def _writer(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -61,12 +61,19 @@ def label(
 ) -> Iterator[list[Labelled]]:
     """The first `num_classes` outputs of each network compete for every pixel, as in an evaluation that ignores void.
 
-    An image with a side less than a network takes is enlarged for it; labels have the image's size.
+    An image with a side less than a network takes is enlarged for it; labels have the image's size. On a CPU as many batches are
+    labelled at once as PyTorch has threads, each by one of them: several threads for one image help a small network little.
     """
-    for batch in batches:
-        images = torch.from_numpy(np.stack([frame.image for frame in batch])).permute(0, 3, 1, 2)
-        said = {name: _labels(network, images, num_classes) for name, network in networks.items()}
-        yield [Labelled(frame, {name: maps[i] for name, maps in said.items()}) for i, frame in enumerate(batch)]
+    on_cpu = all(next(network.parameters()).device.type == "cpu" for network in networks.values())
+    workers = torch.get_num_threads() if on_cpu else 1
+    return _side_by_side(lambda batch: label_batch(networks, batch, num_classes), batches, workers)
+
+
+def label_batch(networks: Mapping[str, SegmentationModel], batch: Sequence[Frame], num_classes: int) -> list[Labelled]:
+    """The same for frames of one size, by the thread that calls."""
+    images = torch.from_numpy(np.stack([frame.image for frame in batch])).permute(0, 3, 1, 2)
+    said = {name: _labels(network, images, num_classes) for name, network in networks.items()}
+    return [Labelled(frame, {name: maps[i] for name, maps in said.items()}) for i, frame in enumerate(batch)]
 
 
 def batches(frames: Iterable[Frame], batch_size: int) -> Iterator[list[Frame]]:
@@ -82,6 +89,7 @@ def batches(frames: Iterable[Frame], batch_size: int) -> Iterator[list[Frame]]:
 
 
 T = TypeVar("T")
+U = TypeVar("U")
 _END = object()
 
 
@@ -94,6 +102,24 @@ def ahead(items: Iterable[T], depth: int = AHEAD) -> Iterator[T]:
         while (item := waiting.popleft().result()) is not _END:
             waiting.append(pool.submit(next, iterator, _END))
             yield cast("T", item)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _side_by_side(work: Callable[[T], U], items: Iterable[T], workers: int) -> Iterator[U]:
+    """What `work` makes of each item, in their order; `workers` are worked on at once, each by one thread of PyTorch."""
+    if workers == 1:
+        yield from map(work, items)
+        return
+    pool = ThreadPoolExecutor(workers, initializer=lambda: torch.set_num_threads(1))  # of the worker itself alone
+    waiting: deque[Future[U]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Literal
 
 import torch
@@ -49,13 +50,18 @@ def preflight(
         console.print(_costs(distiller, teacher, crop_size))
     if teacher is None or mode == "off":
         return
-    matrix = confusion_matrix(teacher, data.val.source, device=device, limit=SLICE)
+    tried = partial(confusion_matrix, teacher, data.val.source, device=device, limit=SLICE)
+    matrix = tried()
     score, constant = Scores.of(matrix, len(distiller.classes)).miou, constant_class_miou(matrix)
     images = min(SLICE, len(data.val))
     verdict = (
         f"teacher: mIoU {100 * score:.2f} on {images} images of {data.val.source.split}; "
         f"the best constant class has {100 * constant:.2f}"
     )
+    if distiller.teacher is not None and distiller.teacher.bf16:
+        with distiller.teacher.precision(device):
+            half = Scores.of(tried(), len(distiller.classes)).miou
+        verdict += f"; in bfloat16 the teacher has {100 * half:.2f}"
     if score > constant:
         console.print(verdict)
     elif mode == "stop":
@@ -133,7 +139,9 @@ def _kept_by_losses(distiller: Distiller, teacher: SegmentationModel | None, cro
         image, torch.zeros(shape, dtype=torch.int64), torch.ones(shape, dtype=torch.bool), torch.zeros(1).long()
     )
     distiller.losses.eval()  # a loss with a memory would remember this
-    kept = kept_bytes(lambda: distiller.losses(Step(batch, ours, theirs)), [*maps, *distiller.losses.parameters()])
+    kept = kept_bytes(
+        lambda: distiller.losses(Step(batch, ours, theirs, progress=1.0)), [*maps, *distiller.losses.parameters()]
+    )
     distiller.losses.train()
     return kept
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import yaml
 from segkd import __version__
 
 RECORD = ("config.yaml", "environment.json")
+SUMMARY = "summary.json"
 
 _PACKAGES = (
     "torch",
@@ -44,6 +46,16 @@ def write_record(directory: Path, config: dict[str, Any], seed: int) -> None:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
     environment_file.write_text(json.dumps(environment, indent=1) + "\n")
+
+
+def ended(directory: Path, steps: int) -> float | None:
+    """The last `val/miou` of a run of so many steps that has left its summary, which is written last; None where there is none."""
+    file = directory / SUMMARY
+    summary = json.loads(file.read_text()) if file.is_file() else {}
+    if summary.get("steps") != steps:
+        return None
+    print(f"segkd: {directory} has nothing left to do", file=sys.stderr)
+    return math.nan if summary["val_miou"] is None else float(summary["val_miou"])
 
 
 def _version(package: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Runs of `segkd.train`, read back from their folders, and told apart by what was asked of them."""
+"""Runs of `segkd.train`, read back, and told apart by what was asked of them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,21 @@ import yaml
 from segkd.callbacks.metrics_file import METRICS
 from segkd.cli import leaves
 from segkd.errors import UserError
+from segkd.models.weights import trained_facts
+from segkd.nodes import target_of
 
 ALONE = "student alone"
+RECORDED = ".json"
+"""How the name of a run in a file ends."""
 
 # What says nothing of the method: which copy of it a run is, where it is written to, how one looks on.
 _CIRCUMSTANCES = (
     "seed", "name", "output_dir", "resume", "preflight", "dry_run", "wandb", "checkpoint", "data.workers",
     "trainer.progress", "trainer.log_every", "trainer.shares_every", "trainer.validate_every", "dataset.root",
 )  # fmt: skip
+
+_BY_LABELS = "labels"  # what is learnt from them; a key of no config
+_DIGITS = 3  # of a number in a method's name, where that is enough
 
 _LENGTH = ("trainer.max_epochs", "trainer.limit_train_batches")
 
@@ -39,7 +46,7 @@ class Score(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A folder that `segkd.train` left."""
+    """What `segkd.train` left: a folder, or what `segkd.ladder` recorded of one in a file."""
 
     directory: Path
     config: dict[str, Any]
@@ -48,6 +55,9 @@ class Run(NamedTuple):
     score: Score | None
     evaluation: dict[str, Any] | None
     """All that `segkd.evaluate` found; None: its score is of the last validation."""
+    environment: dict[str, Any]
+    teacher_seconds: float | None
+    """What its teacher cost: 0 without one; None where the teacher's own run does not lie beside its weights."""
 
     @property
     def seed(self) -> int:
@@ -73,15 +83,13 @@ class Run(NamedTuple):
 
     @property
     def terms(self) -> list[str]:
-        """What it learns from besides labels."""
-        critic = ["holistic"] if self.config["adversary"].get("_target_") else []
-        return [name for name in self.config["loss"] if name != "cross_entropy"] + critic
+        """What it learns from besides labels; a student alone has none."""
+        return _terms(self.config)
 
     @property
     def command(self) -> str:
         """What made it."""
-        environment = _json(self.directory / "environment.json") or {}
-        return shlex.join(environment.get("command", []))
+        return shlex.join(self.environment.get("command", []))
 
     def curves(self) -> dict[str, list[tuple[int, float]]]:
         """Of `metrics.csv`: name → (step, value), without gaps."""
@@ -92,30 +100,28 @@ class Run(NamedTuple):
                     found.setdefault(name, []).append((int(float(row["step"])), float(value)))
         return found
 
-    def teacher_seconds(self) -> float | None:
-        """What its teacher cost: 0 without one; None where the teacher's own run does not lie beside its weights."""
-        if not self.terms:
-            return 0.0
-        summary = Path(str(self.config["teacher"].get("checkpoint"))).parent / "summary.json"
-        return float(json.loads(summary.read_text())["seconds"]) if summary.is_file() else None
-
 
 def find(patterns: Iterable[str]) -> tuple[list[Run], list[Path]]:
-    """The runs in the folders that match, in order; and the folders that hold none.
+    """The runs in the folders, or recorded in the files, that match, in order; and the folders that hold none.
 
     Raises:
         UserError: no folder matches, or none holds a run.
     """
     patterns = list(patterns)
     matches = (found for pattern in patterns for found in glob.glob(pattern))  # noqa: PTH207  Path.glob refuses absolute ones
-    folders = sorted({Path(found) for found in matches if Path(found).is_dir()}, key=_by_number)
-    runs = [read(folder) for folder in folders if (folder / "config.yaml").is_file()]
+    places = {Path(found) for found in matches}
+    found = sorted((p for p in places if p.is_dir() or p.suffix == RECORDED), key=_by_number)
+    runs = [read(place) for place in found if _is_run(place)]
     if not runs:
         raise UserError(
-            f"{' and '.join(patterns)} {'names no folder' if not folders else 'names no folder of a run'}; "
+            f"{' and '.join(patterns)} {'names no folder' if not found else 'names no folder of a run'}; "
             "give folders that segkd.train left, as in runs='runs/quickstart/*'"
         )
-    return runs, [folder for folder in folders if not (folder / "config.yaml").is_file()]
+    return runs, [place for place in found if not _is_run(place)]
+
+
+def _is_run(place: Path) -> bool:
+    return place.suffix == RECORDED or (place / "config.yaml").is_file()
 
 
 def _by_number(folder: Path) -> list[tuple[int, str]]:
@@ -123,8 +129,8 @@ def _by_number(folder: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in folder.parts]
 
 
-def read(directory: Path) -> Run:
-    """The run in a folder.
+def read(place: Path) -> Run:
+    """The run in a folder, or recorded in a file.
 
     Its score is that of `evaluation.json`, or without one the last of its validation.
 
@@ -132,13 +138,43 @@ def read(directory: Path) -> Run:
         UserError: a file of it is damaged.
     """
     try:
-        config = yaml.safe_load((directory / "config.yaml").read_text())
-        summary = _json(directory / "summary.json")
-        evaluation = _json(directory / "evaluation.json")
-        score = None if summary is None else _evaluated(evaluation) if evaluation else _validated(directory, config)
-        return Run(directory, config, summary, score, evaluation)
-    except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{directory} holds a damaged run ({type(error).__name__}: {error}); leave it out") from None
+        return _record(place) if place.suffix == RECORDED else _folder(place)
+    except (yaml.YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{place} holds a damaged run ({type(error).__name__}: {error}); leave it out") from None
+
+
+def _folder(directory: Path) -> Run:
+    config = yaml.safe_load((directory / "config.yaml").read_text())
+    summary = _json(directory / "summary.json")
+    evaluation = _json(directory / "evaluation.json")
+    score = None if summary is None else _evaluated(evaluation) if evaluation else _validated(directory, config)
+    environment = _json(directory / "environment.json") or {}
+    return Run(directory, config, summary, score, evaluation, environment, _teacher_seconds(config))
+
+
+def _record(file: Path) -> Run:
+    held = json.loads(file.read_text())
+    evaluation = held["evaluation"]
+    score = _evaluated(evaluation)
+    _terms(held["config"])  # which is asked for later
+    return Run(file, held["config"], held["summary"], score, evaluation, held["environment"], held["teacher_seconds"])
+
+
+def _terms(config: dict[str, Any]) -> list[str]:
+    critic = ["holistic"] if config["adversary"].get("_target_") else []
+    return [name for name, node in config["loss"].items() if target_of(node).needs_teacher] + critic
+
+
+def _teacher_seconds(config: dict[str, Any]) -> float | None:
+    """Of a teacher that is several, of all of them."""
+    if not _terms(config):
+        return 0.0
+    teacher = config["teacher"]
+    checkpoints = [member.get("checkpoint") for member in (teacher.get("members") or {}).values()]
+    summaries = [Path(str(file)).parent / "summary.json" for file in checkpoints or [teacher.get("checkpoint")]]
+    if not all(summary.is_file() for summary in summaries):
+        return None
+    return sum(float(json.loads(summary.read_text())["seconds"]) for summary in summaries)
 
 
 def methods(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -147,15 +183,37 @@ def methods(runs: Sequence[Run]) -> dict[str, list[Run]]:
     The name of a method is its terms, and what else differs between these runs.
     """
     asked = [_asked(run) for run in runs]
-    values: dict[str, set[str]] = {}
+    values: dict[str, list[Any]] = {}
     for key, value in (pair for keys in asked for pair in keys.items()):
-        values.setdefault(key, set()).add(str(value))
-    differing = [key for key, given in values.items() if len(given) > 1]
+        values.setdefault(key, []).append(value)
+    words = {key: told for key, given in values.items() if len({*(told := _told(given)).values()}) > 1}
     named: dict[str, list[Run]] = {}
     for run, keys in zip(runs, asked, strict=True):
-        more = [f"{key}={keys[key]}" for key in differing if key in keys]
+        more = [_named(key, words[key][str(keys[key])]) for key in words if key in keys]
         named.setdefault(", ".join([" + ".join(run.terms) or ALONE, *more]), []).append(run)
     return dict(sorted(named.items(), key=lambda pair: not pair[0].startswith(ALONE)))
+
+
+def _told(values: Sequence[Any]) -> dict[str, str]:
+    """Each value of a key as it is printed: null as yaml has it, numbers with no more digits than tell them apart."""
+    told = {str(value): "null" if value is None else str(value) for value in values}
+    numbers = {str(value): float(value) for value in values if type(value) in (int, float)}
+    for digits in range(_DIGITS, 17):
+        short = {text: f"{number:.{digits}g}" for text, number in numbers.items()}
+        if len({*short.values()}) == len({*numbers.values()}):
+            # Of a number with as many digits before its point, as 1024, none is left out.
+            return {
+                **told,
+                **{text: f"{n:.15g}" if abs(n) >= 10**digits else short[text] for text, n in numbers.items()},
+            }
+    return told
+
+
+def _named(key: str, value: str) -> str:
+    """`student=ESPNetC` for `student._target_=segkd.models.espnet.ESPNetC`."""
+    if key.endswith("._target_"):
+        key, value = key.removesuffix("._target_"), value.rpartition(".")[2]
+    return f"{key}={value}"
 
 
 def baselines(runs: Sequence[Run], compared: Mapping[str, Sequence[Run]]) -> list[Sequence[Run]]:
@@ -173,15 +231,20 @@ def _asked(run: Run) -> dict[str, Any]:
     unheard = () if run.terms else ("teacher",)
     idle = () if "holistic" in run.terms else ("adversary", "optimizers.discriminator")
     left_out = (*_CIRCUMSTANCES, *unheard, *idle)
-    return {
+    asked = {
         key: value
         for key, value in leaves(run.config)
         if not any(key == out or key.startswith(f"{out}.") for out in left_out)
     }
+    return {
+        **asked,
+        _BY_LABELS: " + ".join(sorted(name for name in run.config["loss"] if name not in run.terms)) or "none",
+    }
 
 
 def _evaluated(evaluation: dict[str, Any]) -> Score:
-    where = f"{evaluation['dataset']} {evaluation['split']}, {evaluation['images']} images, {evaluation['protocol']}"
+    protocol = [f"{key.replace('_', ' ')}: {value}" for key, value in evaluation["protocol"].items()]
+    where = "; ".join([f"{evaluation['dataset']} {evaluation['split']}, {evaluation['images']} images", *protocol])
     iou = {name: value for name, value in evaluation["iou"].items() if value is not None}
     return Score(evaluation["miou"], iou, where)
 
@@ -191,12 +254,19 @@ def _validated(directory: Path, config: dict[str, Any]) -> Score | None:
     if not rows:
         return None
     iou = {key.removeprefix("val/iou/"): float(x) for key, x in rows[-1].items() if key.startswith("val/iou/") and x}
-    data = config["dataset"]["_target_"].rpartition(".")[2]
-    where = f"{data} {config['data']['val_split']}, at the end of training"
+    where = f"{_data(directory, config)} {config['data']['val_split']}, at the end of training"
     return Score(float(rows[-1]["val/miou"]), {name: x for name, x in iou.items() if not math.isnan(x)}, where)
 
 
+def _data(directory: Path, config: dict[str, Any]) -> str:
+    """A folder of one's own, and a pack, are called by their own name: two of them are not the same data."""
+    kind = str(config["dataset"]["_target_"].rpartition(".")[2])
+    return str(trained_facts(directory)["dataset"]) if kind in ("Folder", "Packed") else kind
+
+
 def _rows(directory: Path) -> list[dict[str, str]]:
+    if directory.suffix == RECORDED:
+        return []
     with (directory / METRICS).open(newline="") as file:
         return list(csv.DictReader(file))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from segkd.data.base import SegmentationDataset
 from segkd.data.cityscapes import Cityscapes
+from segkd.errors import UserError
 from segkd.evaluation import Answer
 from segkd.metrics import Scores
 from segkd.metrics.agreement import Agreement
@@ -178,9 +180,19 @@ class Sequences(Score):
 
 
 class Interval(Score):
-    """How far the mIoU may be off, by a bootstrap of blocks of frames."""
+    """How far the mIoU may be off, by a bootstrap of blocks of frames.
+
+    Raises:
+        UserError: every sequence is a single block, so that there is nothing to draw.
+    """
 
     def __init__(self, dataset: SegmentationDataset, block: int, resamples: int, seed: int) -> None:
+        longest = max(Counter(sequences(dataset)).values())
+        if longest <= block:
+            raise UserError(
+                f"scores=interval draws blocks of {block} frames, and the longest sequence of {dataset.title()} {dataset.split} has "
+                f"{longest}; {'leave it out' if longest == 1 else 'give a smaller block=N, 1 where images are no frames of a film'}"
+            )
         self.dataset = dataset
         self.how = {"block": block, "resamples": resamples, "seed": seed}
 

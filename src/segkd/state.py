@@ -4,6 +4,7 @@ segkd        the version that wrote it
 student      what rebuilds the network (`describe`)
 state_dict   of the Distiller: student, critic, projectors, memories, EMA, step_count
 optimizers   by phase
+seconds      that it took
 epochs       whole ones, their validation included; one batch more than them is within the next
 recipe       what a run that continues this one must share with it
 processes    of each: BatchNorm's statistics, which differ between processes within an epoch, and its random numbers
@@ -26,7 +27,7 @@ State = dict[str, Any]
 KEYS = {"student", "state_dict", "optimizers", "epochs", "recipe", "processes"}
 
 
-def state_of(trainer: pl.Trainer, distiller: Distiller, epochs: int, recipe: State) -> State:
+def state_of(trainer: pl.Trainer, distiller: Distiller, epochs: int, recipe: State, seconds: float) -> State:
     """The run as it is; every process must ask."""
     names = [phase.name for phase in distiller.phases]
     return {
@@ -35,6 +36,7 @@ def state_of(trainer: pl.Trainer, distiller: Distiller, epochs: int, recipe: Sta
         "state_dict": distiller.state_dict(),
         "optimizers": {name: held.state_dict() for name, held in zip(names, trainer.optimizers, strict=True)},
         "epochs": epochs,
+        "seconds": seconds,
         "recipe": recipe,
         "processes": _of_all(trainer, _own_state(distiller)),
     }

@@ -28,7 +28,7 @@ class StatsSettings(Settings):
 
 
 def stats(cfg: DictConfig) -> None:
-    """Print a table and, last, mean and deviation as `classes.yaml` takes them; write `stats.json` if a folder is given."""
+    """Print a table and, last, two lines of mean and deviation as `classes.yaml` takes them; write `stats.json` if a folder is given."""
     settings = validate(cfg, StatsSettings)
     dataset = build.dataset(settings.dataset, settings.split)
     directory = None if settings.output_dir is None else made(settings.output_dir)
@@ -49,7 +49,7 @@ def stats(cfg: DictConfig) -> None:
         with whole(directory / "stats.json") as part:
             part.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     _show(facts)
-    print(*(f"{key}: [{', '.join(f'{value:.3f}' for value in facts[key])}]" for key in ("mean", "std")), sep="  ")
+    print(*(f"{key}: [{', '.join(f'{value:.3f}' for value in facts[key])}]" for key in ("mean", "std")), sep="\n")
 
 
 def _show(facts: dict[str, Any]) -> None:

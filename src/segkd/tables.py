@@ -20,7 +20,10 @@ _LATEX = str.maketrans({"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "±": r"
 def show(cells: Cells, form: Format, title: str = "") -> None:
     """Print a table on stdout; only the one for people has its title."""
     if form == "table":
-        Console().print(_rich(cells, title))
+        console = Console()
+        if not console.is_terminal:  # a file or a pipe is as wide as need be
+            console = Console(width=max(console.width, sum(_longest(cells)) + _frame(cells)))
+        console.print(drawn(cells, title, console.width))
     else:
         print(_WRITERS[form](cells))
 
@@ -47,14 +50,43 @@ def comma_separated(cells: Cells) -> str:
     return text.getvalue().rstrip("\n")
 
 
-def _rich(cells: Cells, title: str) -> Table:
+def drawn(cells: Cells, title: str, room: int) -> Table:
+    """For people, on lines of `room` letters."""
     titles, *lines = cells
     table = Table(title=title)
-    for place, name in enumerate(titles):
-        table.add_column(name, justify="right" if place else "left", no_wrap=not place)
+    for place, (name, width) in enumerate(zip(titles, _widths(cells, room - _frame(cells)), strict=True)):
+        table.add_column(name, justify="right" if place else "left", width=width, overflow="fold")
     for line in lines:
         table.add_row(*line)
     return table
 
+
+def _widths(cells: Cells, room: int) -> list[int]:
+    """Of the columns. Where the whole has no room, figures take what their longest word does and names get the rest."""
+    longest = _longest(cells)
+    if sum(longest) <= room:
+        return longest
+    figures = _longest(_words(cells))[1:]
+    if _NAME + sum(figures) > room:
+        figures = _longest(_words(cells[1:] or cells))[1:]  # titles may break
+    return [max(room - sum(figures), _NAME), *figures]
+
+
+def _words(cells: Cells) -> Cells:
+    """The longest word of each cell."""
+    return [[max(cell.split(), key=len, default="") for cell in line] for line in cells]
+
+
+def _longest(cells: Cells) -> list[int]:
+    return [max(map(len, column)) for column in zip(*cells, strict=True)]
+
+
+def _frame(cells: Cells) -> int:
+    """What lines and blanks between columns take."""
+    return 3 * len(cells[0]) + 1
+
+
+_NAME = 10
+"""What a name has at least; a longer word breaks."""
 
 _WRITERS: dict[str, Callable[[Cells], str]] = {"markdown": markdown, "csv": comma_separated, "latex": latex}

@@ -8,7 +8,6 @@ import logging
 import math
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,17 +22,19 @@ from segkd import __version__, build, devices
 from segkd.callbacks.last_checkpoint import LastCheckpoint
 from segkd.callbacks.metrics_file import METRICS, MetricsFile
 from segkd.callbacks.wandb_curves import WandbCurves
+from segkd.callbacks.wandb_panels import WandbPanels
 from segkd.checkpoints import LAST, Checkpoints
 from segkd.cli import launch
 from segkd.config import TrainSettings, validate
 from segkd.data.base import SegmentationDataset
 from segkd.data.datamodule import SegmentationData
 from segkd.distiller import Distiller
-from segkd.errors import UserError
+from segkd.errors import Refused, UserError
+from segkd.files import whole
 from segkd.models.weights import save_student
 from segkd.overrides import settle
 from segkd.preflight import preflight
-from segkd.record import RECORD, write_record
+from segkd.record import RECORD, SUMMARY, ended, write_record
 from segkd.resume import recipe_of, resumed
 from segkd.signals import Signals
 from segkd.state import place
@@ -53,13 +54,18 @@ def train(cfg: DictConfig) -> float:
         raise UserError(f"{directory} already holds a run; choose another output_dir, or continue it with resume=auto")
     with Signals() as signals:
         try:
-            return _train(cfg, settings, directory, signals)
+            miou = _train(cfg, settings, directory, signals)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
             raise UserError(
                 f"no room is left for {directory}; make some, and go on with resume=auto output_dir={directory}"
             ) from None
+    if _one_of_many() and math.isnan(miou):
+        raise Refused(
+            f"val/miou of {directory} is not a number, by which a sweep could rank it; is any pixel of val labelled?"
+        )
+    return miou
 
 
 def _train(cfg: DictConfig, settings: TrainSettings, directory: Path, signals: Signals) -> float:
@@ -74,6 +80,8 @@ def _train(cfg: DictConfig, settings: TrainSettings, directory: Path, signals: S
     files, per_epoch = Checkpoints(directory), build.steps_per_epoch(settings.trainer, data)
     recipe = recipe_of(settings, len(data.train), per_epoch)
     state = resumed(settings, files, distiller, recipe)
+    if state is not None and _one_of_many() and (miou := ended(directory, distiller.total_steps)) is not None:
+        return miou
     if first:
         print(*found, sep="\n", end="\n" * bool(found), file=sys.stderr)
         preflight(
@@ -94,12 +102,13 @@ def _train(cfg: DictConfig, settings: TrainSettings, directory: Path, signals: S
     if first:
         write_record(directory, config, settings.seed)
         curves.cut(int(distiller.step_count))
-    wandb = WandbCurves(directory, config, name=_run_name(settings), **settings.wandb.model_dump())
+    asked = settings.wandb.model_dump(exclude={"panels", "panels_every"})
+    wandb = WandbCurves(directory, config, name=_run_name(settings), **{**asked, "group": _group(settings)})
+    watchers = [WandbPanels(wandb, settings.wandb.panels_every, settings.wandb.panels)]
     every = settings.checkpoint
     last = LastCheckpoint(files, recipe, every.every_steps, every.every_minutes, signals, state)
-    trainer = build.trainer(settings.trainer, directory, [curves, wandb], last)
+    trainer = build.trainer(settings.trainer, directory, [curves, wandb], last, watchers)
     teacher_before = distiller.teacher.fingerprint() if distiller.teacher is not None else None
-    started = time.monotonic()
     try:
         if state is not None:
             _go_on(settings, trainer, distiller, data, state["epochs"], per_epoch)
@@ -118,9 +127,7 @@ def _train(cfg: DictConfig, settings: TrainSettings, directory: Path, signals: S
         raise
     finally:
         wandb.finish()
-    return _finish(
-        settings, directory, trainer, distiller, data.train.source, teacher_before, time.monotonic() - started
-    )
+    return _finish(settings, directory, trainer, distiller, data.train.source, teacher_before, last.elapsed)
 
 
 def _go_on(
@@ -195,10 +202,12 @@ def _finish(
         "teacher_sha256": teacher_after,
         "denormal_weights_zeroed": zeroed,
     }
-    (directory / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    with whole(directory / SUMMARY) as part:
+        part.write_text(json.dumps(summary, indent=1) + "\n")
     cleaned = f", {zeroed} denormal weights zeroed" if zeroed else ""
     print(
-        f"{settings.name}: val mIoU {100 * miou:.2f} after {summary['steps']} steps in {seconds:.0f} s{cleaned} → {directory}"
+        f"{settings.name}: val mIoU {100 * miou:.2f} after {summary['steps']} step{'s' * (summary['steps'] != 1)} "
+        f"in {seconds:.0f} s{cleaned} → {directory}"
     )
     return miou
 
@@ -207,7 +216,12 @@ def _refuse(settings: TrainSettings) -> None:
     """Refuse what no run can be made of, before anything is read."""
     if not settings.dry_run:
         devices.check_devices(settings.trainer)
-    if HydraConfig.get().mode != RunMode.MULTIRUN:
+    if settings.data.unlabelled is None and settings.trainer.micro_batches > settings.data.batch_size:
+        raise UserError(
+            f"trainer.micro_batches={settings.trainer.micro_batches} is more than the {settings.data.batch_size} images of a batch; "
+            "lower it, or raise data.batch_size"
+        )
+    if not _one_of_many():
         return
     if settings.dry_run:
         raise UserError("a sweep (-m) makes folders, and dry_run=true makes none; look at one job of it at a time")
@@ -221,6 +235,16 @@ def _refuse(settings: TrainSettings) -> None:
 def _run_name(settings: TrainSettings) -> str:
     job = HydraConfig.get().job
     return f"{settings.name}: {job.override_dirname}" if job.override_dirname else settings.name
+
+
+def _group(settings: TrainSettings) -> str | None:
+    """The jobs of a sweep are a group at W&B, with the name of its folder, or with the one that is given."""
+    return settings.wandb.group or (Path(HydraConfig.get().sweep.dir).name if _one_of_many() else None)
+
+
+def _one_of_many() -> bool:
+    """Whether this is a job of a sweep."""
+    return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
 if __name__ == "__main__":

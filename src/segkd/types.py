@@ -61,6 +61,8 @@ class Step(NamedTuple):
     teacher: Outputs | None
     draw: int = 0
     """How often the current phase has seen this batch before."""
+    progress: float = 0.0
+    """Share of the training's steps that are done, 0..1."""
 
 
 def resize(maps: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple
-
-from PIL import Image
 
 from segkd import build, networks
 from segkd.comparison import Compared
 from segkd.data.base import SegmentationDataset
 from segkd.errors import UserError
 from segkd.frames import Frame
-from segkd.gallery import Array, Color, colored
+from segkd.gallery import Color, address, colored
 from segkd.models.base import SegmentationModel
 from segkd.models.weights import load_student
 from segkd.prediction import label
@@ -71,11 +67,5 @@ def _scene(dataset: SegmentationDataset, index: int, labellers: Mapping[str, Seg
     sample, name = dataset[index], dataset.name(index)
     ((labelled,),) = label(labellers, [[Frame(name, sample.image)]], len(dataset.classes))
     shown = {"truth": sample.label, **labelled.labels}
-    layers = {layer: _address(colored(labels, dataset.colors)) for layer, labels in shown.items()}
-    return Scene(name, {"image": _address(sample.image), **layers})
-
-
-def _address(picture: Array) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    layers = {layer: address(colored(labels, dataset.colors)) for layer, labels in shown.items()}
+    return Scene(name, {"image": address(sample.image), **layers})

@@ -88,7 +88,7 @@ def test_the_command_measures_tells_and_draws(command: Command) -> None:
         (("engines=[eager]",), "say which: run=DIR or run=[DIR,DIR]"),
         (("run=lost",), "no student in lost"),
         (("run=a", "engines=[tensorrt]"), "engines.0: input should be 'eager', "),
-        (("run=a", "repeats=0"), "give repeats=1 or more"),
+        (("run=a", "repeats=0"), "repeats: input should be greater than 0"),
         (("run=a", "engines=[]"), "engines: "),
     ],
 )

@@ -131,7 +131,7 @@ def test_the_command_prints_and_writes_what_it_measured(command: Command, tmp_pa
         ("networks=[espnet,enett]", "no model called 'enett'; did you mean 'enet'?; there are enet, erfnet, espnet, "),
         ("networks=[none]", "no model called 'none'"),
         ("networks=[]", "networks: "),
-        ("mode=training", "mode: input should be 'networks' or 'inference' (given: training)"),
+        ("mode=training", "there is no mode called 'training'; there are inference, networks, step"),
         ("size=[31,64]", "images of 32×32 pixels and more, not 31×64"),
         ("num_classes=4", "ESPNet's decoder needs 5 classes and more, not 4"),
         ("output_dir=a_file/inside", "cannot make the folder a_file/inside"),

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch.utils.data import Dataset, DistributedSampler, SequentialSampler
 
 from segkd.data.base import Sample
-from segkd.data.datamodule import _NOTHING, Draw, ExactShard, Samples, SegmentationData, ShuffledShard, loader
+from segkd.data.datamodule import Samples, SegmentationData, loader
+from segkd.data.order import NOTHING, Draw, ExactShard, ShuffledShard
 from segkd.data.streets import Streets
 from segkd.data.transforms import Augmentation
 from segkd.errors import UserError
@@ -65,10 +66,10 @@ def test_epochs_and_seeds_are_shuffled_differently() -> None:
 def test_every_image_is_evaluated_once(world: int) -> None:
     for length in range(1, 10):
         shards = [list(ExactShard(length, rank, world)) for rank in range(world)]
-        images = [draw.image for shard in shards for draw in shard if draw != _NOTHING]
+        images = [draw.image for shard in shards for draw in shard if draw != NOTHING]
         assert sorted(images) == list(range(length))
-        assert all(shard == [_NOTHING] for shard in shards[length:])
-        assert all(_NOTHING not in shard for shard in shards[:length])
+        assert all(shard == [NOTHING] for shard in shards[length:])
+        assert all(NOTHING not in shard for shard in shards[:length])
 
 
 class Specks(Streets):
@@ -111,7 +112,7 @@ def test_a_padding_sampler_counts_images_twice() -> None:
 
 def test_a_process_without_an_image_counts_nothing() -> None:
     samples = Samples(Specks("train", images=1))
-    assert (samples[_NOTHING].target == IGNORE_INDEX).all()
+    assert (samples[NOTHING].target == IGNORE_INDEX).all()
     assert (samples[Draw(0, 0)].target != IGNORE_INDEX).any()
 
 

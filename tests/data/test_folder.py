@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import cv2
@@ -123,8 +124,15 @@ def test_it_trains(command: Command, tmp_path: Path) -> None:
     assert (facts["dataset"], facts["classes"], facts["num_classes"]) == ("Farm", ["soil", "crop", "weed"], 3)
     assert facts["colors"] == [[200, 0, 0], [0, 200, 0], [0, 0, 200]]
     assert load_student(run).normalization.mean.flatten().tolist() == [100, 90, 80]
-    result = command("evaluate", f"run={run}", "dataset=folder", f"dataset.root={tmp_path / 'own'}", "workers=0")
-    assert result.code == 0, result.err
     result = command("evaluate", f"run={run}", "workers=0")
-    assert result.code == 2
-    assert "was trained on Farm; say which data to score it on" in result.err
+    assert result.code == 0, result.err
+    evaluated = json.loads((run / "evaluation.json").read_text())
+    assert (evaluated["dataset"], evaluated["split"], evaluated["classes"]) == ("Farm", "val", ["soil", "crop", "weed"])
+    (tmp_path / "own").rename(tmp_path / "moved")
+    gone = command("evaluate", f"run={run}", "workers=0")
+    assert gone.code == 2
+    assert (
+        f"the data of {run} are not at {tmp_path / 'own'}, seen from where the training started; give dataset.root=DIR"
+        in gone.err
+    )
+    assert command("evaluate", f"run={run}", f"dataset.root={tmp_path / 'moved'}", "workers=0").code == 0

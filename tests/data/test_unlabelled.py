@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from segkd.data.datamodule import Draw, Samples, SegmentationData, ShuffledShard
+from segkd.data.datamodule import Samples, SegmentationData
 from segkd.data.images import UnlabelledImages
+from segkd.data.order import Draw, ShuffledShard
 from segkd.data.streets import Streets
 from segkd.data.transforms import Augmentation
 from segkd.errors import UserError

@@ -79,6 +79,61 @@ def test_class_weights_of_the_side_head_and_of_many_classes() -> None:
     torch.testing.assert_close(value, heads[0] + 0.4 * heads[1])
 
 
+def test_hard_pixels_by_hand() -> None:
+    """Probabilities of the label: 1/2, 1/4, 3/4 and void; below 0.6 are two, and below 0.1 none but the hardest of each image."""
+    scores = torch.cat([SCORES, torch.zeros(1, 2, 1, 1)], 3)
+    scores[0, 0, 0, 2] = log(3) + log(4)  # of class 0 against class 1's log 4: 3/4
+    step = step_for(scores, torch.tensor([[[0, 1, 0, IGNORE_INDEX]]]))
+    assert CrossEntropy(ohem=0.6)(step).item() == pytest.approx((log(2) + log(4)) / 2)
+    assert CrossEntropy(ohem=0.1)(step).item() == pytest.approx(log(4))
+    assert CrossEntropy(ohem=1.0)(step).item() == pytest.approx(CrossEntropy()(step).item())
+    assert CrossEntropy(ohem=0.6, class_weights=[1.0, 3.0])(step).item() == pytest.approx((log(2) + 3 * log(4)) / 4)
+    easy = step._replace(batch=step.batch._replace(target=torch.full((1, 1, 4), IGNORE_INDEX)))
+    assert CrossEntropy(ohem=0.6)(easy).item() == 0
+    for wrong in (0, 1.5):
+        with pytest.raises(ValueError, match=f"ohem is a probability, above 0 and at most 1, or null, not {wrong}"):
+            CrossEntropy(ohem=wrong)
+
+
+def test_of_pixels_that_are_equally_easy_a_sixteenth_counts() -> None:
+    """A thousand of which one is wrong, and all others are certain: their loss is 0 in float32."""
+    scores = torch.zeros(1, 2, 25, 40)
+    scores[:, 0] = 30
+    target = torch.zeros(1, 25, 40, dtype=torch.int64)
+    target[0, 3, 4] = 1
+    assert CrossEntropy(ohem=0.7)(step_for(scores, target)).item() == pytest.approx(30 / 63)
+
+
+def test_hard_pixels_with_void_as_a_class_and_a_side_head() -> None:
+    """Void is a class like others, padding is not; each head has its own hard pixels."""
+    scores, side = torch.zeros(1, 3, 1, 4), torch.zeros(1, 3, 1, 4)
+    scores[0, 0, 0, 0] = side[0, 2, 0, 1] = log(18)  # probability 0.9: of the first pixel's class, and of void
+    target = torch.tensor([[[0, IGNORE_INDEX, IGNORE_INDEX, 1]]])
+    step = step_for(scores, target, side)
+    step = step._replace(batch=step.batch._replace(valid=torch.tensor([[[True, True, False, True]]])))
+    value = CrossEntropy(void="class", ohem=0.7)(step)
+    assert value.item() == pytest.approx(log(3) + 0.4 * log(3))  # void and class 1; class 0 and class 1
+    assert CrossEntropy(void="class")(step).item() < value.item()
+
+
+def test_hard_pixels_are_of_each_image() -> None:
+    """A sixteenth of each image's labelled pixels, rounded up, however hard those of another are; as a loop has it."""
+    scores, target = torch.randn(2, 5, 8, 9, dtype=torch.float64), torch.randint(0, 5, (2, 8, 9))
+    scores[1] *= 20
+    target[0, 3:] = IGNORE_INDEX
+    each = F.cross_entropy(scores, target, ignore_index=IGNORE_INDEX, reduction="none")
+    hardest = [
+        image[label != IGNORE_INDEX].sort(descending=True).values for image, label in zip(each, target, strict=True)
+    ]
+    counted = torch.cat([hardest[0][:2], hardest[1][:5]])  # of 27 and of 72
+    bar = -log(1e-30)
+    assert not any((h[n:] > bar).any() for h, n in zip(hardest, (2, 5), strict=True))
+    value = CrossEntropy(ohem=1e-30)(step_for(scores, target))
+    torch.testing.assert_close(value, counted.mean())
+    alone = [CrossEntropy(ohem=1e-30)(step_for(scores[i : i + 1], target[i : i + 1])) for i in (0, 1)]
+    torch.testing.assert_close(value, (2 * alone[0] + 5 * alone[1]) / 7)
+
+
 def test_mean_is_over_labelled_pixels() -> None:
     """One image is mostly void: every labelled pixel weighs the same, whichever image it is in."""
     scores = torch.randn(2, 5, 7, 9)

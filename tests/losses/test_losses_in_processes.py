@@ -50,7 +50,11 @@ def step_of_four() -> Step:
 def of_all(step: Step) -> dict[str, list[Tensor]]:
     """Each loss's gradients with respect to the student's maps."""
     found = {name: gradients(seeded(made(node), step)(step), step) for name, node in NODES.items()}
-    others = {"own mean": OwnMean(), "class weights": CrossEntropy(class_weights=[0.1, 2.0, 0.3, 0.0, 0.5])}
+    others = {
+        "own mean": OwnMean(),
+        "class weights": CrossEntropy(class_weights=[0.1, 2.0, 0.3, 0.0, 0.5]),
+        "hard pixels": CrossEntropy(ohem=0.1),
+    }
     return {**found, **{name: gradients(loss(step), step) for name, loss in others.items()}}
 
 

@@ -67,7 +67,8 @@ def test_whose_checkpoint_it_is(
     network = ESPNet if "skip" in state else ESPNetC
     found = restored(theirs, network, classes, tmp_path)
     assert found.num_classes == state["classes"]
-    assert found.arguments == {"p": 2, "q": state["q"]} | ({"skip": state["skip"]} if "skip" in state else {})
+    skip = {"skip": state["skip"]} if "skip" in state else {}
+    assert found.arguments == {"p": 2, "q": state["q"], "width": 1, **skip}
     facts = found.normalization.facts()
     assert facts["bgr"]
     assert facts["mean"] == pytest.approx(mean, abs=1e-3)
@@ -179,6 +180,19 @@ def test_every_published_checkpoint_is_recognised(truth: Path) -> None:
     assert facts["std"][::-1] == pytest.approx([255 * s for s in camvid["std_BGR"]], rel=1e-7)
 
 
+@pytest.mark.parametrize(("skip", "joined"), [(19, 3 * 16 + 3), (16, 3 * 16)])
+def test_three_times_as_wide(skip: int, joined: int) -> None:
+    """All channels but those of the pooled images and of the classes; on an odd image."""
+    wide, narrow = (ESPNet(7, Normalization((110,) * 3, (55,) * 3), p=1, q=2, skip=skip, width=w) for w in (3, 1))
+    said = wide.eval()(torch.randint(0, 256, (1, 3, 75, 91), dtype=torch.uint8))
+    assert said.taps["encoder"].shape == (1, 3 * 256, 10, 12)
+    assert said.logits.shape == narrow.eval()(torch.zeros(1, 3, 75, 91)).logits.shape
+    assert wide.fuse1.conv.weight.shape[1] == 7 + joined
+    assert wide.project2.weight.shape[1] == 3 * 2 * 64 + 3
+    thrice, once = (n.encoder.level3[0].branches[1].weight.shape[0] for n in (wide, narrow))
+    assert (thrice, once) == (3 * 128 // 5, 128 // 5)
+
+
 def test_the_second_stage_starts_from_the_first(tmp_path: Path) -> None:
     """Encoder, classifier and normalisation are ESPNet-C's; the decoder is new."""
     torch.manual_seed(3)
@@ -192,7 +206,7 @@ def test_the_second_stage_starts_from_the_first(tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.equal(second.eval()(probe).taps["scores"], first.eval()(probe).logits)
     assert isinstance(second, ESPNet)
-    with pytest.raises(UserError, match=r"is an ESPNet-C of \{'q': 2\}; build the student so too"):
+    with pytest.raises(UserError, match=r"is ESPNetC \(p=1, q=2, width=1\); less than half"):
         networks.network(
             {**node, "q": 3, "backbone_checkpoint": str(tmp_path / "student.safetensors")}, Streets("train")
         )

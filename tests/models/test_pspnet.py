@@ -85,7 +85,7 @@ def test_maps_have_the_size_that_they_have_in_the_published_code(image: tuple[in
 
 def test_one_image_cannot_train_it() -> None:
     network, image = PSPNet(5, NONE, width=8, pyramid=8), torch.zeros(1, 3, 64, 64)
-    with pytest.raises(UserError, match=r"needs 2 images a batch to train; raise data\.batch_size"):
+    with pytest.raises(UserError, match=r"needs 2 images at once to train; raise data\.batch_size, or lower"):
         network(image)
     assert network.eval()(image).logits.shape == (1, 5, 9, 9)
 

@@ -142,7 +142,7 @@ def test_wrappings_are_taken_off(wrapper: str | None, prefix: str, legacy: bool,
     torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
     found, line = restored(tmp_path / "a.pth")
     assert fingerprint(found) == fingerprint(_with(network(), state))
-    assert line == "a.pth: a ESPNetC (p=1, q=1), 11 outputs, 0 denormal weights zeroed"
+    assert line == "a.pth: a ESPNetC (p=1, q=1, width=1), 11 outputs, 0 denormal weights zeroed"
 
 
 def _with(model: SegmentationModel, state: dict[str, torch.Tensor]) -> SegmentationModel:
@@ -186,9 +186,9 @@ def test_a_student_says_itself_how_it_is_built(tmp_path: Path) -> None:
     student = ESPNetC(11, Normalization((1, 2, 3), (4, 5, 6), bgr=True), p=2, q=3)
     save_student(student, tmp_path, {})
     found, line = restored(tmp_path / "student.safetensors")
-    assert line.startswith("student.safetensors: segkd's ESPNetC (p=2, q=3)")
+    assert line.startswith("student.safetensors: segkd's ESPNetC (p=2, q=3, width=1)")
     assert found.normalization.facts() == student.normalization.facts()
-    with pytest.raises(UserError, match="holds a ESPNetC, not a ESPNet; choose the model it was saved from"):
+    with pytest.raises(UserError, match="is of ESPNetC, not of ESPNet; choose the model it was saved from"):
         restored(tmp_path / "student.safetensors", ESPNet)
     with pytest.raises(UserError, match="scores 11 classes, the data set has 19; take weights of this data set"):
         restored(tmp_path / "student.safetensors", classes=19)
@@ -206,8 +206,8 @@ def test_a_student_says_itself_how_it_is_built(tmp_path: Path) -> None:
         ({"arguments": None}, "describes no ESPNetC that can be built"),
         ({"arguments": {"p": "many"}}, "describes no ESPNetC that can be built"),
         ({"num_classes": -1}, "describes no ESPNetC that can be built"),
-        ({"normalization": {"mean": [1, 2, 3]}}, "describes no ESPNetC that can be built .*std"),
-        ({"normalization": {"mean": [1], "std": [1, 1, 1]}}, "describes no ESPNetC that can be built"),
+        ({"normalization": {"mean": [1, 2, 3]}}, "describes no normalisation .*std"),
+        ({"normalization": {"mean": [1], "std": [1, 1, 1]}}, "describes no normalisation"),
         ({"num_classes": 12}, "is not of a ESPNetC: 1 of .* another shape"),
     ],
     ids=str,

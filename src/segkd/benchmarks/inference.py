@@ -48,8 +48,6 @@ def find(
     Raises:
         UserError: an engine cannot run a network here.
     """
-    if repeats == 0:
-        raise UserError("mode=inference measures times; give repeats=1 or more")
     if device.type != "cpu" and (files := [engine for engine in engines if engine in FORMATS]):
         raise UserError(f"engines {', '.join(files)} compute on the CPU; leave them out, or give accelerator=cpu")
     with tempfile.TemporaryDirectory() as folder:

@@ -54,6 +54,12 @@ class LastCheckpoint(Checkpoint):
         self._due = time.monotonic() + self.seconds
         self._saved = -1 if resumed is None else steps_of(resumed)
         self._shared_batches = 0
+        self._began, self._before = time.monotonic(), 0.0 if resumed is None else resumed.get("seconds", 0.0)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the run began, without those between a stop and its resumption."""
+        return self._before + time.monotonic() - self._began
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._defer_signals(trainer)
@@ -121,7 +127,7 @@ class LastCheckpoint(Checkpoint):
             raise SystemExit(128 + wish)
 
     def _save(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epochs: int) -> None:
-        state = state_of(trainer, _distiller(pl_module), epochs, self.recipe)
+        state = state_of(trainer, _distiller(pl_module), epochs, self.recipe, self.elapsed)
         wait = self.seconds
         if trainer.is_global_zero:
             try:

@@ -16,6 +16,8 @@ from typing import Any, Literal
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+_NO_DATA_FOLDER = "WANDB_DATA_DIR" not in os.environ
+
 Mode = Literal["auto", "online", "offline", "disabled"]
 
 
@@ -51,6 +53,7 @@ class WandbCurves(Logger):
     ) -> None:
         super().__init__()
         self._run: Any = None
+        self._wandb: Any = None
         self._timeout = timeout
         chosen = ("online" if _has_key() else "offline") if mode == "auto" else mode
         if mode == "auto":
@@ -87,6 +90,9 @@ class WandbCurves(Logger):
         except ImportError:
             print("segkd: wandb is not installed; curves go to metrics.csv alone", file=sys.stderr)
             return
+        self._wandb = wandb
+        if _NO_DATA_FOLDER:  # W&B would keep copies of tables in the user's home, and sync them from there
+            os.environ["WANDB_DATA_DIR"] = str(Path(arguments["dir"]).absolute() / "wandb")
 
         def start() -> Any:
             run = wandb.init(**arguments, settings=wandb.Settings(init_timeout=self._timeout, silent=True))
@@ -103,6 +109,12 @@ class WandbCurves(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         if (run := self._run) is not None:
             self._safely(lambda: run.log({**metrics, "step": step}), self._timeout)
+
+    @rank_zero_only
+    def log_media(self, made: Callable[[Any], dict[str, Any]], step: int) -> None:
+        """A row of pictures and tables, made of the package `wandb`, which does not go to `metrics.csv`."""
+        if (run := self._run) is not None:
+            self._safely(lambda: run.log({**made(self._wandb), "step": step}), self._timeout)
 
     @rank_zero_only
     def finish(self) -> None:

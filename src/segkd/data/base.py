@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -50,9 +50,9 @@ class SegmentationDataset(ABC):
     """Height and width of its images; the commonest where they differ."""
 
     def __init__(self, split: str) -> None:
+        self.split = split
         if split not in self.splits:
             raise UserError(f"{self.title()} has no split '{split}'; it has {', '.join(self.splits)}")
-        self.split = split
 
     def title(self) -> str:
         """The name to print."""
@@ -142,7 +142,7 @@ class FileDataset(SegmentationDataset):
 
     def __getitem__(self, index: int) -> Sample:
         image_path, label_path = self.files[index]
-        image = decode(image_path, cv2.IMREAD_COLOR)[..., ::-1]
+        image = cast("Array", cv2.cvtColor(decode(image_path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB))
         label = self.label(index)
         if image.shape[:2] != label.shape:
             raise UserError(

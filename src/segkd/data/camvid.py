@@ -11,7 +11,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from segkd.data.base import FileDataset
+from segkd.data.images import SUFFIXES
+from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX
+
+_FOLDED = ("train", "val")  # which a drive that is held out makes anew
 
 CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
 COLORS = (
@@ -33,6 +37,16 @@ class CamVid(FileDataset):
     """CamVid as the SegNet tutorial lays it out: `train/ trainannot/ val/ valannot/ test/ testannot/`.
 
     Brostow et al., *Semantic object classes in video*, 2009; split of Badrinarayanan et al. (SegNet), 2015.
+
+    Args:
+        root: the folder of the data set.
+        split: one of `splits`.
+        held_out: a drive of the training split (0001TP, 0006R0, 0016E5). Then `train` is the rest of it and `val` that drive:
+            where to choose a recipe, since `val` itself is a piece of a training drive.
+        complete: refuse a split that lacks files.
+
+    Raises:
+        UserError: as `FileDataset`; or there is no such drive.
     """
 
     classes = CLASSES
@@ -45,14 +59,44 @@ class CamVid(FileDataset):
     size = (360, 480)
     how_to_get = "get it with `python -m segkd.download what=camvid`"
 
+    def __init__(self, root: str | Path | None, split: str, held_out: str | None = None, complete: bool = True) -> None:
+        self.held_out = held_out
+        super().__init__(root, split, complete)
+
+    def title(self) -> str:
+        return f"CamVid without {self.held_out}" if self.held_out and self.split != "test" else "CamVid"
+
     def pairs(self, part: str) -> list[tuple[Path, Path]]:
-        images = sorted((self.root / part).glob("*.png"))
-        return [(image, self.root / f"{part}annot" / image.name) for image in images]
+        if self.held_out is not None and part in _FOLDED:
+            return self._fold(self.held_out, part)
+        return [self._pair(image) for image in self._images(part)]
+
+    def _images(self, part: str) -> list[Path]:
+        """PNG as it comes; whoever copies it may have made them smaller."""
+        return sorted(path for path in (self.root / part).glob("*") if path.suffix.lower() in SUFFIXES)
+
+    def _pair(self, image: Path) -> tuple[Path, Path]:
+        return image, self.root / f"{image.parent.name}annot" / f"{image.stem}.png"
+
+    def _fold(self, held_out: str, part: str) -> list[tuple[Path, Path]]:
+        images = self._images("train")
+        if not any(_drive(image) == held_out for image in images):
+            drives = ", ".join(sorted({_drive(image) for image in images}))
+            raise UserError(
+                f"dataset.held_out={held_out} is no drive of the training split in {self.root}; it has {drives}"
+            )
+        chosen = [image for image in images if (_drive(image) == held_out) == (part == "val")]
+        return [self._pair(image) for image in chosen]
 
     def orphans(self, part: str) -> list[Path]:
+        pictured = {image.stem for image in self._images(part)}
         labels = sorted((self.root / f"{part}annot").glob("*.png"))
-        return [label for label in labels if not (self.root / part / label.name).exists()]
+        return [label for label in labels if label.stem not in pictured]
 
     def sequence(self, index: int) -> str:
         """The drive."""
-        return self.name(index).partition("_")[0]
+        return _drive(self.files[index][0])
+
+
+def _drive(image: Path) -> str:
+    return image.name.partition("_")[0]

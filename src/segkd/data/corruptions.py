@@ -35,7 +35,8 @@ class Corruption(Augmentation):
 
     def __init__(self, name: str, severity: int) -> None:
         make, strengths = _CORRUPTIONS[name]
-        self.pipeline = A.Compose([make(strengths[severity - 1])], strict=True)
+        damage = make(strengths[severity - 1])
+        self.pipeline, self.drawn = A.Compose([damage], strict=True), [damage]
 
 
 def _jitter(brightness: float = 1, contrast: float = 1) -> A.BasicTransform:

@@ -1,7 +1,8 @@
 """Augmentation behind our own small interface: what happens to a sample is a function of its key and of nothing else.
 
 albumentations 2.0.8 gives every worker and every epoch the same augmentations, since each copy of a pipeline
-starts from the same generator. So the pipeline is seeded anew for each sample.
+starts from the same generator. So it is seeded anew for each sample; and each of its steps by itself, since a pipeline gives
+all steps the same numbers: a flip, a crop's place and a brightness would follow from the scale.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ class Augmentation:
         fill: RGB of pixels outside of a small image; they are marked as not valid.
     """
 
+    drawn: Sequence[A.BasicTransform]
+    """The steps of the pipeline, in the order in which they are seeded."""
+
     def __init__(
         self,
         crop_size: tuple[int, int],
@@ -50,6 +54,7 @@ class Augmentation:
         fill: Sequence[float] = (0, 0, 0),
     ) -> None:
         height, width = crop_size
+        crop = A.RandomCrop(height, width, p=1.0)
         steps: list[A.BasicTransform] = [
             A.RandomScale(
                 scale_limit=(scale[0] - 1, scale[1] - 1),
@@ -66,7 +71,7 @@ class Augmentation:
                 fill_mask=_PADDING,
                 p=1.0,
             ),
-            A.RandomCrop(height, width, p=1.0),
+            crop,
             A.HorizontalFlip(p=flip),
         ]
         if jitter is not None and any(jitter):
@@ -80,10 +85,12 @@ class Augmentation:
                 )
             )
         self.pipeline = A.Compose(steps, strict=True)
+        self.drawn = [crop, *(step for step in steps if step is not crop)]
 
     def __call__(self, sample: Sample, key: int) -> Batch:
         """The augmented sample, drawn by `key`."""
-        self.pipeline.set_random_seed(key & 0xFFFFFFFF)
+        for number, step in enumerate(self.drawn):
+            step.set_random_seed((key + number) & 0xFFFFFFFF)
         changed = self.pipeline(image=sample.image, mask=sample.label)
         padded = changed["mask"] == _PADDING
         label = np.where(padded, np.uint8(IGNORE_INDEX), changed["mask"])

@@ -20,6 +20,7 @@ from segkd.types import Tap
 _DILATIONS = (1, 2, 4, 8, 16)
 _EPS = 1e-3  # the authors' BatchNorm
 _SKIPS = (16, 19)
+_CHANNELS = 256  # of the encoder at width 1
 
 
 class NormAct(nn.Sequential):
@@ -73,23 +74,30 @@ class ESP(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The three levels of ESPNet-C, at strides 2, 4 and 8."""
+    """The three levels of ESPNet-C, at strides 2, 4 and 8.
 
-    channels = 256
+    Args:
+        p: ESP blocks at stride 4.
+        q: ESP blocks at stride 8.
+        width: factor of all channels but the pooled images'.
+    """
 
-    def __init__(self, p: int, q: int) -> None:
+    def __init__(self, p: int, q: int, width: int) -> None:
         super().__init__()
-        self.stem = ConvNormAct(3, 16, stride=2)
-        self.join1 = NormAct(16 + 3)
-        self.down2 = ESP(16 + 3, 64, stride=2)
-        self.level2 = nn.Sequential(*(ESP(64, 64) for _ in range(p)))
-        self.join2 = NormAct(64 + 64 + 3)
-        self.down3 = ESP(64 + 64 + 3, 128, stride=2)
-        self.level3 = nn.Sequential(*(ESP(128, 128) for _ in range(q)))
-        self.join3 = NormAct(128 + 128)
+        if width < 1:
+            raise ValueError(f"width is 1 or more, not {width}")
+        stem, narrow, wide = 16 * width, 64 * width, 128 * width
+        self.stem = ConvNormAct(3, stem, stride=2)
+        self.join1 = NormAct(stem + 3)
+        self.down2 = ESP(stem + 3, narrow, stride=2)
+        self.level2 = nn.Sequential(*(ESP(narrow, narrow) for _ in range(p)))
+        self.join2 = NormAct(narrow + narrow + 3)
+        self.down3 = ESP(narrow + narrow + 3, wide, stride=2)
+        self.level3 = nn.Sequential(*(ESP(wide, wide) for _ in range(q)))
+        self.join3 = NormAct(wide + wide)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The stem alone (16), and the joined maps of the three levels (19, 131, 256 channels)."""
+        """The stem alone (16), and the joined maps of the three levels (19, 131, 256 channels at width 1)."""
         half = F.avg_pool2d(images, 3, stride=2, padding=1)
         quarter = F.avg_pool2d(half, 3, stride=2, padding=1)
         stem = self.stem(images)
@@ -107,13 +115,15 @@ class ESPNetC(SegmentationModel):
     Args:
         p: ESP blocks at stride 4.
         q: ESP blocks at stride 8; the paper's networks have 3, 5 or 8.
+        width: factor of the encoder's channels; the paper's networks have 1, a teacher of the family may have more.
     """
 
-    def __init__(self, num_classes: int, normalization: Normalization, p: int = 2, q: int = 8) -> None:
-        taps = {"encoder": Tap(Encoder.channels, 8), "scores": Tap(num_classes, 8)}
-        super().__init__(num_classes, normalization, taps, p=p, q=q)
-        self.encoder = Encoder(p, q)
-        self.classifier = nn.Conv2d(Encoder.channels, num_classes, 1, bias=False)
+    def __init__(self, num_classes: int, normalization: Normalization, p: int = 2, q: int = 8, width: int = 1) -> None:
+        channels = _CHANNELS * width
+        taps = {"encoder": Tap(channels, 8), "scores": Tap(num_classes, 8)}
+        super().__init__(num_classes, normalization, taps, p=p, q=q, width=width)
+        self.encoder = Encoder(p, q, width)
+        self.classifier = nn.Conv2d(channels, num_classes, 1, bias=False)
 
     def segment(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         *_, features = self.encoder(images)
@@ -142,30 +152,33 @@ class ESPNet(SegmentationModel):
         p: ESP blocks at stride 4.
         q: ESP blocks at stride 8; the paper's networks have 3, 5 or 8.
         skip: channels of the stride-2 map that the decoder joins: 19 (with the pooled image; the authors' training code)
-            or 16 (without; their test code and published Cityscapes weights).
+            or 16 (without; their test code and published Cityscapes weights); its 16 are of width 1.
+        width: factor of the encoder's channels; the paper's networks have 1, a teacher of the family may have more.
     """
 
-    def __init__(self, num_classes: int, normalization: Normalization, p: int = 2, q: int = 8, skip: int = 19) -> None:
+    def __init__(
+        self, num_classes: int, normalization: Normalization, p: int = 2, q: int = 8, skip: int = 19, width: int = 1
+    ) -> None:
         if skip not in _SKIPS:
             raise UserError(f"skip is 16 or 19, not {skip}")
         if num_classes < len(_DILATIONS):
             raise UserError(
                 f"ESPNet's decoder needs {len(_DILATIONS)} classes and more, not {num_classes}; choose espnet_c"
             )
-        scores = Tap(num_classes, 8)
-        taps = {"encoder": Tap(Encoder.channels, 8), "scores": scores, "auxiliary": scores}
-        super().__init__(num_classes, normalization, taps, p=p, q=q, skip=skip)
+        channels, scores = _CHANNELS * width, Tap(num_classes, 8)
+        taps = {"encoder": Tap(channels, 8), "scores": scores, "auxiliary": scores}
+        super().__init__(num_classes, normalization, taps, p=p, q=q, skip=skip, width=width)
         self.skip = skip
-        self.encoder = Encoder(p, q)
-        self.classifier = nn.Conv2d(Encoder.channels, num_classes, 1, bias=False)
+        self.encoder = Encoder(p, q, width)
+        self.classifier = nn.Conv2d(channels, num_classes, 1, bias=False)
         self.norm3 = nn.BatchNorm2d(num_classes, eps=_EPS)
         self.up3 = nn.ConvTranspose2d(num_classes, num_classes, 2, stride=2, bias=False)
-        self.project2 = nn.Conv2d(64 + 64 + 3, num_classes, 1, bias=False)
+        self.project2 = nn.Conv2d(2 * 64 * width + 3, num_classes, 1, bias=False)
         self.join2 = NormAct(2 * num_classes)
         self.fuse2 = ESP(2 * num_classes, num_classes, residual=False)
         self.up2 = nn.ConvTranspose2d(num_classes, num_classes, 2, stride=2, bias=False)
         self.norm_act2 = NormAct(num_classes)
-        self.fuse1 = ConvNormAct(num_classes + skip, num_classes)
+        self.fuse1 = ConvNormAct(num_classes + 16 * width + skip - 16, num_classes)
         self.up1 = nn.ConvTranspose2d(num_classes, num_classes, 2, stride=2, bias=False)
 
     def segment(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -177,11 +190,6 @@ class ESPNet(SegmentationModel):
         up = self.fuse1(torch.cat([up, level1 if self.skip == 19 else stem], 1))
         logits = _crop(self.up1(up), images)
         return logits, {"encoder": features, "scores": scores, "auxiliary": scores}
-
-    def start_from(self, encoder: ESPNetC) -> None:
-        """Take encoder and classifier of a trained ESPNet-C, the authors' first stage."""
-        state = {**encoder.state_dict()}
-        self.load_state_dict({**self.state_dict(), **state})
 
     @classmethod
     def recognise(cls, state: Mapping[str, Tensor]) -> Origin | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -15,15 +18,23 @@ class Frozen:
 
     It is deliberately no `nn.Module`. Whoever holds it does not own its weights, so they enter no checkpoint, optimiser,
     broadcast or average, and no `train()` reaches its running statistics.
+
+    Args:
+        network: the teacher.
+        bf16: compute in bfloat16 whatever the precision around; its weights stay as they are.
     """
 
-    def __init__(self, network: SegmentationModel) -> None:
-        self.network = network.eval().requires_grad_(False)
+    def __init__(self, network: SegmentationModel, bf16: bool = False) -> None:
+        self.network, self.bf16 = network.eval().requires_grad_(False), bf16
 
     def __call__(self, images: Tensor) -> Outputs:
-        with torch.no_grad():
+        with torch.no_grad(), self.precision(images.device):
             answer: Outputs = self.network(images)
         return answer
+
+    def precision(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Within it the network computes as it does for the student."""
+        return torch.autocast(device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
     def to(self, device: torch.device) -> Frozen:
         """Move it; returns itself."""

@@ -12,6 +12,9 @@ from segkd.models.base import IMAGENET_MEAN, IMAGENET_STD, Normalization, Segmen
 from segkd.models.pspnet import PSPNet
 from segkd.models.weights import load_strictly, read_state, zero_negligible
 
+IMAGENET = "imagenet"
+"""What `backbone_checkpoint` says for torchvision's own weights."""
+
 ADDRESSES = {  # by depth: IMAGENET1K_V1; the name holds the first digits of the file's SHA-256
     18: "https://download.pytorch.org/models/resnet18-f37072fd.pth",
     50: "https://download.pytorch.org/models/resnet50-0676ba61.pth",
@@ -19,13 +22,8 @@ ADDRESSES = {  # by depth: IMAGENET1K_V1; the name holds the first digits of the
 }
 
 
-def imagenet_normalization() -> Normalization:
-    """What torchvision's weights were trained on."""
-    return Normalization(IMAGENET_MEAN, IMAGENET_STD)
-
-
 def load_backbone(network: SegmentationModel, source: str) -> str:
-    """Load the backbone alone, strictly, and one line on it; ImageNet's classifier (`fc`) is left out.
+    """Load the backbone alone, strictly, and normalise as on ImageNet; one line on it. ImageNet's classifier (`fc`) is left out.
 
     Args:
         source: a file, or `imagenet` for torchvision's own, which is fetched once into PyTorch's cache.
@@ -39,9 +37,10 @@ def load_backbone(network: SegmentationModel, source: str) -> str:
             f"a {type(network).__name__}{_shape(network)}; choose pspnet_resnet18 or pspnet_resnet50, or leave it out"
         )
     depth: int = network.arguments["depth"]
-    path = _fetched(ADDRESSES[depth]) if source == "imagenet" else Path(source)
+    path = _fetched(ADDRESSES[depth]) if source == IMAGENET else Path(source)
     state = {key: value for key, value in read_state(path).items() if not key.startswith("fc.")}
     zeroed = zero_negligible(state)
+    network.normalization = Normalization(IMAGENET_MEAN, IMAGENET_STD)  # what torchvision's weights were trained on
     load_strictly(network.backbone, with_batch_counts(state), path, called=f"ResNet{depth}")
     return f"{path.name}: the ResNet{depth} of a PSPNet, {zeroed} denormal weights zeroed; normalising as on ImageNet"
 

@@ -221,7 +221,8 @@ class PSPNet(SegmentationModel):
     def segment(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         if self.training and len(images) == 1:
             raise UserError(
-                "PSPNet's pyramid normalises one value per image and needs 2 images a batch to train; raise data.batch_size"
+                "PSPNet's pyramid normalises one value per image and needs 2 images at once to train; "
+                "raise data.batch_size, or lower trainer.micro_batches"
             )
         third, deepest = self.backbone(images)
         features = self.pyramid(deepest)

@@ -49,12 +49,12 @@ def restore(
     """
     state = read_state(checkpoint)
     zeroed = zero_negligible(state)
-    facts = _facts_beside(checkpoint)
+    facts = facts_beside(checkpoint)
     if facts is not None:
         model, whose = _rebuild(facts, checkpoint), "segkd's"
         if not isinstance(model, network):
             raise UserError(
-                f"{checkpoint} holds a {type(model).__name__}, not a {network.__name__}; choose the model it was saved from"
+                f"{checkpoint} is of {type(model).__name__}, not of {network.__name__}; choose the model it was saved from"
             )
     elif origin := network.recognise(state):
         model = network(**{**arguments, **origin.arguments}, normalization=origin.normalization)
@@ -63,18 +63,14 @@ def restore(
         model, whose = network(num_classes=num_classes, normalization=default, **arguments), "a"
         state = model.adopt(state)
     load_strictly(model, state, checkpoint)
-    if same_classes and model.num_classes not in (
-        num_classes,
-        num_classes + 1,
-    ):  # one more: void was trained as the last class
+    fitting = (num_classes, num_classes + 1)  # one more: void was trained as the last class
+    if same_classes and model.num_classes not in fitting:
         raise UserError(
             f"{checkpoint} scores {model.num_classes} classes, the data set has {num_classes}; take weights of this data set"
         )
     found = ", ".join(f"{k}={v}" for k, v in model.arguments.items())
-    return (
-        model,
-        f"{checkpoint.name}: {whose} {network.__name__} ({found}), {model.num_classes} outputs, {zeroed} denormal weights zeroed",
-    )
+    line = f"{checkpoint.name}: {whose} {network.__name__} ({found}), {model.num_classes} outputs, {zeroed} denormal weights zeroed"
+    return model, line
 
 
 def read_state(path: Path) -> State:
@@ -84,7 +80,8 @@ def read_state(path: Path) -> State:
         UserError: missing, empty, damaged, no checkpoint, or a pickle that holds more than tensors and plain values.
     """
     if not path.is_file():
-        raise UserError(f"no checkpoint at {path}; give the path of a file")
+        inside = path / "student.safetensors"
+        raise UserError(f"no checkpoint at {path}; give the path of a file{f', {inside}' if inside.is_file() else ''}")
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty (0 bytes); fetch or copy it again")
     try:
@@ -207,16 +204,10 @@ def trained_facts(directory: str | Path) -> dict[str, Any]:
     Raises:
         UserError: it is missing or damaged.
     """
-    facts = _facts_beside(Path(directory) / "student.safetensors")
+    facts = facts_beside(Path(directory) / "student.safetensors")
     if facts is None:
         raise UserError(f"no student in {directory}: student.yaml is missing; give the folder of a finished run")
     return facts
-
-
-def sha256(path: Path) -> str:
-    """The file's SHA-256, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fingerprint(network: nn.Module) -> str:
@@ -228,7 +219,12 @@ def fingerprint(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _facts_beside(checkpoint: Path) -> dict[str, Any] | None:
+def facts_beside(checkpoint: Path) -> dict[str, Any] | None:
+    """What segkd wrote beside weights, or into a training checkpoint: how the network is built; None where it wrote nothing.
+
+    Raises:
+        UserError: it is damaged.
+    """
     if checkpoint.suffix == ".ckpt":
         content = safe_load(checkpoint)
         described = content.get("student") if isinstance(content, Mapping) else None
@@ -256,13 +252,25 @@ def _rebuild(facts: Mapping[str, Any], path: Path) -> SegmentationModel:
         raise UserError(
             f"{description} names '{facts['network']}', which is no network of segkd; copy it again from the run"
         )
+    normalization = normalization_of(facts, description)
     try:
-        normalization = Normalization(**facts["normalization"])
         return network(num_classes=facts["num_classes"], normalization=normalization, **facts["arguments"])
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(
             f"{description} describes no {name} that can be built ({error}); copy it again from the run"
         ) from None
+
+
+def normalization_of(facts: Mapping[str, Any], description: Path) -> Normalization:
+    """What the network was trained on.
+
+    Raises:
+        UserError: the facts, from `description`, do not say it.
+    """
+    try:
+        return Normalization(**facts["normalization"])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{description} describes no normalisation ({error}); copy it again from the run") from None
 
 
 def _is_state(content: Any) -> TypeGuard[Mapping[str, Tensor]]:
