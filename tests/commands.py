@@ -40,12 +40,13 @@ def in_process(
     return Result(int(end.value.code or 0), *capsys.readouterr())
 
 
-def started(name: str, *arguments: str, cwd: Path, threads: int = 1) -> subprocess.Popen[str]:
-    """`python -m segkd.NAME ARGUMENTS` as a process that runs."""
+def started(name: str, *arguments: str, cwd: Path, threads: int = 1, hit: str | None = None) -> subprocess.Popen[str]:
+    """`python -m segkd.NAME ARGUMENTS` as a process that runs; a training that is hit as `hit.py` tells, where `hit` is given."""
+    program = ("-m", f"segkd.{name}") if hit is None else (str(Path(__file__).with_name("hit.py")),)
     return subprocess.Popen(
-        [sys.executable, "-m", f"segkd.{name}", *arguments],
+        [sys.executable, *program, *arguments],
         cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        env={**os.environ, "OMP_NUM_THREADS": str(threads), "HIT": hit or ""},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -55,8 +56,10 @@ def started(name: str, *arguments: str, cwd: Path, threads: int = 1) -> subproce
     )
 
 
-def in_own_process(name: str, *arguments: str, cwd: Path, threads: int = 1, timeout: float = 280) -> Result:
+def in_own_process(
+    name: str, *arguments: str, cwd: Path, threads: int = 1, timeout: float = 280, hit: str | None = None
+) -> Result:
     """`python -m segkd.NAME ARGUMENTS` to its end."""
-    process = started(name, *arguments, cwd=cwd, threads=threads)
+    process = started(name, *arguments, cwd=cwd, threads=threads, hit=hit)
     out, err = process.communicate(timeout=timeout)
     return Result(process.returncode, out, err)

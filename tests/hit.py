@@ -1,13 +1,16 @@
-"""`segkd.train` in a process of its own that is hit while it trains: `HIT="RANK:STEP:WHAT …" python hit.py ARGUMENTS`.
+"""`segkd.train` in a process of its own that is hit while it trains: `HIT="RANK:STEP:WHAT[:SECONDS] …" python hit.py ARGUMENTS`.
 
-WHAT is the name of a signal that the process sends itself, or `raise` for a fault of the process. FORGET names a function of
-`last_checkpoint` that a resumed run is to leave out.
+STEP counts the steps of this process, from 0. WHAT is the name of a signal that the process sends itself, so many SECONDS
+later if they are given, or `raise` for a fault of the process. FORGET names a function of `last_checkpoint` that a resumed run is
+to leave out.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+from threading import Timer
 from typing import Any
 
 import torch
@@ -20,14 +23,20 @@ from segkd.types import Batch
 
 observe = Distiller.observe
 HITS = [hit.split(":") for hit in os.environ.get("HIT", "").split()]
+STEPS = itertools.count()
 
 
 def hit(self: Distiller, batch: Batch) -> Any:
     """`observe`, in the middle of a step."""
-    for rank, step, what in HITS:
-        if (self.trainer.global_rank, int(self.step_count)) == (int(rank), int(step)):
-            if what == "raise":
-                raise ZeroDivisionError("this process is at fault")
+    now = next(STEPS)
+    for rank, step, what, *seconds in HITS:
+        if (self.trainer.global_rank, now) != (int(rank), int(step)):
+            continue
+        if what == "raise":
+            raise ZeroDivisionError("this process is at fault")
+        if seconds:
+            Timer(float(seconds[0]), os.kill, (os.getpid(), getattr(signal, what))).start()
+        else:
             os.kill(os.getpid(), getattr(signal, what))
     return observe(self, batch)
 
