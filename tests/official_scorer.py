@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from segkd.data.cityscapes import CLASSES, Cityscapes
-from segkd.evaluation import confusion_matrices
-from segkd.label_files import LabelFiles
 from segkd.models.base import Normalization, SegmentationModel
+from segkd.scoring.evaluation import confusion_matrices
+from segkd.scoring.label_files import LabelFiles
 from segkd.types import Tap
 
 FIGURES = Path(__file__).with_suffix(".json")

@@ -10,10 +10,10 @@ from PIL import Image
 
 from commands import Command
 from segkd.data.streets import Streets
-from segkd.frames import frames_of, pyav
 from segkd.models.base import Normalization
 from segkd.models.espnet import ESPNetC
 from segkd.models.weights import save_student
+from segkd.prediction.frames import frames_of, pyav
 
 
 @pytest.fixture(autouse=True)

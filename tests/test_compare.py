@@ -15,8 +15,8 @@ import yaml
 from rich.console import Console
 
 from commands import Command
-from segkd.comparison import by_class, comparable, compared, paired
 from segkd.errors import UserError
+from segkd.reports.comparison import by_class, comparable, compared, paired
 from segkd.runs import find, methods
 from segkd.tables import drawn
 

@@ -11,10 +11,10 @@ from PIL import Image
 
 from commands import in_own_process
 from segkd.data.streets import Streets
-from segkd.evaluation import confusion_matrix
-from segkd.gallery import colored, gallery
 from segkd.metrics import Scores
 from segkd.models.weights import load_student
+from segkd.prediction.gallery import colored, gallery
+from segkd.scoring.evaluation import confusion_matrix
 
 
 @pytest.mark.process

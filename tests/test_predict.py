@@ -14,14 +14,14 @@ from PIL import Image
 
 from commands import Command
 from fakes import write_camvid
-from segkd import writers
 from segkd.data.camvid import CamVid
 from segkd.data.cityscapes import Cityscapes
-from segkd.evaluation import confusion_matrix
-from segkd.frames import frames_of
 from segkd.models.base import Normalization
 from segkd.models.espnet import ESPNet, ESPNetC
 from segkd.models.weights import load_student, restore, save_student
+from segkd.prediction import writers
+from segkd.prediction.frames import frames_of
+from segkd.scoring.evaluation import confusion_matrix
 from segkd.types import IGNORE_INDEX
 
 NORMALIZATION = Normalization(CamVid.mean, CamVid.std)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from commands import Command
-from segkd import figures, findings
-from segkd.comparison import compared
+from segkd.reports import figures, findings
+from segkd.reports.comparison import compared
 from segkd.runs import find, methods
 from test_compare import PIXELWISE, folder
 

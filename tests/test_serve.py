@@ -23,8 +23,8 @@ from segkd.data.streets import Streets
 from segkd.models.base import Normalization
 from segkd.models.espnet import ESPNet, ESPNetC
 from segkd.models.weights import save_student
-from segkd.pictures import Palette
-from segkd.sights import Viewer
+from segkd.prediction.pictures import Palette
+from segkd.prediction.sights import Viewer
 
 NORMALIZATION = Normalization(Streets.mean, Streets.std)
 

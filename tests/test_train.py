@@ -24,11 +24,11 @@ from segkd import train
 from segkd.cli import CONFIGS
 from segkd.config import TrainSettings, validate
 from segkd.data.streets import Streets
-from segkd.evaluation import confusion_matrix
 from segkd.metrics import Scores
 from segkd.models.base import Normalization
 from segkd.models.espnet import ESPNet, ESPNetC
 from segkd.models.weights import fingerprint, load_student, restore, save_student
+from segkd.scoring.evaluation import confusion_matrix
 from wandb_files import wandb_runs
 
 TINY = (

@@ -11,12 +11,12 @@ import torch
 
 from commands import Command, Result, in_own_process
 from segkd.data.camvid import CLASSES, CamVid
-from segkd.evaluation import confusion_matrix
 from segkd.files import sha256
 from segkd.metrics import Scores
 from segkd.models.base import Normalization, SegmentationModel
 from segkd.models.espnet import ESPNet
 from segkd.models.weights import restore
+from segkd.scoring.evaluation import confusion_matrix
 
 pytestmark = [pytest.mark.truth, pytest.mark.timeout(900)]
 

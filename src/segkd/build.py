@@ -21,7 +21,6 @@ from segkd import devices
 from segkd.adversary import Adversary
 from segkd.callbacks.last_checkpoint import LastCheckpoint
 from segkd.callbacks.shares import Shares
-from segkd.checkpoints import Checkpoints
 from segkd.config import TrainerSettings, TrainSettings
 from segkd.data.base import FileDataset, SegmentationDataset
 from segkd.data.datamodule import SegmentationData
@@ -39,6 +38,7 @@ from segkd.models.ensemble import Ensemble, Remapped
 from segkd.models.frozen import Frozen
 from segkd.networks import check_weights, network
 from segkd.nodes import Node, construct, target_of
+from segkd.survival.checkpoints import Checkpoints
 
 
 def dataset(node: Node, split: str) -> SegmentationDataset:

@@ -10,17 +10,18 @@ import numpy as np
 from omegaconf import DictConfig
 from pydantic import Field, PositiveInt
 
-from segkd import build, candidates, devices, writers
+from segkd import build, candidates, devices
 from segkd.cli import launch
 from segkd.config import Data, Settings, Target, validate
 from segkd.data.base import SegmentationDataset
 from segkd.data.reading import Array
 from segkd.errors import UserError
-from segkd.frames import FramesOf
-from segkd.gallery import colored, gallery
 from segkd.models.base import SegmentationModel
 from segkd.nodes import Node
-from segkd.prediction import Labelled, show
+from segkd.prediction import writers
+from segkd.prediction.frames import FramesOf
+from segkd.prediction.gallery import colored, gallery
+from segkd.prediction.stream import Labelled, show
 
 
 class ClipSettings(Settings):

@@ -8,8 +8,8 @@ from omegaconf import DictConfig
 from pydantic import Field
 
 from segkd.cli import launch
-from segkd.comparison import by_class, comparable, compared, overall
 from segkd.config import RunFolders, Settings, validate
+from segkd.reports.comparison import by_class, comparable, compared, overall
 from segkd.runs import ALONE, methods
 from segkd.tables import Format, show
 

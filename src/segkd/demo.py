@@ -19,13 +19,13 @@ from rich.table import Table
 from segkd.cli import launch
 from segkd.config import DemoSettings, validate
 from segkd.data.streets import Streets
-from segkd.evaluation import confusion_matrix
-from segkd.frames import Frame
-from segkd.gallery import colored, gallery
 from segkd.metrics import Scores
 from segkd.models.base import SegmentationModel, parameters_of
 from segkd.models.weights import load_student
-from segkd.prediction import label
+from segkd.prediction.frames import Frame
+from segkd.prediction.gallery import colored, gallery
+from segkd.prediction.stream import label
+from segkd.scoring.evaluation import confusion_matrix
 
 SHOWN = 5
 """Test scenes in the picture."""

@@ -25,12 +25,12 @@ from segkd.deploy.engines import Exported
 from segkd.deploy.formats import FORMATS, written
 from segkd.deploy.graph import Graph
 from segkd.errors import Refused, UserError
-from segkd.evaluation import confusion_matrix
 from segkd.files import sha256
 from segkd.metrics import Scores
 from segkd.models.base import SegmentationModel, parameters_of
 from segkd.models.weights import save_student
 from segkd.nodes import Node
+from segkd.scoring.evaluation import confusion_matrix
 
 
 class CalibrationSettings(Settings):

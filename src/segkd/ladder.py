@@ -15,7 +15,7 @@ from segkd.ladders.carrying import carry
 from segkd.ladders.plan import RowSettings, jobs
 from segkd.ladders.records import score, table, write_into
 from segkd.ladders.training import train
-from segkd.signals import Signals
+from segkd.survival.signals import Signals
 from segkd.tables import Format, show
 
 NOTHING = "No figures yet: `python -m segkd.ladder plan={name}` makes them."

@@ -13,18 +13,19 @@ import numpy as np
 from omegaconf import DictConfig
 from pydantic import Field, PositiveInt, StrictBool
 
-from segkd import candidates, devices, writers
+from segkd import candidates, devices
 from segkd.cli import launch
 from segkd.config import Settings, validate
 from segkd.data.images import SUFFIXES
 from segkd.errors import UserError
 from segkd.files import whole
-from segkd.frames import frames_of
-from segkd.gallery import legend
 from segkd.models.base import SegmentationModel
 from segkd.models.weights import load_student
-from segkd.pictures import IDS, Palette, View, picture
-from segkd.prediction import show
+from segkd.prediction import writers
+from segkd.prediction.frames import frames_of
+from segkd.prediction.gallery import legend
+from segkd.prediction.pictures import IDS, Palette, View, picture
+from segkd.prediction.stream import show
 
 _RATE = 10.0  # frames a second of a film that is made of none
 _LEGEND_WIDTH = 480  # pixels of legend.png

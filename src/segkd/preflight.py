@@ -15,9 +15,9 @@ from segkd.complexity import activation_bytes, kept_bytes, operations
 from segkd.data.datamodule import SegmentationData
 from segkd.distiller import Distiller
 from segkd.errors import UserError
-from segkd.evaluation import confusion_matrix
 from segkd.metrics import Scores, constant_class_miou
 from segkd.models.base import SegmentationModel, parameters_of
+from segkd.scoring.evaluation import confusion_matrix
 from segkd.types import Batch, Outputs, Step
 
 SLICE = 16

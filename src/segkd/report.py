@@ -12,12 +12,12 @@ from pydantic import Field
 
 from segkd import __version__
 from segkd.cli import launch
-from segkd.comparison import Compared, comparable, compared
 from segkd.config import RunFolders, Settings, validate
 from segkd.errors import UserError
 from segkd.files import made, whole
+from segkd.reports.comparison import Compared, comparable, compared
+from segkd.reports.wipes import wipes
 from segkd.runs import Run, methods
-from segkd.wipes import wipes
 
 TEMPLATE = Path(__file__).parent / "templates" / "report.html"
 
@@ -66,7 +66,7 @@ def _extra() -> tuple[Any, Callable[[Sequence[Compared]], list[Any]]]:
     try:
         from jinja2 import Environment, StrictUndefined
 
-        from segkd.findings import sections
+        from segkd.reports.findings import sections
     except ImportError as error:
         raise UserError(f"a report needs {error.name}, which is not installed; pip install 'segkd[report]'") from None
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

@@ -18,13 +18,13 @@ from segkd import candidates, devices
 from segkd.cli import launch
 from segkd.config import Settings, validate
 from segkd.errors import UserError
-from segkd.gallery import address
 from segkd.models.base import SegmentationModel, parameters_of
 from segkd.models.weights import load_student
-from segkd.pictures import Palette
+from segkd.prediction.gallery import address
+from segkd.prediction.pictures import Palette
+from segkd.prediction.sights import Viewer
 from segkd.runs import ALONE, read
-from segkd.sights import Viewer
-from segkd.signals import Signals
+from segkd.survival.signals import Signals
 
 TEMPLATES = Path(__file__).parent / "templates"
 _HOUR = 3600  # seconds; each hour, uploads that are older go

@@ -23,7 +23,6 @@ from segkd.callbacks.last_checkpoint import LastCheckpoint
 from segkd.callbacks.metrics_file import METRICS, MetricsFile
 from segkd.callbacks.wandb_curves import WandbCurves
 from segkd.callbacks.wandb_panels import WandbPanels
-from segkd.checkpoints import LAST, Checkpoints
 from segkd.cli import launch
 from segkd.config import TrainSettings, validate
 from segkd.data.base import SegmentationDataset
@@ -35,9 +34,10 @@ from segkd.models.weights import save_student
 from segkd.overrides import settle
 from segkd.preflight import preflight
 from segkd.record import RECORD, SUMMARY, ended, write_record
-from segkd.resume import recipe_of, resumed
-from segkd.signals import Signals
-from segkd.state import place
+from segkd.survival.checkpoints import LAST, Checkpoints
+from segkd.survival.resume import recipe_of, resumed
+from segkd.survival.signals import Signals
+from segkd.survival.state import place
 
 
 def train(cfg: DictConfig) -> float:

@@ -12,11 +12,11 @@ from torch import Tensor
 from official_scorer import FIGURES, Painted, write
 from segkd.data.cityscapes import CLASSES, Cityscapes
 from segkd.errors import UserError
-from segkd.evaluation import confusion_matrices
 from segkd.metrics import Scores
 from segkd.metrics import cityscapes as metric
 from segkd.metrics.cityscapes import CATEGORIES, category_matrix
-from segkd.scoring import Categories, Instances
+from segkd.scoring.evaluation import confusion_matrices
+from segkd.scoring.scores import Categories, Instances
 
 KINDS = ("class", "category", "instances", "instance categories")
 

@@ -12,10 +12,10 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
-from segkd.checkpoints import Checkpoints
 from segkd.distiller import Distiller
-from segkd.signals import Signals
-from segkd.state import State, restore_optimizers, restore_own, state_of, steps_of
+from segkd.survival.checkpoints import Checkpoints
+from segkd.survival.signals import Signals
+from segkd.survival.state import State, restore_optimizers, restore_own, state_of, steps_of
 
 RETRY = 60.0
 """Seconds after which a checkpoint that could not be written is tried again."""

@@ -6,9 +6,9 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from segkd.checkpoints import LAST
 from segkd.errors import UserError
 from segkd.ladders.plan import FINISHED, Job, finished
+from segkd.survival.checkpoints import LAST
 
 _SPARE = 64 * 1024  # bytes: headers and the rounding up of a tar
 

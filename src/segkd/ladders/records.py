@@ -13,10 +13,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from segkd import files
-from segkd.comparison import compared, overall
 from segkd.errors import UserError
 from segkd.files import sha256
 from segkd.ladders.plan import Job, finished
+from segkd.reports.comparison import compared, overall
 from segkd.runs import Run, read
 from segkd.tables import Cells, markdown
 

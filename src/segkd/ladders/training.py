@@ -14,7 +14,7 @@ from pathlib import Path
 
 from segkd.errors import UserError
 from segkd.ladders.plan import Job, finished
-from segkd.signals import STOPPING, Signals
+from segkd.survival.signals import STOPPING, Signals
 
 LOG = "train.log"
 _PAUSE = 0.2  # seconds between two looks at the processes

@@ -16,7 +16,7 @@ from commands import Result
 
 pytestmark = pytest.mark.process
 
-SCRIPT = Path(__file__).with_name("hit.py")
+SCRIPT = Path(__file__).parents[1] / "hit.py"
 BATCHES, EPOCHS = 3, 2
 LAST = BATCHES * EPOCHS
 TINY = (

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from segkd import figures
-from segkd.comparison import Compared, by_class, overall
+from segkd.reports import figures
+from segkd.reports.comparison import Compared, by_class, overall
 from segkd.runs import Run
 from segkd.tables import Cells
 

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import torch
 
-import segkd.checkpoints
-from segkd.checkpoints import LAST, PREVIOUS, Checkpoints
+import segkd.survival.checkpoints
 from segkd.errors import UserError
+from segkd.survival.checkpoints import LAST, PREVIOUS, Checkpoints
 
 
 class KilledError(BaseException):
@@ -126,7 +126,7 @@ def test_a_full_disk_leaves_the_earlier_ones(
     files: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    write = segkd.checkpoints._write
+    write = segkd.survival.checkpoints._write
     for allowed in range(3):
         with monkeypatch.context() as patch:
             room = iter(range(allowed))
@@ -137,7 +137,7 @@ def test_a_full_disk_leaves_the_earlier_ones(
                     raise OSError(errno.ENOSPC, "No space left on device")
                 write(path, what)
 
-            patch.setattr(segkd.checkpoints, "_write", full)
+            patch.setattr(segkd.survival.checkpoints, "_write", full)
             with pytest.raises(OSError, match="No space left"):
                 files.write(content(3))
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -15,14 +15,14 @@ import pytest
 import torch
 
 import segkd.callbacks.last_checkpoint
-import segkd.resume
+import segkd.survival.resume
 import segkd.train
 from commands import Command, Result, in_own_process
 from segkd.callbacks.last_checkpoint import LastCheckpoint
-from segkd.checkpoints import Checkpoints
 from segkd.data.order import ShuffledShard
 from segkd.distiller import Distiller
-from segkd.state import steps_of
+from segkd.survival.checkpoints import Checkpoints
+from segkd.survival.state import steps_of
 from segkd.types import Batch
 
 BATCHES, EPOCHS = 3, 2
@@ -175,13 +175,13 @@ def forget_the_place(patch: pytest.MonkeyPatch) -> None:
 
 
 def forget_the_average(patch: pytest.MonkeyPatch) -> None:
-    loaded = segkd.resume.load_strictly
+    loaded = segkd.survival.resume.load_strictly
 
     def load(distiller: Distiller, weights: dict[str, Any], path: Path) -> None:
         first = {key: value.clone() for key, value in distiller.state_dict().items() if key.startswith("ema.")}
         loaded(distiller, {**weights, **first}, path)
 
-    patch.setattr(segkd.resume, "load_strictly", load)
+    patch.setattr(segkd.survival.resume, "load_strictly", load)
 
 
 def test_the_comparison_finds_what_is_not_restored(

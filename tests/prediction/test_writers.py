@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segkd import writers
 from segkd.errors import UserError
-from segkd.frames import pyav
-from segkd.writers import Array, Write
+from segkd.prediction import writers
+from segkd.prediction.frames import pyav
+from segkd.prediction.writers import Array, Write
 
 TONES = [(200, 30, 60), (20, 200, 90), (70, 130, 180), (128, 0, 0)]
 

@@ -15,8 +15,8 @@ from rich.progress import track
 from torch import Tensor
 
 from segkd.data.reading import Array
-from segkd.frames import Frame
 from segkd.models.base import SegmentationModel
+from segkd.prediction.frames import Frame
 from segkd.types import resize
 
 AHEAD = 2

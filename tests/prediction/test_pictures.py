@@ -9,10 +9,10 @@ import pytest
 
 from segkd.data.cityscapes import Cityscapes
 from segkd.errors import UserError
-from segkd.frames import Frame
-from segkd.gallery import gallery, legend, overlaid
-from segkd.pictures import Palette, city_ids, picture
-from segkd.prediction import Labelled
+from segkd.prediction.frames import Frame
+from segkd.prediction.gallery import gallery, legend, overlaid
+from segkd.prediction.pictures import Palette, city_ids, picture
+from segkd.prediction.stream import Labelled
 
 TWO = Palette("Two", {"sky": (10, 20, 30), "road": (200, 100, 0)})
 LABELS = np.array([[0, 1, 1], [1, 1, 0]], np.uint8)

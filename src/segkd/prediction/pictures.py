@@ -11,9 +11,9 @@ import numpy as np
 from segkd.data.cityscapes import Cityscapes
 from segkd.data.reading import Array
 from segkd.errors import UserError
-from segkd.gallery import Color, colored, gallery, legend, overlaid
 from segkd.models.weights import trained_facts
-from segkd.prediction import Labelled
+from segkd.prediction.gallery import Color, colored, gallery, legend, overlaid
+from segkd.prediction.stream import Labelled
 from segkd.types import IGNORE_INDEX
 
 View = Literal["labels", "city_ids", "colors", "overlay", "side_by_side"]

@@ -9,8 +9,8 @@ import numpy as np
 
 from segkd.data.base import SegmentationDataset
 from segkd.errors import UserError
-from segkd.evaluation import Answer
 from segkd.files import made, whole
+from segkd.scoring.evaluation import Answer
 from segkd.types import IGNORE_INDEX
 
 _KEY = "label_files"

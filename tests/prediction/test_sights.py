@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from segkd import sights
 from segkd.errors import UserError
-from segkd.frames import frames_of
 from segkd.models.base import Normalization, SegmentationModel
-from segkd.pictures import Palette
-from segkd.sights import Viewer
-from segkd.writers import film
+from segkd.prediction import sights
+from segkd.prediction.frames import frames_of
+from segkd.prediction.pictures import Palette
+from segkd.prediction.sights import Viewer
+from segkd.prediction.writers import film
 
 TWO = Palette("Two", {"red": (200, 0, 0), "blue": (0, 0, 100)})
 

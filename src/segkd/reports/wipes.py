@@ -7,14 +7,14 @@ from statistics import fmean
 from typing import NamedTuple
 
 from segkd import build, networks
-from segkd.comparison import Compared
 from segkd.data.base import SegmentationDataset
 from segkd.errors import UserError
-from segkd.frames import Frame
-from segkd.gallery import Color, address, colored
 from segkd.models.base import SegmentationModel
 from segkd.models.weights import load_student
-from segkd.prediction import label
+from segkd.prediction.frames import Frame
+from segkd.prediction.gallery import Color, address, colored
+from segkd.prediction.stream import label
+from segkd.reports.comparison import Compared
 from segkd.runs import Run
 
 

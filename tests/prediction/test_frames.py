@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from segkd.errors import UserError
-from segkd.frames import Camera, Film, Frame, frames_of, pyav
-from segkd.writers import film
+from segkd.prediction.frames import Camera, Film, Frame, frames_of, pyav
+from segkd.prediction.writers import film
 
 Array = npt.NDArray[np.uint8]
 

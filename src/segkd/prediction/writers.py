@@ -17,7 +17,7 @@ from PIL import Image
 
 from segkd.errors import UserError
 from segkd.files import made, whole
-from segkd.frames import pyav
+from segkd.prediction.frames import pyav
 
 Array = npt.NDArray[np.uint8]
 Write = Callable[[str, Array], None]

@@ -12,14 +12,14 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from segkd import writers
 from segkd.data.reading import Array
 from segkd.errors import UserError
-from segkd.frames import Frame, Frames, frames_of
-from segkd.gallery import colored, gallery, overlaid
 from segkd.models.base import SegmentationModel
-from segkd.pictures import Palette
-from segkd.prediction import label_batch
+from segkd.prediction import writers
+from segkd.prediction.frames import Frame, Frames, frames_of
+from segkd.prediction.gallery import colored, gallery, overlaid
+from segkd.prediction.pictures import Palette
+from segkd.prediction.stream import label_batch
 
 _LOOKS = 3  # at an image; the first also pays for what a network sets up for a new size
 _MOST_PIXELS = 64_000_000  # of an image: a small file can hold more than the memory does

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from segkd.data.camvid import CamVid
-from segkd.evaluation import confusion_matrices
 from segkd.metrics import Scores
 from segkd.models.base import Normalization
 from segkd.models.espnet import ESPNetC
 from segkd.models.weights import restore
-from segkd.views import view_of
+from segkd.scoring.evaluation import confusion_matrices
+from segkd.scoring.views import view_of
 
 pytestmark = [pytest.mark.truth, pytest.mark.timeout(300)]
 

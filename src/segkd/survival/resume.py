@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from segkd.checkpoints import Checkpoints, agrees, recorded
 from segkd.config import TrainSettings
 from segkd.distiller import Distiller
 from segkd.errors import UserError
 from segkd.models.weights import describe, load_strictly, safe_load
-from segkd.state import KEYS, State, steps_of
+from segkd.survival.checkpoints import Checkpoints, agrees, recorded
+from segkd.survival.state import KEYS, State, steps_of
 
 
 def recipe_of(settings: TrainSettings, images: int, steps_per_epoch: int) -> State:

@@ -13,7 +13,6 @@ from torch import Tensor
 from segkd.data.base import SegmentationDataset
 from segkd.data.cityscapes import Cityscapes
 from segkd.errors import UserError
-from segkd.evaluation import Answer
 from segkd.metrics import Scores
 from segkd.metrics.agreement import Agreement
 from segkd.metrics.bootstrap import interval
@@ -22,7 +21,8 @@ from segkd.metrics.calibration import Calibration
 from segkd.metrics.cityscapes import CATEGORIES, InstanceHits, category_matrix, instance_iou
 from segkd.metrics.confusion import or_none
 from segkd.models.base import SegmentationModel
-from segkd.views import View
+from segkd.scoring.evaluation import Answer
+from segkd.scoring.views import View
 
 
 class Finding(NamedTuple):

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from segkd.frames import Frame
 from segkd.models.base import Normalization, SegmentationModel
 from segkd.models.espnet import ESPNet
-from segkd.prediction import AHEAD, Labelled, ahead, batches, label, show
+from segkd.prediction.frames import Frame
+from segkd.prediction.stream import AHEAD, Labelled, ahead, batches, label, show
 from segkd.types import Tap
 
 

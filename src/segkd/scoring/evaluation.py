@@ -17,7 +17,7 @@ from segkd.data.order import ExactShard
 from segkd.data.transforms import Augmentation
 from segkd.metrics import ConfusionMatrix
 from segkd.models.base import SegmentationModel
-from segkd.views import View, whole
+from segkd.scoring.views import View, whole
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ from commands import Command, Result, in_own_process
 from fakes import write_camvid, write_cityscapes
 from official_scorer import write as write_official
 from segkd.data.base import Sample, SegmentationDataset
-from segkd.evaluation import confusion_matrix
 from segkd.files import sha256
 from segkd.metrics import Scores
 from segkd.models.base import Normalization, SegmentationModel
 from segkd.models.espnet import ESPNetC
 from segkd.models.weights import save_student
+from segkd.scoring.evaluation import confusion_matrix
 from segkd.types import IGNORE_INDEX, Tap
 
 STATISTICS = Normalization((110, 110, 110), (55, 55, 55))

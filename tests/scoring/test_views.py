@@ -17,8 +17,8 @@ from torch import Tensor
 from segkd.models.base import Normalization, SegmentationModel
 from segkd.models.espnet import ESPNet, ESPNetC
 from segkd.models.weights import restore
+from segkd.scoring.views import averaged, halved, sliding, view_of, whole
 from segkd.types import Tap
-from segkd.views import averaged, halved, sliding, view_of, whole
 
 
 class Eccentric(SegmentationModel):
