@@ -68,23 +68,13 @@ def network(
     node = node if node and node["_target_"] else None  # model=none is none
     match run, node, checkpoint:
         case Path(), None, None:
-            return _of_images(_student(run, dataset)), run / "student.safetensors"
+            return _student(run, dataset), run / "student.safetensors"
         case None, dict(), Path():
             made, found = networks.network({**node, "checkpoint": checkpoint}, dataset)
             if found:
                 print(found, file=sys.stderr)
-            return _of_images(made), checkpoint
+            return made, checkpoint
     raise UserError("say which network to take: either run=DIR, or model=NAME and checkpoint=FILE")
-
-
-def _of_images(network: SegmentationModel) -> SegmentationModel:
-    """Says so of one that learnt with the labels in sight, which nobody has here."""
-    if network.assistant is not None:
-        print(
-            "segkd: this network learnt to read its images' labels, to teach; here it has the images alone, and knows less",
-            file=sys.stderr,
-        )
-    return network
 
 
 def teacher(run: Path | None, node: Node, dataset: SegmentationDataset) -> SegmentationModel:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from pytorch_lightning.strategies import DDPStrategy
+from torch import nn
 
 from segkd.config import TrainerSettings
 from segkd.errors import UserError
-from segkd.models.base import SegmentationModel
 
 
 def several(settings: TrainerSettings) -> bool:
@@ -37,16 +37,8 @@ def check_devices(settings: TrainerSettings) -> None:
         raise UserError("trainer.sync_batchnorm=true works between GPUs alone; leave it out on a CPU")
 
 
-def quicken(network: SegmentationModel, settings: TrainerSettings) -> None:
-    """Lay its weights out, and compile it, in place, as the settings say; its values change by rounding alone.
-
-    Raises:
-        UserError: a network that reads labels is to be compiled: they come beside its input, which a graph does not see.
-    """
-    if settings.compile and network.assistant is not None:
-        raise UserError(
-            "trainer.compile=true does not go together with a network that reads labels (label_noise); leave it out"
-        )
+def quicken(network: nn.Module, settings: TrainerSettings) -> None:
+    """Lay its weights out, and compile it, in place, as the settings say; its values change by rounding alone."""
     if settings.channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if settings.compile:

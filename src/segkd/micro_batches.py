@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from segkd.models.assistant import known_labels
 from segkd.models.layers import sample_keys
 from segkd.types import Batch, Outputs
 
@@ -25,8 +24,8 @@ def answer(network: Network, batch: Batch, parts: int) -> Outputs:
     BatchNorm alone knows nothing but its part.
     """
 
-    def look(images: Tensor, keys: Tensor, target: Tensor) -> Outputs:
-        with sample_keys(keys), known_labels(target, keys):
+    def look(images: Tensor, keys: Tensor) -> Outputs:
+        with sample_keys(keys):
             return network(images)
 
     def looks() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
@@ -34,11 +33,11 @@ def answer(network: Network, batch: Batch, parts: int) -> Outputs:
         return nullcontext(), _AsBefore(buffers)
 
     if parts == 1:
-        return look(batch.images, batch.keys, batch.target)
+        return look(batch.images, batch.keys)
     parts = min(parts, len(batch.images))
     seen = [
         checkpoint(look, *part, use_reentrant=False, context_fn=looks)
-        for part in zip(*(each.tensor_split(parts) for each in (batch.images, batch.keys, batch.target)), strict=True)
+        for part in zip(batch.images.tensor_split(parts), batch.keys.tensor_split(parts), strict=True)
     ]
     return _joined(seen)
 

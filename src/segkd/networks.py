@@ -27,21 +27,15 @@ def network(node: Node, facts: SegmentationDataset, more: int = 0) -> tuple[Segm
 
     Without a checkpoint its weights are random and it normalises by the data set's statistics. With a `backbone_checkpoint` it
     starts from a trained network of its family, each part that is the same, or from torchvision's ResNet, and normalises
-    as that does. With a `label_noise` it reads the labels of its images through it (`LabelAssistant`), as does one whose weights
-    hold a reader.
+    as that does.
 
     Raises:
-        UserError: a checkpoint that does not fit, or both kinds of it; other classes than the data set's and no `class_map`; a
-            `class_map` for one that reads labels.
+        UserError: a checkpoint that does not fit, or both kinds of it; other classes than the data set's and no `class_map`.
     """
     if target_of(node) is Ensemble:
         return _ensemble(node, facts)
     class_map = node.get("class_map")
     made, found = _single(node, facts, len(facts.classes) + more, same_classes=class_map is None)
-    if (noise := node.get("label_noise")) is not None:
-        _let_read(made, noise)
-    if made.assistant is not None and class_map is not None:
-        raise UserError("a network that reads labels reads those of its own classes; it cannot have a class_map")
     return made if class_map is None else Remapped(made, class_map, facts.classes), found
 
 
@@ -79,15 +73,6 @@ def _start(fresh: SegmentationModel, source: str) -> str:
     if isinstance(fresh, PSPNet) and not trained.known and not related(fresh, trained):
         return load_backbone(fresh, source)
     return take_over(fresh, trained, Path(source))
-
-
-def _let_read(network: SegmentationModel, noise: object) -> None:
-    if isinstance(noise, bool) or not isinstance(noise, int | float) or noise < 0:
-        raise UserError(f"label_noise is a number of 0 and more, or null for images alone; not {noise!r}")
-    if network.assistant is None:
-        network.assist()
-    assert network.assistant is not None
-    network.assistant.noise = float(noise)
 
 
 def _ensemble(node: Node, facts: SegmentationDataset) -> tuple[SegmentationModel, str | None]:

@@ -18,7 +18,7 @@ from segkd.models.base import SegmentationModel
 ALLOWED_TARGETS = ("segkd.", "torch.optim.")
 """A config may come from somebody else: it can name these and nothing more."""
 
-FOR_BUILD = {"checkpoint", "backbone_checkpoint", "class_map", "label_noise"}
+FOR_BUILD = {"checkpoint", "backbone_checkpoint", "class_map"}
 """Keys of a network's node that are for `networks`, not for its constructor."""
 _GIVEN_BY_BUILD = {
     "num_classes",

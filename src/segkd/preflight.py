@@ -50,13 +50,12 @@ def preflight(
         console.print(_costs(distiller, teacher, crop_size))
     if teacher is None or mode == "off":
         return
-    tried = partial(confusion_matrix, teacher, data.val.source, device=device, limit=SLICE, labels_known=True)
+    tried = partial(confusion_matrix, teacher, data.val.source, device=device, limit=SLICE)
     matrix = tried()
     score, constant = Scores.of(matrix, len(distiller.classes)).miou, constant_class_miou(matrix)
     images = min(SLICE, len(data.val))
-    sees = "" if teacher.assistant is None else ", which reads their labels"
     verdict = (
-        f"teacher{sees}: mIoU {100 * score:.2f} on {images} images of {data.val.source.split}; "
+        f"teacher: mIoU {100 * score:.2f} on {images} images of {data.val.source.split}; "
         f"the best constant class has {100 * constant:.2f}"
     )
     if distiller.teacher is not None and distiller.teacher.bf16:
@@ -80,8 +79,6 @@ def _networks(distiller: Distiller, teacher: SegmentationModel | None, crop_size
             continue
         outputs = _answer(network, crop_size)
         size = f"{parameters_of(network):,}"
-        if network.assistant is not None:
-            role += ", reads labels"
         for name, tap in {"logits": outputs.logits, **outputs.taps}.items():
             table.add_row(role, size, name, "×".join(map(str, tap.shape[1:])))
             role = size = ""

@@ -205,9 +205,8 @@ def _finish(
     with whole(directory / SUMMARY) as part:
         part.write_text(json.dumps(summary, indent=1) + "\n")
     cleaned = f", {zeroed} denormal weights zeroed" if zeroed else ""
-    beside = "" if distiller.student.assistant is None else " beside the labels"
     print(
-        f"{settings.name}: val mIoU {100 * miou:.2f}{beside} after {summary['steps']} step{'s' * (summary['steps'] != 1)} "
+        f"{settings.name}: val mIoU {100 * miou:.2f} after {summary['steps']} step{'s' * (summary['steps'] != 1)} "
         f"in {seconds:.0f} s{cleaned} → {directory}"
     )
     return miou

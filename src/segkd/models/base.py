@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from segkd.errors import UserError
-from segkd.models.assistant import LabelAssistant
 from segkd.types import Outputs, Tap, Taps
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -73,7 +72,6 @@ class SegmentationModel(nn.Module, ABC):
     """How the family enlarges its maps; the authors of all families here trained with aligned corners."""
     smallest: ClassVar[int] = 32
     """The least height and width that it can be trained on, in pixels."""
-    assistant: LabelAssistant | None
 
     def __init__(self, num_classes: int, normalization: Normalization, taps: Taps, **arguments: Any) -> None:
         super().__init__()
@@ -82,11 +80,6 @@ class SegmentationModel(nn.Module, ABC):
         self.taps: dict[str, Tap] = dict(taps)
         self.arguments = arguments
         """What rebuilds it, besides the classes and the normalisation."""
-        self.register_module("assistant", None)
-
-    def assist(self, noise: float = 0.0) -> None:
-        """Let it read the labels of its images through a noise, where they are known: see `LabelAssistant`."""
-        self.assistant = LabelAssistant(self.num_classes, noise)
 
     def forward(self, images: Tensor) -> Outputs:
         """Class scores and taps of RGB images, B 3 H W in 0..255."""
@@ -96,10 +89,7 @@ class SegmentationModel(nn.Module, ABC):
                 f"{type(self).__name__} takes images of {self.smallest}×{self.smallest} pixels and more, not {height}×{width}; "
                 "enlarge the images or data.crop_size"
             )
-        normalized = self.normalization(images)
-        if self.assistant is not None:
-            normalized = self.assistant(normalized)
-        logits, taps = self.segment(normalized)
+        logits, taps = self.segment(self.normalization(images))
         return Outputs(logits, taps, self.align_corners)
 
     @abstractmethod

@@ -62,7 +62,6 @@ def restore(
     else:
         model, whose = network(num_classes=num_classes, normalization=default, **arguments), "a"
         state = model.adopt(state)
-    _assist_as(model, state)
     load_strictly(model, state, checkpoint)
     fitting = (num_classes, num_classes + 1)  # one more: void was trained as the last class
     if same_classes and model.num_classes not in fitting:
@@ -189,9 +188,8 @@ def load_student(directory: str | Path) -> SegmentationModel:
     path = Path(directory) / "student.safetensors"
     facts = trained_facts(directory)
     try:
-        student, state = _rebuild(facts, path), read_state(path)
-        _assist_as(student, state)
-        load_strictly(student, state, path)
+        student = _rebuild(facts, path)
+        load_strictly(student, read_state(path), path)
     except UserError as error:
         saved_by = str(facts.get("segkd", __version__))
         if saved_by == __version__:
@@ -261,12 +259,6 @@ def _rebuild(facts: Mapping[str, Any], path: Path) -> SegmentationModel:
         raise UserError(
             f"{description} describes no {name} that can be built ({error}); copy it again from the run"
         ) from None
-
-
-def _assist_as(network: SegmentationModel, state: Mapping[str, Tensor]) -> None:
-    """Its labels' reader, where the weights have one."""
-    if any(key.startswith("assistant.") for key in state):
-        network.assist()
 
 
 def normalization_of(facts: Mapping[str, Any], description: Path) -> Normalization:

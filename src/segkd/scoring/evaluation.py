@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,7 +16,6 @@ from segkd.data.datamodule import Samples, loader
 from segkd.data.order import ExactShard
 from segkd.data.transforms import Augmentation
 from segkd.metrics import ConfusionMatrix
-from segkd.models.assistant import known_labels
 from segkd.models.base import SegmentationModel
 from segkd.scoring.views import View, whole
 
@@ -58,7 +56,6 @@ def confusion_matrices(
     workers: int = 0,
     limit: int | None = None,
     progress: str | None = None,
-    labels_known: bool = False,
 ) -> Tensor:
     """The confusion matrix of each image, N K K int64, one image at a time, at the labels' own size.
 
@@ -72,7 +69,6 @@ def confusion_matrices(
         device: where to compute; the network's own place if not given.
         limit: take this many images, evenly spread, instead of all.
         progress: the text beside a progress bar on stderr; no bar without it.
-        labels_known: whether a teacher that reads labels may; what it then scores says nothing of images alone.
     """
     device = device or next(network.parameters()).device
     classes = len(dataset.classes)
@@ -88,8 +84,7 @@ def confusion_matrices(
     try:
         for draw, batch in zip(shard, shown, strict=True):
             images, target = batch.images.to(device), batch.target.to(device)
-            with known_labels(target, batch.keys) if labels_known else nullcontext():
-                logits = view(network, images)
+            logits = view(network, images)
             matrix.reset()
             matrix.update(logits, target)
             matrices.append(matrix.compute().cpu())
@@ -110,16 +105,8 @@ def confusion_matrix(
     workers: int = 0,
     limit: int | None = None,
     progress: str | None = None,
-    labels_known: bool = False,
 ) -> Tensor:
     """The confusion matrix of a network over whole images, K K int64; see `confusion_matrices`."""
     return confusion_matrices(
-        network,
-        dataset,
-        count_void=count_void,
-        device=device,
-        workers=workers,
-        limit=limit,
-        progress=progress,
-        labels_known=labels_known,
+        network, dataset, count_void=count_void, device=device, workers=workers, limit=limit, progress=progress
     ).sum(0)
