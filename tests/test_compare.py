@@ -256,6 +256,19 @@ def test_mistakes(command: Command, tmp_path: Path) -> None:
     assert "damaged run (FileNotFoundError" in refused(f"runs={without_curves}")
 
 
+def test_a_file_beside_runs_that_is_none_is_left_out(command: Command, tmp_path: Path) -> None:
+    """As the demo's summary lies beside its runs; what may be a record and is damaged is refused."""
+    folder(tmp_path, 0.4)
+    (other := tmp_path / "demo.json").write_text('{"teacher": 0.5}')
+    ended = command("compare", f"runs={tmp_path}/*")
+    assert ended.code == 0, ended.err
+    assert f"{other} holds no run; left out" in ended.err
+    other.write_text('{"evaluation": {')
+    ended = command("compare", f"runs={tmp_path}/*")
+    assert ended.code == 2
+    assert f"{other} holds a damaged run" in ended.err
+
+
 @pytest.mark.process
 def test_a_sweep_is_compared(command: Command, tmp_path: Path) -> None:
     short = [

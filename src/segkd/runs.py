@@ -102,7 +102,7 @@ class Run(NamedTuple):
 
 
 def find(patterns: Iterable[str]) -> tuple[list[Run], list[Path]]:
-    """The runs in the folders, or recorded in the files, that match, in order; and the folders that hold none.
+    """The runs in the folders, or recorded in the files, that match, in order; and the folders and files that hold none.
 
     Raises:
         UserError: no folder matches, or none holds a run.
@@ -111,17 +111,24 @@ def find(patterns: Iterable[str]) -> tuple[list[Run], list[Path]]:
     matches = (found for pattern in patterns for found in glob.glob(pattern))  # noqa: PTH207  Path.glob refuses absolute ones
     places = {Path(found) for found in matches}
     found = sorted((p for p in places if p.is_dir() or p.suffix == RECORDED), key=_by_number)
-    runs = [read(place) for place in found if _is_run(place)]
+    holding = [place for place in found if _is_run(place)]
+    runs = [read(place) for place in holding]
     if not runs:
         raise UserError(
             f"{' and '.join(patterns)} {'names no folder' if not found else 'names no folder of a run'}; "
             "give folders that segkd.train left, as in runs='runs/quickstart/*'"
         )
-    return runs, [place for place in found if not _is_run(place)]
+    return runs, [place for place in found if place not in holding]
 
 
 def _is_run(place: Path) -> bool:
-    return place.suffix == RECORDED or (place / "config.yaml").is_file()
+    if place.suffix != RECORDED:
+        return (place / "config.yaml").is_file()
+    try:
+        held = json.loads(place.read_text())
+    except (OSError, ValueError):
+        return True  # whoever reads it says what is wrong
+    return isinstance(held, dict) and "evaluation" in held
 
 
 def _by_number(folder: Path) -> list[tuple[int, str]]:
