@@ -1,4 +1,4 @@
-"""Reading and writing weights: nothing that is read is ever executed, and nothing loads halfway.
+"""Reading and writing weights: nothing that is read is ever executed, and nothing loads halfway; foreign weights are opened nowhere else.
 
 A student is exchanged as two files, `student.safetensors` and `student.yaml`; foreign networks come as PyTorch state
 dicts. Weights so small that their products are denormal numbers, which long training with weight decay leaves in dead filters, are
