@@ -6,20 +6,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.train.test_train import curves, distilled
 from torch import Tensor, nn
 
-from commands import Command
-from segkd.calibrate import Term, measure, propose
-from segkd.data.datamodule import SegmentationData
+from segkd.calibrate import Term, measure_terms, propose_weights
+from segkd.data.datamodule import SegmentationDataModule
 from segkd.data.streets import Streets
 from segkd.data.transforms import Augmentation
-from segkd.distiller import Distiller
+from segkd.distillation.distiller import Distiller
 from segkd.errors import UserError
 from segkd.losses.base import Loss
-from segkd.losses.total import LossSum
+from segkd.losses.weighted_sum import LossSum
 from segkd.models.base import Normalization, SegmentationModel
-from segkd.types import Step, Tap
-from test_train import curves, distilled
+from segkd.types import FeatureInfo, Step
+from tests.helpers.commands import Command
 
 CPU = torch.device("cpu")
 
@@ -28,10 +28,10 @@ class Two(SegmentationModel):
     """Its scores are its two parameters, whatever the image."""
 
     def __init__(self) -> None:
-        super().__init__(2, Normalization((0, 0, 0), (1, 1, 1)), {"scores": Tap(2, 1)})
+        super().__init__(2, Normalization((0, 0, 0), (1, 1, 1)), {"scores": FeatureInfo(2, 1)})
         self.numbers = nn.Parameter(torch.tensor([10.0, 100.0]))
 
-    def segment(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward_normalized(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         scores = self.numbers.view(1, 2, 1, 1).expand(len(images), -1, 1, 1)
         return scores, {"scores": scores}
 
@@ -52,16 +52,16 @@ def test_norms_and_weights_by_hand() -> None:
     """Norms 5, 2 (turns 1 to 3 of 1) and 1 at weights 1, 5 and 3; the second is wanted at 0.2, the rest keep 5 + 3 = 0.8 · 10."""
     pulls = {"cross_entropy": Pull(3, 4, 1), "counting": Pull(0, 1, 5, counts=True), "kept": Pull(1, 0, 3)}
     module = Distiller(Two(), None, LossSum(pulls), None, {}, lambda _: 1.0, 1, Streets.classes)
-    data = SegmentationData(Streets("train", 8), Streets("val", 8), Augmentation((32, 32), fill=Streets.mean), 2)
-    terms = measure(module, data, 3, CPU)
+    data = SegmentationDataModule(Streets("train", 8), Streets("val", 8), Augmentation((32, 32), fill=Streets.mean), 2)
+    terms = measure_terms(module, data, 3, CPU)
     assert terms == {
         "cross_entropy": Term(30 + 400, 5, 1), "counting": Term(200, 2, 5), "kept": Term(10, 1, 3),
     }  # fmt: skip
     assert module.student.numbers.tolist() == [10, 100]
     assert module.student.numbers.grad is None
-    assert propose(terms, {"counting": 0.2}) == pytest.approx({"counting": 0.2 * 10 / 2})
-    assert propose(terms, {"counting": 0.2, "kept": 0.3}) == pytest.approx({"counting": 1.0, "kept": 3.0})
-    assert propose(terms, {}) == {}
+    assert propose_weights(terms, {"counting": 0.2}) == pytest.approx({"counting": 0.2 * 10 / 2})
+    assert propose_weights(terms, {"counting": 0.2, "kept": 0.3}) == pytest.approx({"counting": 1.0, "kept": 3.0})
+    assert propose_weights(terms, {}) == {}
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_norms_and_weights_by_hand() -> None:
 def test_what_has_no_gradient_gets_no_share(norms: tuple[float, float], wanted: dict[str, float], said: str) -> None:
     terms = {name: Term(1, norm, 1) for name, norm in zip(("cross_entropy", "pairwise"), norms, strict=True)}
     with pytest.raises(UserError, match=said):
-        propose(terms, wanted)
+        propose_weights(terms, wanted)
 
 
 def found(out: str) -> dict[str, float]:
@@ -108,7 +108,7 @@ def test_the_proposed_weights_give_the_wanted_shares(
     assert "weight=" not in only.out
     # And so they are in training, on its first batch, where the critic alone has taken its first step.
     trained = command(
-        "train", *typed, *proposed, "trainer.shares_every=1", "trainer.max_epochs=1", "trainer.limit_train_batches=1",
+        "train", *typed, *proposed, "trainer.log_gradient_shares_every=1", "trainer.max_epochs=1", "trainer.limit_train_batches=1",
         "output_dir=run",
     )  # fmt: skip
     assert trained.code == 0, trained.err

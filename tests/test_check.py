@@ -14,9 +14,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from commands import Command, Result
-from fakes import write_camvid, write_folder, write_palette, write_voc
 from segkd.data.camvid import CamVid
+from tests.helpers.commands import Command, Result
+from tests.helpers.fake_datasets import write_camvid, write_folder, write_palette, write_voc
 
 Named = set[tuple[str, str]]
 
@@ -160,7 +160,9 @@ def test_the_proposed_table_reads_the_labels(command: Command, tmp_path: Path, c
             write(path, table[label][..., ::-1])
     result, faults, _ = checked(command, tmp_path, "dataset=folder")
     assert {kind for _, kind in faults} == {"mode"}
-    proposed = yaml.safe_load("\n".join(result.out.partition("(docs/data.md):\n")[2].splitlines()[:-1]))
+    proposed = yaml.safe_load(
+        "\n".join(result.out.partition("(docs/how-to/custom-dataset.md):\n")[2].splitlines()[:-1])
+    )
     assert proposed == json.loads((tmp_path / "report/check.json").read_text())["proposal"]
     names = {tuple(entry["color"]): entry["name"] for entry in proposed["classes"]}
     assert names.keys() == {(200, 0, 0), (0, 200, 0), (9, 9, 9), (255, 255, 255)}

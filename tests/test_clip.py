@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from commands import Command
 from segkd.data.streets import Streets
 from segkd.models.base import Normalization
+from segkd.models.checkpoint_io import save_student
 from segkd.models.espnet import ESPNetC
-from segkd.models.weights import save_student
-from segkd.prediction.frames import frames_of, pyav
+from segkd.predict.sources import open_source, require_av
+from tests.helpers.commands import Command
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def test_a_film_and_a_gif_of_62_scenes(command: Command) -> None:
     code, out, err = command("clip", "before=bare", "after=distilled", "output=new/streets", "width=300", "fps=2")
     assert code == 0, err
     assert out.startswith("62 frames of Streets → new/streets.mp4 (")
-    film = frames_of("new/streets.mp4")
+    film = open_source("new/streets.mp4")
     shown = [*film]
     assert (len(shown), film.rate, film.skipped) == (62, 2, [])
     assert shown[0].image.shape[1] == 3 * (192 + 6) + 6
@@ -91,7 +91,7 @@ def test_the_authors_students_on_the_sequence_0001TP(command: Command, truth: Pa
     )  # fmt: skip
     assert code == 0, err
     assert out.startswith("62 frames of CamVid")
-    with pyav().open("clip.mp4") as container:
+    with require_av().open("clip.mp4") as container:
         stream = container.streams.video[0]
         assert (stream.frames, stream.width, stream.codec_context.name) == (62, 3 * (480 + 6) + 6, "h264")
     with Image.open("clip.gif") as gif:

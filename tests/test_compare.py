@@ -14,13 +14,14 @@ import pytest
 import yaml
 from rich.console import Console
 
-from commands import Command
 from segkd.errors import UserError
-from segkd.reports.comparison import by_class, comparable, compared, paired
-from segkd.runs import find, methods
-from segkd.tables import drawn
+from segkd.report.comparison import class_table, compare_methods, load_comparable_runs, paired_difference
+from segkd.runs.methods import group_by_method
+from segkd.runs.run import find_runs
+from segkd.utils.tables import rich_table
+from tests.helpers.commands import Command
 
-PIXELWISE, HOLISTIC = ("pixelwise",), ("holistic",)
+PIXELWISE, HOLISTIC = ("pixelwise",), ("adversarial",)
 T_95_2 = 4.302652729911275  # 0.975 quantile of Student's t with 2 degrees of freedom, from a table
 
 
@@ -50,12 +51,15 @@ def folder(
         "loss": {
             "cross_entropy": {"_target_": "segkd.losses.cross_entropy.CrossEntropy", "weight": 1.0},
             **{
-                term: {"_target_": f"segkd.losses.{term}.{term.title()}", "weight": 2.0, **loss}
+                term: {"_target_": f"segkd.losses.{term}.{term.display_name()}", "weight": 2.0, **loss}
                 for term in terms
                 if term != "holistic"
             },
         },
-        "adversary": {"_target_": "segkd.adversary.Adversary" if "holistic" in terms else None, "weight": 0.1},
+        "adversary": {
+            "_target_": "segkd.distillation.adversary.Adversary" if "adversarial" in terms else None,
+            "weight": 0.1,
+        },
         "teacher": {"checkpoint": str(teacher or parent / "nowhere.safetensors")},
         "trainer": {"max_epochs": epochs},
     }
@@ -72,7 +76,7 @@ def folder(
 
 
 def rows(tmp_path: Path, **given: Any) -> dict[str, Any]:
-    return {row.name: row for row in compared(methods(find([str(tmp_path / "*")])[0]), **given)}
+    return {row.name: row for row in compare_methods(group_by_method(find_runs([str(tmp_path / "*")])[0]), **given)}
 
 
 def test_gains_are_paired_by_seed_with_students_interval(tmp_path: Path) -> None:
@@ -114,7 +118,7 @@ def test_a_method_is_its_terms_and_what_else_differs(tmp_path: Path) -> None:
     folder(tmp_path, 0.46, PIXELWISE, temperature=4.0)
     folder(tmp_path, 0.47, (*PIXELWISE, *HOLISTIC), temperature=1.0)
     folder(tmp_path, 0.40, temperature=1.0)
-    found = {name: len(runs) for name, runs in methods(find([str(tmp_path / "*")])[0]).items()}
+    found = {name: len(runs) for name, runs in group_by_method(find_runs([str(tmp_path / "*")])[0]).items()}
     one, four = (f"loss.pixelwise.temperature={t}" for t in (1, 4))
     assert list(found.items()) == [
         ("student alone", 1),
@@ -136,14 +140,16 @@ def test_a_method_is_its_terms_and_what_else_differs(tmp_path: Path) -> None:
 def test_a_number_has_the_digits_that_tell_it_apart(tmp_path: Path, temperatures: tuple[Any, ...], said: str) -> None:
     for temperature in temperatures:
         folder(tmp_path, 0.45, PIXELWISE, temperature=temperature)
-    assert [*methods(find([str(tmp_path / "*")])[0])] == [f"pixelwise, loss.pixelwise.temperature={s}" for s in said]
+    assert [*group_by_method(find_runs([str(tmp_path / "*")])[0])] == [
+        f"pixelwise, loss.pixelwise.temperature={s}" for s in said
+    ]
 
 
 def test_the_same_number_is_the_same_method(tmp_path: Path) -> None:
     for temperature in (4, 4.0):
         folder(tmp_path, 0.45, PIXELWISE, temperature=temperature)
     folder(tmp_path, 0.45, PIXELWISE, temperature=1)
-    assert len(methods(find([str(tmp_path / "*")])[0])) == 2
+    assert len(group_by_method(find_runs([str(tmp_path / "*")])[0])) == 2
 
 
 def test_another_loss_of_labels_is_another_student_alone(tmp_path: Path) -> None:
@@ -160,7 +166,7 @@ def test_another_loss_of_labels_is_another_student_alone(tmp_path: Path) -> None
 def test_classes_without_a_student_alone(tmp_path: Path) -> None:
     for miou in (0.4, 0.6):
         folder(tmp_path, 0.5, PIXELWISE, seed=int(10 * miou), iou={"road": miou})
-    assert by_class([*rows(tmp_path).values()]) == [["class", "pixelwise"], ["road", "50.00"]]
+    assert class_table([*rows(tmp_path).values()]) == [["class", "pixelwise"], ["road", "50.00"]]
 
 
 def test_a_network_is_named_by_its_class(tmp_path: Path) -> None:
@@ -176,14 +182,14 @@ def test_two_folders_of_ones_own_are_different_data(tmp_path: Path) -> None:
         facts = {"network": "segkd.models.espnet.ESPNetC", "num_classes": 2, "arguments": {}, "normalization": {}}
         (folder(tmp_path, 0.4, data="Folder") / "student.yaml").write_text(yaml.safe_dump({**facts, "dataset": name}))
     with pytest.raises(UserError, match=r"cannot be compared: .* on farm val.* on garden val"):
-        comparable([str(tmp_path / "*")])
+        load_comparable_runs([str(tmp_path / "*")])
 
 
 @pytest.mark.parametrize("room", [60, 80, 200])
 def test_no_figure_is_cut_in_a_narrow_terminal(room: int) -> None:
     cells = [["method", "mIoU", "at equal steps"], ["student alone, " * 9, "44.17 ± 0.61", "+2.84 (-1.33 to 4.34)"]]
     console = Console(width=room, file=io.StringIO(), force_terminal=True)
-    console.print(drawn(cells, "", room))
+    console.print(rich_table(cells, "", room))
     printed = console.file.getvalue()
     assert all(figure in printed for figure in ("44.17", "0.61", "+2.84", "(-1.33", "4.34)"))
     assert max(map(len, re.sub(r"\x1b\[[0-9;]*m", "", printed).splitlines())) <= room
@@ -196,18 +202,18 @@ def test_class_gains(tmp_path: Path) -> None:
 
 
 def test_of_one_pair_there_is_no_interval() -> None:
-    single = paired([0.5], 0.95)
+    single = paired_difference([0.5], 0.95)
     assert single is not None
     assert single.mean == 0.5
     assert single.low != single.low
-    assert paired([], 0.95) is None
+    assert paired_difference([], 0.95) is None
 
 
 def test_evaluation_outranks_validation(tmp_path: Path) -> None:
     run = folder(tmp_path, 0.4)
     facts = {"dataset": "CamVid", "split": "test", "images": 2, "protocol": {"void": "ignored"}}
     (run / "evaluation.json").write_text(json.dumps({**facts, "miou": 0.3, "iou": {"road": 0.3, "car": None}}))
-    (found,), _ = find([str(run)])
+    (found,), _ = find_runs([str(run)])
     assert (found.miou, found.iou) == (0.3, {"road": 0.3})
 
 

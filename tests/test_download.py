@@ -19,9 +19,10 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from commands import Command, Result, in_own_process
-from segkd import download
+import segkd.download
 from segkd.data.camvid import CamVid
+from segkd.download import MANIFESTS, _read, download
+from tests.helpers.commands import Command, Result, in_own_process
 
 ARCHIVE = "owner/repository/archive/abc.zip"
 REMOTE = {"decoder/net.pth": "owner/nets/raw/c0/dec/net+1.pth", "encoder/net.pth": "owner/nets/raw/c1/enc/net.pth"}
@@ -104,7 +105,7 @@ def manifests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     weights = [line for name, address in REMOTE.items() for line in (f"# from {address}", hashes[name])]
     (folder / "camvid.sha256").write_text("\n".join(camvid) + "\n")
     (folder / "weights.sha256").write_text("\n".join(weights) + "\n")
-    monkeypatch.setattr(download, "MANIFESTS", folder)
+    monkeypatch.setattr(segkd.download, "MANIFESTS", folder)
     return folder
 
 
@@ -222,7 +223,7 @@ def test_a_wrong_archive_leaves_nothing(
     said: str,
 ) -> None:
     """Not even the files that are right: training would take a part of CamVid for all of it."""
-    monkeypatch.setattr(download, "_LARGEST", 2_000_000)
+    monkeypatch.setattr(segkd.download, "_LARGEST", 2_000_000)
     mirror.files[ARCHIVE] = packed(changes) if changes else b"<html>no zip</html>"
     assert_refused(command("download", "what=camvid", "output_dir=out", f"url={mirror.url}"), "abc.zip", said)
     assert left(place) == set()
@@ -242,7 +243,7 @@ def test_a_member_is_missing(command: Command, mirror: Mirror, place: Path) -> N
 def test_endless_answers_are_cut(
     command: Command, mirror: Mirror, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "_LARGEST", 200_000)
+    monkeypatch.setattr(segkd.download, "_LARGEST", 200_000)
     assert_refused(command("download", "what=weights", "output_dir=out", f"url={mirror.url}"), "more than 200000 bytes")
     assert left(place) == set()
 
@@ -345,7 +346,7 @@ def test_what_ships() -> None:
     """All 701 pairs and three lists; eleven checkpoints; each by its hash, and inside of the folder."""
     names: dict[str, set[str]] = {}
     for what in ("camvid", "weights"):
-        origins = download._read(download.MANIFESTS / f"{what}.sha256")
+        origins = _read(MANIFESTS / f"{what}.sha256")
         files = [item for origin in origins for item in origin.files.items()]
         assert all(len(digest) == 64 and int(digest, 16) for _, digest in files)
         names[what] = {name for name, _ in files}
@@ -370,7 +371,7 @@ def test_two_at_once(mirror: Mirror, place: Path, manifests: Path) -> None:
     """The second waits for the first, and then finds all of it."""
     code = (
         "from pathlib import Path; from segkd import download; "
-        f"download.MANIFESTS = Path({str(manifests)!r}); download.launch(download.download, 'download')"
+        f"download.MANIFESTS = Path({str(manifests)!r}); download.launch('download')"
     )
     command = [sys.executable, "-c", code, "what=camvid", "output_dir=out", f"url={mirror.url}"]
 
@@ -394,12 +395,12 @@ def test_two_at_once(mirror: Mirror, place: Path, manifests: Path) -> None:
 
 def test_without_the_lock_both_would_fetch(mirror: Mirror, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control of `test_two_at_once`, in threads."""
-    monkeypatch.setattr(download, "sole", lambda *_: nullcontext())
+    monkeypatch.setattr(segkd.download, "exclusive_lock", lambda *_: nullcontext())
     cfg = OmegaConf.create({"what": "camvid", "output_dir": "out", "url": mirror.url})
     mirror.go_on.clear()
     with ThreadPoolExecutor() as both:
         for _ in range(2):
-            both.submit(download.download, cfg)
+            both.submit(download, cfg)
         came = [mirror.came.acquire(timeout=60) for _ in range(2)]
         mirror.go_on.set()
     assert came == [True, True]
@@ -425,7 +426,7 @@ def test_the_authors_weights_themselves(
     command: Command, mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, truth: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for origin in download._read(download.MANIFESTS / "weights.sha256"):
+    for origin in _read(MANIFESTS / "weights.sha256"):
         (name,) = origin.files
         mirror.files[origin.address] = (truth / "weights" / name).read_bytes()
     assert command("download", "what=weights", f"url={mirror.url}").out == "weights is complete, 11 files\n"

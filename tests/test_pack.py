@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import yaml
 
-from commands import Command, Result
-from fakes import write_camvid, write_voc
 from segkd.data.camvid import CamVid
 from segkd.data.packed import Packed
 from segkd.data.voc import VOC
 from segkd.errors import UserError
+from tests.helpers.commands import Command, Result
+from tests.helpers.fake_datasets import write_camvid, write_voc
 
 TINY = (
     "trainer=cpu", "trainer.max_epochs=2", "trainer.progress=false", "data.workers=0", "data.batch_size=2", "wandb.mode=disabled",

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from commands import Command
-from fakes import write_camvid, write_folder
-from segkd import build
-from segkd.data.statistics import class_counts, class_weights
+from segkd.build.datasets import open_dataset
+from segkd.build.distiller import build_loss
+from segkd.data.statistics import compute_class_weights, count_classes
 from segkd.data.streets import Streets
+from tests.helpers.commands import Command
+from tests.helpers.fake_datasets import write_camvid, write_folder
 
 SHORT = (
     "trainer=cpu",
@@ -43,18 +44,18 @@ def test_a_table_a_file_and_lines_for_classes_yaml(command: Command) -> None:
     lines = before.out.splitlines(keepends=True)[-2:]
     with Path("own/classes.yaml").open("a") as file:
         file.writelines(lines)
-    opened = build.dataset({"_target_": "segkd.data.folder.Folder", "root": "own"}, "train")
+    opened = open_dataset({"_target_": "segkd.data.folder.Folder", "root": "own"}, "train")
     np.testing.assert_allclose((*opened.mean, *opened.std), (*facts["mean"], *facts["std"]), atol=5.1e-4)
 
 
 def test_a_loss_gets_its_weights_from_the_training_labels() -> None:
     node = {"_target_": "segkd.losses.cross_entropy.CrossEntropy", "class_weights": "enet"}
     train = Streets("train", 4)
-    weights = build.loss(node, train).class_weights
-    torch.testing.assert_close(weights, torch.tensor(class_weights("enet", class_counts(train))))
-    assert not torch.equal(weights, build.loss(node, Streets("test", 4)).class_weights)
-    assert len(build.loss({**node, "void": "class"}, train).class_weights) == len(train.classes) + 1
-    assert build.loss({**node, "class_weights": None}, train).class_weights is None
+    weights = build_loss(node, train).class_weights
+    torch.testing.assert_close(weights, torch.tensor(compute_class_weights("enet", count_classes(train))))
+    assert not torch.equal(weights, build_loss(node, Streets("test", 4)).class_weights)
+    assert len(build_loss({**node, "void": "class"}, train).class_weights) == len(train.classes) + 1
+    assert build_loss({**node, "class_weights": None}, train).class_weights is None
 
 
 @pytest.mark.parametrize("void", ["ignored", "class"])

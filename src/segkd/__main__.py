@@ -1,18 +1,31 @@
-"""`python -m segkd`: which commands there are."""
+"""`segkd COMMAND …`, or `python -m segkd COMMAND …`; without a command, list them."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
+import runpy
+import sys
+
+from segkd import __version__
+from segkd.cli.commands import COMMANDS, RETIRED
+from segkd.config.suggestions import unknown_name_message
 
 
-def commands() -> dict[str, str]:
-    """Each command and what its module says that it is for."""
-    opening = re.compile(r'"""`python -m segkd\.(\w+)`: (.+?)\.?(?:"""|\n)')
-    found = (opening.match(path.read_text()) for path in sorted(Path(__file__).parent.glob("*.py")))
-    return {match[1]: match[2] for match in found if match}
+def main() -> None:
+    """Run the command that the first argument names, as `python -m segkd.COMMAND` does."""
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name in ("--help", "-h"):
+        print("segkd COMMAND --help\n")
+        print(*(f"  {command:10} {purpose}" for command, purpose in COMMANDS.items()), sep="\n")
+    elif name == "--version":
+        print(__version__)
+    elif name in COMMANDS or name in RETIRED:
+        sys.argv[1:] = arguments
+        # Lightning starts further processes by the name of the module that is `__main__`.
+        runpy.run_module(f"segkd.{name}", run_name="__main__", alter_sys=True)
+    else:
+        print(f"segkd: {unknown_name_message('command', name, list(COMMANDS))}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":
-    print("python -m segkd.COMMAND --help\n")
-    print(*(f"  {name:10} {what}" for name, what in commands().items()), sep="\n")
+    main()

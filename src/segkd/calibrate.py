@@ -6,23 +6,30 @@ import itertools
 import sys
 from collections.abc import Mapping
 from statistics import fmean
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from omegaconf import DictConfig
+from pydantic import (
+    AfterValidator,
+    Field,
+    PositiveInt,
+)
 from rich.console import Console
 from rich.table import Column, Table
 
-from segkd import build, devices
-from segkd.cli import launch
-from segkd.config import CalibrateSettings, validate
-from segkd.data.datamodule import SegmentationData
-from segkd.distiller import Distiller
+from segkd.build.datamodule import build_datamodule
+from segkd.build.distiller import build_distiller
+from segkd.cli.launch import launch
+from segkd.config.overrides import apply_overrides
+from segkd.config.schema import TrainSettings, load_settings
+from segkd.data.datamodule import SegmentationDataModule
+from segkd.distillation.distiller import Distiller
+from segkd.distillation.gradient_shares import compute_gradient_norms, compute_gradient_shares
+from segkd.distillation.phases import Phase
 from segkd.errors import UserError
-from segkd.insight import gradient_norms, shares
-from segkd.overrides import settle
-from segkd.phases import Phase
 from segkd.types import Batch
+from segkd.utils.devices import resolve_device
 
 
 class Term(NamedTuple):
@@ -40,10 +47,10 @@ def calibrate(cfg: DictConfig) -> None:
 
     Where no share is wanted there is the table alone.
     """
-    settle(cfg)
-    settings = validate(cfg, CalibrateSettings)
-    data = build.data(settings)
-    distiller, found = build.distiller(settings, data)
+    apply_overrides(cfg)
+    settings = load_settings(cfg, CalibrateSettings)
+    data = build_datamodule(settings)
+    distiller, found = build_distiller(settings, data)
     print(*found, sep="\n", end="\n" * bool(found), file=sys.stderr)
     wanted = settings.shares or {}
     known = _learner(distiller).weights()
@@ -53,15 +60,15 @@ def calibrate(cfg: DictConfig) -> None:
             "(loss=[...] and adversary=holistic select them)"
         )
     half = settings.trainer.precision == "bf16-mixed"
-    terms = measure(distiller, data, settings.batches, devices.device(settings.trainer.accelerator), half)
-    proposed = propose(terms, wanted)
+    terms = measure_terms(distiller, data, settings.batches, resolve_device(settings.trainer.accelerator), half)
+    proposed = propose_weights(terms, wanted)
     Console().print(_table(terms, wanted, proposed))
     if proposed:
         print(*(f"{_key(name)}={weight:.6g}" for name, weight in proposed.items()))
 
 
-def measure(
-    distiller: Distiller, data: SegmentationData, batches: int, device: torch.device, half: bool = False
+def measure_terms(
+    distiller: Distiller, data: SegmentationDataModule, batches: int, device: torch.device, half: bool = False
 ) -> dict[str, Term]:
     """Raw values and gradient norms, means over the first batches; nothing is trained, and the critic is as it starts.
 
@@ -78,13 +85,13 @@ def measure(
     seen: list[dict[str, Term]] = []
     for batch in itertools.islice(data.train_dataloader(), batches):
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            _, terms = phase.objective(distiller.observe(Batch(*(tensor.to(device) for tensor in batch))))
-        norms = gradient_norms(terms, distiller.student.parameters())
+            _, terms = phase.objective(distiller.forward_networks(Batch(*(tensor.to(device) for tensor in batch))))
+        norms = compute_gradient_norms(terms, distiller.student.parameters())
         seen.append({name: Term(terms[name].item(), norms[name].item(), weights[name]) for name in terms})
     return {name: Term(*(fmean(numbers) for numbers in zip(*(s[name] for s in seen), strict=True))) for name in weights}
 
 
-def propose(terms: Mapping[str, Term], wanted: Mapping[str, float]) -> dict[str, float]:
+def propose_weights(terms: Mapping[str, Term], wanted: Mapping[str, float]) -> dict[str, float]:
     """The weights at which the named terms have the wanted shares, while the others keep theirs.
 
         w_i = s_i / n_i · R / (1 − S),   R = Σ over the others of w_j n_j,   S = Σ s_i
@@ -119,7 +126,7 @@ def _learner(distiller: Distiller) -> Phase:
 
 def _table(terms: Mapping[str, Term], wanted: Mapping[str, float], proposed: Mapping[str, float]) -> Table:
     norms, weights = ({name: getattr(term, key) for name, term in terms.items()} for key in ("norm", "weight"))
-    now = shares({name: torch.tensor(norm) for name, norm in norms.items()}, weights)
+    now = compute_gradient_shares({name: torch.tensor(norm) for name, norm in norms.items()}, weights)
     titles = ("raw value", "norm", "weight", "share", "wanted", "proposed")
     table = Table(
         Column("term", no_wrap=True),
@@ -138,5 +145,25 @@ def _key(name: str) -> str:
     return "adversary.weight" if name == "holistic" else f"loss.{name}.weight"
 
 
+class CalibrateSettings(TrainSettings):
+    """`python -m segkd.calibrate`."""
+
+    resume: None  # it looks at the student's first weights, or at those of student.checkpoint
+    shares: (
+        Annotated[dict[str, Annotated[float, Field(gt=0, lt=1)]], AfterValidator(lambda s: _check_shares_sum(s))] | None
+    )
+    batches: PositiveInt
+
+
+def _check_shares_sum(shares: dict[str, float]) -> dict[str, float]:
+    if "cross_entropy" in shares:
+        raise ValueError("cross_entropy keeps its weight and takes the rest; leave it out")
+    if (total := sum(shares.values())) >= 1:
+        raise ValueError(
+            f"they sum to {total:.4g} and leave nothing to the labels' losses; they must sum to less than 1"
+        )
+    return shares
+
+
 if __name__ == "__main__":
-    launch(calibrate, "calibrate")
+    launch("calibrate")

@@ -16,23 +16,23 @@ from pydantic import PositiveInt
 from rich.console import Console
 from rich.table import Column, Table
 
-from segkd import build
-from segkd.cli import launch
-from segkd.config import Settings, Target, validate
+from segkd.build.datasets import open_splits
+from segkd.cli.launch import launch
+from segkd.config.schema import Settings, SpecNode, load_settings
 from segkd.data.base import FileDataset
-from segkd.data.faults import Fault, Seen, between, look_at
-from segkd.data.folder import FACTS
-from segkd.files import made, whole
-from segkd.parallel import each
+from segkd.data.folder import METADATA_FILE
+from segkd.data.integrity import Issue, SampleReport, cross_split_issues, inspect_sample
+from segkd.utils.files import atomic_write, make_dir
+from segkd.utils.threads import thread_map
 
-SHOWN = 40
+MAX_SHOWN = 40
 """Faults in print; check.json has all."""
 
 
 class CheckSettings(Settings):
     """`python -m segkd.check`."""
 
-    dataset: Target
+    dataset: SpecNode
     splits: list[str] | None
     output_dir: Path | None
     workers: PositiveInt
@@ -40,16 +40,16 @@ class CheckSettings(Settings):
 
 def check(cfg: DictConfig) -> None:
     """Print a table and the faults, write `check.json` if a folder is given; exit code 1 where there are faults."""
-    settings = validate(cfg, CheckSettings)
-    splits = build.parts(settings.dataset, settings.splits, complete=False)
-    directory = None if settings.output_dir is None else made(settings.output_dir)
+    settings = load_settings(cfg, CheckSettings)
+    splits = open_splits(settings.dataset, settings.splits, complete=False)
+    directory = None if settings.output_dir is None else make_dir(settings.output_dir)
     seen = {
-        name: list(each(partial(look_at, split), range(len(split)), settings.workers, f"checking {name}"))
+        name: list(thread_map(partial(inspect_sample, split), range(len(split)), settings.workers, f"checking {name}"))
         for name, split in splits.items()
     }
     facts = _facts(splits, seen, _faults(splits, seen))
     if directory is not None:
-        with whole(directory / "check.json") as part:
+        with atomic_write(directory / "check.json") as part:
             part.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     _show(facts)
     images, faults = sum(map(len, seen.values())), len(facts["faults"])
@@ -58,16 +58,16 @@ def check(cfg: DictConfig) -> None:
         raise SystemExit(1)
 
 
-def _faults(splits: Mapping[str, FileDataset], seen: Mapping[str, Sequence[Seen]]) -> list[Fault]:
+def _faults(splits: Mapping[str, FileDataset], seen: Mapping[str, Sequence[SampleReport]]) -> list[Issue]:
     """All of them, by path, the notes last; what a file of two splits has is met twice."""
     faults = [fault for samples in seen.values() for sample in samples for fault in sample.faults]
-    orphans = {label for name, split in splits.items() for label in split.orphans(name)}
-    faults += [Fault(label, "no image", f"{label} has no image") for label in orphans]
-    faults += between(seen)
+    orphans = {label for name, split in splits.items() for label in split.labels_without_image(name)}
+    faults += [Issue(label, "no image", f"{label} has no image") for label in orphans]
+    faults += cross_split_issues(seen)
     return sorted(dict.fromkeys(faults), key=lambda fault: (fault.note, fault.path))
 
 
-def proposal(dataset: FileDataset, samples: Iterable[Seen]) -> dict[str, Any] | None:
+def propose_classes(dataset: FileDataset, samples: Iterable[SampleReport]) -> dict[str, Any] | None:
     """Where labels are coded in another way than the data set says: how, and the classes by code, as `dataset=folder` takes them.
 
     Classes that the data set has the colour of are named after it.
@@ -86,24 +86,24 @@ def proposal(dataset: FileDataset, samples: Iterable[Seen]) -> dict[str, Any] | 
 
 
 def _facts(
-    splits: Mapping[str, FileDataset], seen: Mapping[str, Sequence[Seen]], faults: list[Fault]
+    splits: Mapping[str, FileDataset], seen: Mapping[str, Sequence[SampleReport]], faults: list[Issue]
 ) -> dict[str, Any]:
     first = next(iter(splits.values()))
     return {
-        "dataset": first.title(),
+        "dataset": first.display_name(),
         "root": str(first.root),
         "splits": {name: {"images": len(samples), "sizes": dict(_sizes(samples))} for name, samples in seen.items()},
         "faults": [_plain(fault) for fault in faults if not fault.note],
         "notes": [_plain(fault) for fault in faults if fault.note],
-        "proposal": proposal(first, itertools.chain(*seen.values())),
+        "proposal": propose_classes(first, itertools.chain(*seen.values())),
     }
 
 
-def _plain(fault: Fault) -> dict[str, str]:
+def _plain(fault: Issue) -> dict[str, str]:
     return {"file": str(fault.path), "kind": fault.kind, "what": fault.what}
 
 
-def _sizes(samples: Sequence[Seen]) -> list[tuple[str, int]]:
+def _sizes(samples: Sequence[SampleReport]) -> list[tuple[str, int]]:
     """How many images there are of each size, height × width, the commonest first."""
     return Counter(f"{seen.size[0]}×{seen.size[1]}" for seen in samples if seen.size).most_common()
 
@@ -116,12 +116,12 @@ def _show(facts: dict[str, Any]) -> None:
         table.add_row(name, str(split["images"]), ", ".join(sizes[:3]) + more)
     Console().print(table)
     said = [*(fault["what"] for fault in facts["faults"]), *(f"note: {note['what']}" for note in facts["notes"])]
-    print(*said[:SHOWN], sep="\n", end="\n" * bool(said))
-    if len(said) > SHOWN:
-        print(f"and {len(said) - SHOWN} more; output_dir=DIR writes all to check.json")
+    print(*said[:MAX_SHOWN], sep="\n", end="\n" * bool(said))
+    if len(said) > MAX_SHOWN:
+        print(f"and {len(said) - MAX_SHOWN} more; output_dir=DIR writes all to check.json")
     if facts["proposal"] is not None:
         print(
-            f"proposed for {FACTS} of dataset=folder (docs/data.md):",
+            f"proposed for {METADATA_FILE} of dataset=folder (docs/how-to/custom-dataset.md):",
             f"labels: {facts['proposal']['labels']}",
             sep="\n",
         )
@@ -132,4 +132,4 @@ def _show(facts: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    launch(check, "check")
+    launch("check")

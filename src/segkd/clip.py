@@ -10,18 +10,20 @@ import numpy as np
 from omegaconf import DictConfig
 from pydantic import Field, PositiveInt
 
-from segkd import build, candidates, devices
-from segkd.cli import launch
-from segkd.config import Data, Settings, Target, validate
+from segkd.build.datasets import open_dataset
+from segkd.cli.launch import launch
+from segkd.config.instantiate import SpecDict
+from segkd.config.schema import DatasetNode, Settings, SpecNode, load_settings
 from segkd.data.base import SegmentationDataset
-from segkd.data.reading import Array
+from segkd.data.image_io import Array
 from segkd.errors import UserError
 from segkd.models.base import SegmentationModel
-from segkd.nodes import Node
-from segkd.prediction import writers
-from segkd.prediction.frames import FramesOf
-from segkd.prediction.gallery import colored, gallery
-from segkd.prediction.stream import Labelled, show
+from segkd.predict.drawing import colorize, image_grid
+from segkd.predict.pipeline import FramePrediction, run_pipeline
+from segkd.predict.sources import DatasetFrames
+from segkd.predict.writers import write_gif, write_video
+from segkd.runs.load import dataset_spec, load_network
+from segkd.utils.devices import resolve_device
 
 
 class ClipSettings(Settings):
@@ -29,8 +31,8 @@ class ClipSettings(Settings):
 
     before: Path | None
     after: Path | None
-    model: Target | None = None
-    dataset: Data
+    model: SpecNode | None = None
+    dataset: DatasetNode
     split: str
     sequence: str
     frames: PositiveInt
@@ -42,40 +44,42 @@ class ClipSettings(Settings):
 
 def clip(cfg: DictConfig) -> None:
     """Write OUTPUT.mp4 and OUTPUT.gif: image · before · after."""
-    settings = validate(cfg, ClipSettings)
+    settings = load_settings(cfg, ClipSettings)
     if settings.before is None or settings.after is None:
         raise UserError("say which networks to compare: before=RUN after=RUN, or model=NAME before=FILE after=FILE")
     places = (settings.before, settings.after)
     if not _is_network(settings.model) and (strange := next((place for place in places if not place.is_dir()), None)):
         raise UserError(f"{strange} is no folder of a run; if it holds weights, say of which network: model=NAME")
     runs = [place for place in places if place.is_dir()]
-    dataset = build.dataset(candidates.data(settings.dataset, *runs), settings.split)
+    dataset = open_dataset(dataset_spec(settings.dataset, *runs), settings.split)
     compared = {
         "before": _network(settings, settings.before, dataset),
         "after": _network(settings, settings.after, dataset),
     }
     frames = _sequence(settings, dataset)
-    device = devices.device(settings.accelerator)
+    device = resolve_device(settings.accelerator)
     classes = dict(zip(dataset.classes, dataset.colors, strict=True))
 
-    def picture(one: Labelled) -> Array:
-        said = {f"{name} distillation": [colored(labels, dataset.colors)] for name, labels in one.labels.items()}
-        return np.asarray(gallery({"image": [one.frame.image], **said}, classes, scale=1))
+    def picture(one: FramePrediction) -> Array:
+        said = {f"{name} distillation": [colorize(labels, dataset.colors)] for name, labels in one.labels.items()}
+        return np.asarray(image_grid({"image": [one.frame.image], **said}, classes, scale=1))
 
     film, small = (settings.output.with_name(f"{settings.output.name}.{kind}") for kind in ("mp4", "gif"))
     with ExitStack() as stack:
         writes = [
-            stack.enter_context(writers.film(film, settings.fps)),
-            stack.enter_context(writers.gif(small, settings.fps, settings.width)),
+            stack.enter_context(write_video(film, settings.fps)),
+            stack.enter_context(write_gif(small, settings.fps, settings.width)),
         ]
         shown = {name: network.to(device).eval() for name, network in compared.items()}
-        number = show(frames, shown, len(classes), [(picture, write) for write in writes], 4, "clip", frames.length)
+        number = run_pipeline(
+            frames, shown, len(classes), [(picture, write) for write in writes], 4, "clip", frames.length
+        )
     megabytes = (path.stat().st_size / 1e6 for path in (film, small))
     sizes = " · ".join(f"{path} ({size:.2f} MB)" for path, size in zip((film, small), megabytes, strict=True))
-    print(f"{number} frame{'s' * (number != 1)} of {dataset.title()} → {sizes}")
+    print(f"{number} frame{'s' * (number != 1)} of {dataset.display_name()} → {sizes}")
 
 
-def _is_network(node: Node | None) -> bool:
+def _is_network(node: SpecDict | None) -> bool:
     return node is not None and node["_target_"] is not None
 
 
@@ -86,11 +90,11 @@ def _network(settings: ClipSettings, source: Path, dataset: SegmentationDataset)
         UserError: a file without a model, or other classes than the data set's.
     """
     if source.is_dir():
-        return candidates.network(source, None, None, dataset)[0]
-    return candidates.network(None, settings.model, source, dataset)[0]
+        return load_network(source, None, None, dataset)[0]
+    return load_network(None, settings.model, source, dataset)[0]
 
 
-def _sequence(settings: ClipSettings, dataset: SegmentationDataset) -> FramesOf:
+def _sequence(settings: ClipSettings, dataset: SegmentationDataset) -> DatasetFrames:
     """The first images whose names begin as the sequence's do.
 
     Raises:
@@ -99,10 +103,10 @@ def _sequence(settings: ClipSettings, dataset: SegmentationDataset) -> FramesOf:
     named = [i for i in range(len(dataset)) if dataset.name(i).startswith(settings.sequence)]
     if not named:
         raise UserError(
-            f"no image of {dataset.title()} {settings.split} is called {settings.sequence}…; the first is {dataset.name(0)}"
+            f"no image of {dataset.display_name()} {settings.split} is called {settings.sequence}…; the first is {dataset.name(0)}"
         )
-    return FramesOf(dataset, named[: settings.frames])
+    return DatasetFrames(dataset, named[: settings.frames])
 
 
 if __name__ == "__main__":
-    launch(clip, "clip")
+    launch("clip")

@@ -16,16 +16,16 @@ from PIL.Image import Image
 from rich.console import Console
 from rich.table import Table
 
-from segkd.cli import launch
-from segkd.config import DemoSettings, validate
+from segkd.cli.launch import launch
+from segkd.config.schema import DemoSettings, load_settings
 from segkd.data.streets import Streets
+from segkd.evaluate.loop import compute_confusion_matrix
 from segkd.metrics import Scores
-from segkd.models.base import SegmentationModel, parameters_of
-from segkd.models.weights import load_student
-from segkd.prediction.frames import Frame
-from segkd.prediction.gallery import colored, gallery
-from segkd.prediction.stream import label
-from segkd.scoring.evaluation import confusion_matrix
+from segkd.models.base import SegmentationModel, count_parameters
+from segkd.models.checkpoint_io import load_student
+from segkd.predict.drawing import colorize, image_grid
+from segkd.predict.pipeline import predict_frames
+from segkd.predict.sources import Frame
 
 SHOWN = 5
 """Test scenes in the picture."""
@@ -41,7 +41,7 @@ class Trained(NamedTuple):
 
 def demo(cfg: DictConfig) -> None:
     """Train three networks, print one table, write `demo.json` and `demo.png`."""
-    settings = validate(cfg, DemoSettings)
+    settings = load_settings(cfg, DemoSettings)
     directory = settings.output_dir
     teacher = directory / "teacher" / "student.safetensors"
     commands = {
@@ -61,7 +61,7 @@ def demo(cfg: DictConfig) -> None:
         _train([*arguments, *_common(settings, name)])
         trained[name] = _score(directory / name, scenes)
     facts = {
-        name: {**run.scores.facts(scenes.classes), "parameters": parameters_of(run.network), "seconds": run.seconds}
+        name: {**run.scores.facts(scenes.classes), "parameters": count_parameters(run.network), "seconds": run.seconds}
         for name, run in trained.items()
     }
     (directory / "demo.json").write_text(json.dumps(facts, indent=1) + "\n")
@@ -89,7 +89,7 @@ def _train(arguments: list[str]) -> None:
 def _score(run: Path, scenes: Streets) -> Trained:
     network = load_student(run)
     seconds = json.loads((run / "summary.json").read_text())["seconds"]
-    return Trained(network, Scores.of(confusion_matrix(network, scenes), len(scenes.classes)), seconds)
+    return Trained(network, Scores.of(compute_confusion_matrix(network, scenes), len(scenes.classes)), seconds)
 
 
 def _table(trained: dict[str, Trained], images: int) -> Table:
@@ -97,7 +97,7 @@ def _table(trained: dict[str, Trained], images: int) -> Table:
     for column in ("network", "parameters", "mIoU", "seconds"):
         table.add_column(column, justify="left" if column == "network" else "right")
     for name, (network, scores, seconds) in trained.items():
-        table.add_row(name, f"{parameters_of(network):,}", f"{100 * scores.miou:.2f}", f"{seconds:.0f}")
+        table.add_row(name, f"{count_parameters(network):,}", f"{100 * scores.miou:.2f}", f"{seconds:.0f}")
     return table
 
 
@@ -105,11 +105,11 @@ def _picture(trained: dict[str, Trained], scenes: Streets) -> Image:
     shown, colors = [scenes[i] for i in range(SHOWN)], scenes.colors
     networks = {name: run.network for name, run in trained.items()}
     frames = [Frame(scenes.name(i), sample.image) for i, sample in enumerate(shown)]
-    (labelled,) = label(networks, [frames], len(scenes.classes))
-    said = {name: [colored(one.labels[name], colors) for one in labelled] for name in networks}
-    seen = {"image": [s.image for s in shown], "truth": [colored(s.label, colors) for s in shown]}
-    return gallery({**seen, **said}, dict(zip(scenes.classes, colors, strict=True)))
+    (labelled,) = predict_frames(networks, [frames], len(scenes.classes))
+    said = {name: [colorize(one.labels[name], colors) for one in labelled] for name in networks}
+    seen = {"image": [s.image for s in shown], "truth": [colorize(s.label, colors) for s in shown]}
+    return image_grid({**seen, **said}, dict(zip(scenes.classes, colors, strict=True)))
 
 
 if __name__ == "__main__":
-    launch(demo, "demo")
+    launch("demo")

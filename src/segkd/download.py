@@ -14,20 +14,24 @@ from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 from urllib import request
 from urllib.error import HTTPError
 from urllib.parse import quote
 from zipfile import BadZipFile, ZipFile
 
 from omegaconf import DictConfig
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+)
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from segkd.cli import launch
-from segkd.config import DownloadSettings, validate
+from segkd.cli.launch import launch
+from segkd.config.schema import Settings, load_settings
 from segkd.errors import UserError
-from segkd.files import sha256, sole
+from segkd.utils.files import exclusive_lock, sha256
 
 MANIFESTS = Path(__file__).parent / "downloads"
 
@@ -37,7 +41,7 @@ _CHUNK = 2**16
 _TIMEOUT = 60  # seconds without a byte
 
 
-class Origin(NamedTuple):
+class Source(NamedTuple):
     """Files that come from one address: one file, or a folder of a zip archive."""
 
     address: str
@@ -49,12 +53,12 @@ class Origin(NamedTuple):
 
 def download(cfg: DictConfig) -> None:
     """Fetch what the output folder lacks; a file has its final name only when it is whole and the right one."""
-    settings = validate(cfg, DownloadSettings)
+    settings = load_settings(cfg, DownloadSettings)
     directory = settings.output_dir or _FOLDERS[settings.what]
     origins = _read(MANIFESTS / f"{settings.what}.sha256")
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with sole(directory / ".lock", f"another download to {directory}"):
+        with exclusive_lock(directory / ".lock", f"another download to {directory}"):
             missing = _missing(origins, directory)
             _fetch_all(missing, settings.url, directory)
     except OSError as error:
@@ -65,20 +69,20 @@ def download(cfg: DictConfig) -> None:
     print(f"{directory} is complete, {count} files{'' if missing else '; nothing to download'}")
 
 
-def _read(manifest: Path) -> list[Origin]:
+def _read(manifest: Path) -> list[Source]:
     """The origins of a manifest: lines `# from ADDRESS`, each with the hashes of its files below it."""
-    origins: list[Origin] = []
+    origins: list[Source] = []
     for line in manifest.read_text().splitlines():
         if line.startswith("# from "):
             archive, _, folder = line.removeprefix("# from ").partition(".zip/")
-            origins.append(Origin(f"{archive}.zip", folder, {}) if folder else Origin(archive, None, {}))
+            origins.append(Source(f"{archive}.zip", folder, {}) if folder else Source(archive, None, {}))
         else:
             digest, name = line.split(maxsplit=1)
             origins[-1].files[name] = digest
     return origins
 
 
-def _missing(origins: list[Origin], directory: Path) -> list[Origin]:
+def _missing(origins: list[Source], directory: Path) -> list[Source]:
     """The origins of which the folder has not all files.
 
     Raises:
@@ -98,7 +102,7 @@ def _missing(origins: list[Origin], directory: Path) -> list[Origin]:
     return [origin for origin in origins if not all((directory / name).exists() for name in origin.files)]
 
 
-def _fetch_all(origins: list[Origin], url: str, directory: Path) -> None:
+def _fetch_all(origins: list[Source], url: str, directory: Path) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         for origin in origins:
@@ -177,7 +181,7 @@ def _broken(url: str, how: str) -> UserError:
     return UserError(f"{url} broke off {how}; run the same command again to go on from there")
 
 
-def _accept(part: Path, origin: Origin, directory: Path) -> None:
+def _accept(part: Path, origin: Source, directory: Path) -> None:
     """Give a fetched file its name, if it is the right one."""
     ((name, digest),) = origin.files.items()
     if sha256(part) != digest:
@@ -189,7 +193,7 @@ def _accept(part: Path, origin: Origin, directory: Path) -> None:
     part.replace(directory / name)
 
 
-def _unpack(archive: Path, origin: Origin, directory: Path) -> None:
+def _unpack(archive: Path, origin: Source, directory: Path) -> None:
     """Take the files of the manifest, and nothing else, from an archive: all of them or none.
 
     No path in the archive becomes a path on the disk, it is only looked up; so none can lead out of the folder.
@@ -224,5 +228,30 @@ def _with_folder(path: Path) -> Path:
     return path
 
 
+class DownloadSettings(Settings):
+    """`python -m segkd.download`."""
+
+    what: Annotated[Literal["camvid", "weights"], BeforeValidator(lambda what: _check_downloadable(what))]
+    output_dir: Path | None
+    url: Annotated[str, AfterValidator(lambda url: _check_url(url))]
+
+
+def _check_downloadable(what: str | None) -> str:
+    """Refuses in more words than Literal would, for who asks for Cityscapes."""
+    if what not in ("camvid", "weights"):
+        raise ValueError(
+            "camvid or weights can be downloaded; Cityscapes' licence forbids passing it on, so register at "
+            "cityscapes-dataset.com and fetch it with its own tool (pip install cityscapesscripts; "
+            "csDownload leftImg8bit_trainvaltest.zip gtFine_trainvaltest.zip)"
+        )
+    return what
+
+
+def _check_url(url: str) -> str:
+    if not url.startswith(("https://", "http://")):
+        raise ValueError("only https:// and http:// addresses are fetched from")
+    return url.rstrip("/")
+
+
 if __name__ == "__main__":
-    launch(download, "download")
+    launch("download")

@@ -8,7 +8,7 @@ class UserError(Exception):
     """
 
 
-class Refused(Exception):
+class CheckFailed(Exception):
     """What was made or looked at is not good enough: its text says what, by how much, and what became of it.
 
     Commands print the text alone, without a traceback, and end with exit code 1.

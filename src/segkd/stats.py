@@ -11,17 +11,17 @@ from pydantic import PositiveInt
 from rich.console import Console
 from rich.table import Column, Table
 
-from segkd import build
-from segkd.cli import launch
-from segkd.config import Settings, Target, validate
-from segkd.data.statistics import class_counts, class_weights, color_statistics
-from segkd.files import made, whole
+from segkd.build.datasets import open_dataset
+from segkd.cli.launch import launch
+from segkd.config.schema import Settings, SpecNode, load_settings
+from segkd.data.statistics import compute_class_weights, compute_color_statistics, count_classes
+from segkd.utils.files import atomic_write, make_dir
 
 
 class StatsSettings(Settings):
     """`python -m segkd.stats`."""
 
-    dataset: Target
+    dataset: SpecNode
     split: str
     output_dir: Path | None
     workers: PositiveInt
@@ -29,24 +29,24 @@ class StatsSettings(Settings):
 
 def stats(cfg: DictConfig) -> None:
     """Print a table and, last, two lines of mean and deviation as `classes.yaml` takes them; write `stats.json` if a folder is given."""
-    settings = validate(cfg, StatsSettings)
-    dataset = build.dataset(settings.dataset, settings.split)
-    directory = None if settings.output_dir is None else made(settings.output_dir)
-    colors = color_statistics(dataset, settings.workers, f"colours of {settings.split}")
-    counts = class_counts(dataset, settings.workers, f"classes of {settings.split}")
+    settings = load_settings(cfg, StatsSettings)
+    dataset = open_dataset(settings.dataset, settings.split)
+    directory = None if settings.output_dir is None else make_dir(settings.output_dir)
+    colors = compute_color_statistics(dataset, settings.workers, f"colours of {settings.split}")
+    counts = count_classes(dataset, settings.workers, f"classes of {settings.split}")
     all_pixels = sum(counts.pixels)
     facts: dict[str, Any] = {
-        "dataset": dataset.title(),
+        "dataset": dataset.display_name(),
         "split": settings.split,
         "images": len(dataset),
         **colors._asdict(),
         "classes": [*dataset.classes, "void"],
         **counts._asdict(),
         "shares": [pixels / all_pixels for pixels in counts.pixels],
-        "weights": {rule: class_weights(rule, counts) for rule in ("enet", "median_frequency")},
+        "weights": {rule: compute_class_weights(rule, counts) for rule in ("enet", "median_frequency")},
     }
     if directory is not None:
-        with whole(directory / "stats.json") as part:
+        with atomic_write(directory / "stats.json") as part:
             part.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     _show(facts)
     print(*(f"{key}: [{', '.join(f'{value:.3f}' for value in facts[key])}]" for key in ("mean", "std")), sep="\n")
@@ -63,4 +63,4 @@ def _show(facts: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    launch(stats, "stats")
+    launch("stats")

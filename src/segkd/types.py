@@ -15,14 +15,14 @@ IGNORE_INDEX = 255
 """The label of a pixel that has none. Every data set maps its void to it."""
 
 
-class Tap(NamedTuple):
+class FeatureInfo(NamedTuple):
     """What is known of a network's inner map before any image is seen."""
 
     channels: int
     stride: int
 
 
-Taps = Mapping[str, Tap]
+FeatureInfos = Mapping[str, FeatureInfo]
 
 
 class Batch(NamedTuple):
@@ -34,21 +34,21 @@ class Batch(NamedTuple):
     """B H W int64: a class, or IGNORE_INDEX."""
     valid: Tensor
     """B H W bool: false where augmentation padded. Distillation counts the rest, labelled or not."""
-    keys: Tensor
+    seeds: Tensor
     """B int64: one number per drawn sample, a function of (seed, epoch, index). All randomness of a step comes from it."""
 
 
-class Outputs(NamedTuple):
+class NetworkOutput(NamedTuple):
     """What a network says of a batch."""
 
     logits: Tensor
     """B K h w: class scores, unnormalised, at the network's own resolution."""
-    taps: dict[str, Tensor]
+    features: dict[str, Tensor]
     """Named inner maps, B C h w."""
     align_corners: bool
     """How this network's family enlarges its maps."""
 
-    def at(self, size: tuple[int, int]) -> Tensor:
+    def logits_at(self, size: tuple[int, int]) -> Tensor:
         """The logits at another size, B K H W."""
         return resize(self.logits, size, self.align_corners)
 
@@ -57,9 +57,9 @@ class Step(NamedTuple):
     """All that a loss may read."""
 
     batch: Batch
-    student: Outputs
-    teacher: Outputs | None
-    draw: int = 0
+    student: NetworkOutput
+    teacher: NetworkOutput | None
+    repeat: int = 0
     """How often the current phase has seen this batch before."""
     progress: float = 0.0
     """Share of the training's steps that are done, 0..1."""

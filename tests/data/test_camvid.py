@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from fakes import write_camvid
 from segkd.data.camvid import CLASSES, CamVid
 from segkd.types import IGNORE_INDEX
+from tests.helpers.fake_datasets import write_camvid
 
 COUNTS = {"train": 367, "val": 101, "test": 233, "trainval": 468}
 # Per cent of all pixels: the eleven classes, and void.

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from fakes import write_cityscapes
 from segkd.data.cityscapes import Cityscapes
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX
+from tests.helpers.fake_datasets import write_cityscapes
 
 # The licence plate's id is -1, in 8 bits 255; everything that is not in this table is not scored.
 TABLE = {

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from fakes import write_camvid
 from segkd.data.camvid import CamVid
 from segkd.errors import UserError
+from tests.helpers.fake_datasets import write_camvid
 
 Damage = Callable[[Path, Path], object]  # of an image and its label
 
@@ -20,7 +20,7 @@ def rewrite(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
     cv2.imwrite(str(path), np.ascontiguousarray(change(cv2.imread(str(path), cv2.IMREAD_UNCHANGED))))
 
 
-def cut(path: Path, length: int) -> None:
+def truncate_after(path: Path, length: int) -> None:
     path.write_bytes(path.read_bytes()[:length])
 
 
@@ -36,11 +36,11 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "sizes": (lambda _, label: rewrite(label, lambda ids: ids[:-2]), "IMAGE is 24×36 but its label LABEL 22×36; make them the same"),
     "RGB label": (lambda _, label: rewrite(label, lambda ids: ids[..., None].repeat(3, 2)), r"LABEL is not one 8-bit .*36, 3\) uint8"),
     "16-bit label": (lambda _, label: rewrite(label, lambda ids: ids.astype(np.uint16)), r"LABEL is not one 8-bit .*\(24, 36\) uint16"),
-    "half an image": (lambda image, _: cut(image, image.stat().st_size // 2), r"IMAGE is no whole image \(\d+ bytes\); fetch"),
-    "half a label": (lambda _, label: cut(label, label.stat().st_size // 2), r"LABEL is no whole image \(\d+ bytes\)"),
-    "all but the end": (lambda image, _: cut(image, -13), r"IMAGE is no whole image"),
-    "empty image": (lambda image, _: cut(image, 0), r"IMAGE is no whole image \(0 bytes\)"),
-    "empty label": (lambda _, label: cut(label, 0), r"LABEL is no whole image \(0 bytes\)"),
+    "half an image": (lambda image, _: truncate_after(image, image.stat().st_size // 2), r"IMAGE is no whole image \(\d+ bytes\); fetch"),
+    "half a label": (lambda _, label: truncate_after(label, label.stat().st_size // 2), r"LABEL is no whole image \(\d+ bytes\)"),
+    "all but the end": (lambda image, _: truncate_after(image, -13), r"IMAGE is no whole image"),
+    "empty image": (lambda image, _: truncate_after(image, 0), r"IMAGE is no whole image \(0 bytes\)"),
+    "empty label": (lambda _, label: truncate_after(label, 0), r"LABEL is no whole image \(0 bytes\)"),
     "text": (lambda image, _: image.write_text("a web page"), r"IMAGE is no whole image \(10 bytes\)"),
     "a folder": (lambda image, _: (image.unlink(), image.mkdir()), r"cannot read IMAGE \(Is a directory\); restore"),
 }  # fmt: skip

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch.utils.data import Dataset, DistributedSampler, SequentialSampler
 
 from segkd.data.base import Sample
-from segkd.data.datamodule import Samples, SegmentationData, loader
-from segkd.data.order import NOTHING, Draw, ExactShard, ShuffledShard
+from segkd.data.datamodule import SampleDataset, SegmentationDataModule, build_loader
+from segkd.data.samplers import EMPTY, DistributedEvalSampler, DistributedShuffleSampler, SampleIndex
 from segkd.data.streets import Streets
 from segkd.data.transforms import Augmentation
 from segkd.errors import UserError
@@ -22,7 +22,7 @@ from segkd.metrics import ConfusionMatrix
 from segkd.types import IGNORE_INDEX
 
 
-class OwnOrder(ShuffledShard):
+class OwnOrder(DistributedShuffleSampler):
     """A fault: each process shuffles for itself."""
 
     def __init__(self, length: int, batch_size: int, seed: int, rank: int, world: int) -> None:
@@ -30,7 +30,7 @@ class OwnOrder(ShuffledShard):
 
 
 def global_batches(
-    kind: type[ShuffledShard], length: int, batch: int, world: int, epoch: int = 0, seed: int = 7
+    kind: type[DistributedShuffleSampler], length: int, batch: int, world: int, epoch: int = 0, seed: int = 7
 ) -> list[list[int]]:
     shards = [kind(length, batch, seed, rank, world) for rank in range(world)]
     draws = []
@@ -47,17 +47,19 @@ def global_batches(
 @pytest.mark.parametrize("length", [4, 9, 11, 16])
 def test_global_batches_do_not_depend_on_processes(length: int) -> None:
     for epoch in range(3):
-        alone = global_batches(ShuffledShard, length, 4, 1, epoch)
+        alone = global_batches(DistributedShuffleSampler, length, 4, 1, epoch)
         assert [len(batch) for batch in alone] == [4] * (length // 4)
         assert len(set(chain(*alone))) == length // 4 * 4
         for world in (2, 4):
-            assert global_batches(ShuffledShard, length, 4, world, epoch) == alone
+            assert global_batches(DistributedShuffleSampler, length, 4, world, epoch) == alone
     assert global_batches(OwnOrder, 16, 4, 2) != global_batches(OwnOrder, 16, 4, 1)  # the control
 
 
 def test_epochs_and_seeds_are_shuffled_differently() -> None:
     orders = [
-        tuple(chain(*global_batches(ShuffledShard, 16, 4, 1, epoch, seed))) for epoch in range(4) for seed in range(4)
+        tuple(chain(*global_batches(DistributedShuffleSampler, 16, 4, 1, epoch, seed)))
+        for epoch in range(4)
+        for seed in range(4)
     ]
     assert len({*orders, tuple(range(16))}) == 17
 
@@ -65,11 +67,11 @@ def test_epochs_and_seeds_are_shuffled_differently() -> None:
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 def test_every_image_is_evaluated_once(world: int) -> None:
     for length in range(1, 10):
-        shards = [list(ExactShard(length, rank, world)) for rank in range(world)]
-        images = [draw.image for shard in shards for draw in shard if draw != NOTHING]
+        shards = [list(DistributedEvalSampler(length, rank, world)) for rank in range(world)]
+        images = [draw.image for shard in shards for draw in shard if draw != EMPTY]
         assert sorted(images) == list(range(length))
-        assert all(shard == [NOTHING] for shard in shards[length:])
-        assert all(NOTHING not in shard for shard in shards[:length])
+        assert all(shard == [EMPTY] for shard in shards[length:])
+        assert all(EMPTY not in shard for shard in shards[:length])
 
 
 class Specks(Streets):
@@ -86,7 +88,7 @@ def matrix(length: int, samplers: list[object]) -> torch.Tensor:
     total = torch.zeros(11, 11, dtype=torch.int64)
     for sampler in samplers:
         counts = ConfusionMatrix(11)
-        for batch in loader(Samples(Specks("train", images=length)), sampler):  # type: ignore[arg-type]
+        for batch in build_loader(SampleDataset(Specks("train", images=length)), sampler):  # type: ignore[arg-type]
             counts.update(F.one_hot(batch.images[:, 0].long(), 11).permute(0, 3, 1, 2).float(), batch.target)
         total += counts.counts
     return total
@@ -95,8 +97,10 @@ def matrix(length: int, samplers: list[object]) -> torch.Tensor:
 @pytest.mark.parametrize("world", [2, 3, 4])
 def test_confusion_matrices_sum_to_that_of_one_process(world: int) -> None:
     for length in range(1, 10):
-        alone = matrix(length, [ExactShard(length)])
-        assert torch.equal(matrix(length, [ExactShard(length, rank, world) for rank in range(world)]), alone)
+        alone = matrix(length, [DistributedEvalSampler(length)])
+        assert torch.equal(
+            matrix(length, [DistributedEvalSampler(length, rank, world) for rank in range(world)]), alone
+        )
 
 
 def test_a_padding_sampler_counts_images_twice() -> None:
@@ -104,20 +108,20 @@ def test_a_padding_sampler_counts_images_twice() -> None:
 
     class Padding(DistributedSampler[int]):
         def __iter__(self):  # type: ignore[no-untyped-def]
-            return (Draw(i, 0) for i in super().__iter__())
+            return (SampleIndex(i, 0) for i in super().__iter__())
 
-    padded = [Padding(Samples(Specks("train", images=5)), 4, rank, shuffle=False) for rank in range(4)]
-    assert matrix(5, padded).sum() > matrix(5, [ExactShard(5)]).sum()  # type: ignore[arg-type]
+    padded = [Padding(SampleDataset(Specks("train", images=5)), 4, rank, shuffle=False) for rank in range(4)]
+    assert matrix(5, padded).sum() > matrix(5, [DistributedEvalSampler(5)]).sum()  # type: ignore[arg-type]
 
 
 def test_a_process_without_an_image_counts_nothing() -> None:
-    samples = Samples(Specks("train", images=1))
-    assert (samples[NOTHING].target == IGNORE_INDEX).all()
-    assert (samples[Draw(0, 0)].target != IGNORE_INDEX).any()
+    samples = SampleDataset(Specks("train", images=1))
+    assert (samples[EMPTY].target == IGNORE_INDEX).all()
+    assert (samples[SampleIndex(0, 0)].target != IGNORE_INDEX).any()
 
 
-def data(batch_size: int, images: int = 10) -> SegmentationData:
-    return SegmentationData(Streets("train", images), Streets("val", images), Augmentation((32, 32)), batch_size)
+def data(batch_size: int, images: int = 10) -> SegmentationDataModule:
+    return SegmentationDataModule(Streets("train", images), Streets("val", images), Augmentation((32, 32)), batch_size)
 
 
 def test_steps_do_not_depend_on_processes() -> None:
@@ -153,7 +157,7 @@ def test_a_worker_has_one_thread() -> None:
     cv2.setNumThreads(4)
     try:
         assert threads[0] == 4  # what a worker would inherit
-        (counted,) = loader(threads, SequentialSampler(threads), workers=1)  # type: ignore[arg-type]
+        (counted,) = build_loader(threads, SequentialSampler(threads), workers=1)  # type: ignore[arg-type]
     finally:
         cv2.setNumThreads(before)
     assert counted <= 1

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 import yaml
 
-import fakes
-from segkd.cli import CONFIGS
+from segkd.config.instantiate import build_spec, parse_spec
+from segkd.config.paths import CONFIGS
 from segkd.data.base import FileDataset, SegmentationDataset
 from segkd.data.streets import Streets
 from segkd.errors import UserError
-from segkd.nodes import construct, fits
 from segkd.types import IGNORE_INDEX
+from tests.helpers import fake_datasets as fakes
 
 NAMES = sorted(path.stem for path in (CONFIGS / "dataset").glob("*.yaml"))
 
 
 def opened(name: str, root: Path, split: str) -> SegmentationDataset:
-    node = fits(yaml.safe_load((CONFIGS / "dataset" / f"{name}.yaml").read_text()))
+    node = parse_spec(yaml.safe_load((CONFIGS / "dataset" / f"{name}.yaml").read_text()))
     if "root" in node:
         assert node["root"] is None
         if not any(root.iterdir()):
@@ -29,7 +29,7 @@ def opened(name: str, root: Path, split: str) -> SegmentationDataset:
             )
             getattr(fakes, f"write_{name}")(root)
         node = {**node, "root": root}
-    made = construct(node, split=split)
+    made = build_spec(node, split=split)
     assert isinstance(made, SegmentationDataset)
     return made
 
@@ -44,7 +44,7 @@ def contradictions(facts: SegmentationDataset) -> list[str]:
         "ids reach each class, and void": set(facts.ids.values()) == {*range(count), IGNORE_INDEX},
         "statistics": all(0 < value < 255 for value in (*facts.mean, *facts.std)),
         "splits": {"train", "val"} <= set(facts.splits) and len(set(facts.splits)) == len(facts.splits),
-        "splits together": {*facts.together, *sum(facts.together.values(), ())} <= set(facts.splits),
+        "splits together": {*facts.combined_splits, *sum(facts.combined_splits.values(), ())} <= set(facts.splits),
         "size": len(facts.size) == 2 and min(facts.size) > 0,
     }
     return [what for what, holds in checks.items() if not holds]
@@ -87,7 +87,7 @@ def test_samples(name: str, tmp_path: Path) -> None:
         assert (again.image == image).all()
         assert (again.label == label).all()
     assert len({*names["train"], *names["val"]}) == len(names["train"]) + len(names["val"])
-    with pytest.raises(UserError, match=f"{data.title()} has no split 'validation'; it has train, val"):
+    with pytest.raises(UserError, match=f"{data.display_name()} has no split 'validation'; it has train, val"):
         opened(name, tmp_path, "validation")
 
 
@@ -107,9 +107,9 @@ def test_what_is_missing(name: str, tmp_path: Path) -> None:
     data = opened(name, tmp_path, "train")
     assert isinstance(data, FileDataset)
     (image, label), *_ = data.files
-    assert data.orphans("train") == []
+    assert data.labels_without_image("train") == []
     image.rename(tmp_path / "aside")
-    assert type(data)(tmp_path, "train", complete=False).orphans("train") == [label]
+    assert type(data)(tmp_path, "train", complete=False).labels_without_image("train") == [label]
     (tmp_path / "aside").rename(image)
     label.unlink()
     with pytest.raises(

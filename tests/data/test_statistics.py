@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 import pytest
 
-from fakes import write_camvid
 from segkd.data.base import Sample, SegmentationDataset
 from segkd.data.camvid import CamVid
-from segkd.data.statistics import ClassCounts, class_counts, class_weights, color_statistics
+from segkd.data.statistics import ClassCounts, compute_class_weights, compute_color_statistics, count_classes
 from segkd.data.streets import Streets
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX
+from tests.helpers.fake_datasets import write_camvid
 
 # SegNet's definition on CamVid's training split; made from frequencies that were rounded to six digits.
 MEDIAN_FREQUENCY = (0.2793, 0.2017, 4.7866, 0.1490, 1.0, 0.4217, 3.8468, 1.9736, 0.7890, 6.3744, 8.8595)
@@ -48,19 +48,23 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_by_hand() -> None:
-    counts = class_counts(Two())
+    counts = count_classes(Two())
     assert counts == ClassCounts([5, 1, 0, 2], [2, 1, 0, 1], [8, 4, 0, 4])
     # f = 5/8, 1/4 and, of void, 1/2
-    assert class_weights("median_frequency", counts) == pytest.approx([0.4375 / 0.625, 0.4375 / 0.25, 0])
-    assert class_weights("median_frequency", counts, void=True) == pytest.approx([0.5 / 0.625, 0.5 / 0.25, 0, 1])
-    assert class_weights("enet", counts) == pytest.approx([1 / log(1.02 + 5 / 6), 1 / log(1.02 + 1 / 6), 1 / log(1.02)])
-    assert class_weights("enet", counts, void=True)[3] == pytest.approx(1 / log(1.02 + 2 / 8))
+    assert compute_class_weights("median_frequency", counts) == pytest.approx([0.4375 / 0.625, 0.4375 / 0.25, 0])
+    assert compute_class_weights("median_frequency", counts, void=True) == pytest.approx(
+        [0.5 / 0.625, 0.5 / 0.25, 0, 1]
+    )
+    assert compute_class_weights("enet", counts) == pytest.approx(
+        [1 / log(1.02 + 5 / 6), 1 / log(1.02 + 1 / 6), 1 / log(1.02)]
+    )
+    assert compute_class_weights("enet", counts, void=True)[3] == pytest.approx(1 / log(1.02 + 2 / 8))
     with pytest.raises(UserError, match="no pixel of the training split is labelled"):
-        class_weights("enet", ClassCounts([0, 0, 0, 8], [0, 0, 0, 2], [0, 0, 0, 8]))
+        compute_class_weights("enet", ClassCounts([0, 0, 0, 8], [0, 0, 0, 2], [0, 0, 0, 8]))
 
 
 def test_colours_by_hand() -> None:
-    mean, std = color_statistics(Two())
+    mean, std = compute_color_statistics(Two())
     assert mean == pytest.approx([20, 0, 255 * 5 / 8])
     assert std == pytest.approx([10, 0, 255 * (5 / 8 * 3 / 8) ** 0.5])  # over pixels; within an image red does not vary
 
@@ -69,8 +73,8 @@ def test_the_cache_knows_the_files_content(tmp_path: Path, monkeypatch: pytest.M
     write_camvid(tmp_path / "a", size=(8, 24))
     write_camvid(tmp_path / "b", size=(8, 24))
     first, first_colors = (
-        class_counts(CamVid(tmp_path / "a", "train")),
-        color_statistics(CamVid(tmp_path / "a", "train")),
+        count_classes(CamVid(tmp_path / "a", "train")),
+        compute_color_statistics(CamVid(tmp_path / "a", "train")),
     )
     assert first.pixels == [4 * 16] * 12
 
@@ -82,8 +86,8 @@ def test_the_cache_knows_the_files_content(tmp_path: Path, monkeypatch: pytest.M
         with monkeypatch.context() as watched:
             watched.setattr(CamVid, "label", touched)
             try:
-                assert class_counts(data) == first
-                assert color_statistics(data) == first_colors
+                assert count_classes(data) == first
+                assert compute_color_statistics(data) == first_colors
             except AssertionError as error:
                 return "decoded" in str(error)
         return False
@@ -93,25 +97,25 @@ def test_the_cache_knows_the_files_content(tmp_path: Path, monkeypatch: pytest.M
     label = CamVid(tmp_path / "b", "train").files[0][1]
     cv2.imwrite(str(label), np.full((8, 24), 3, np.uint8))
     assert decoded_in("b")
-    assert class_counts(CamVid(tmp_path / "b", "train")).pixels[3] == 3 * 16 + 8 * 24
+    assert count_classes(CamVid(tmp_path / "b", "train")).pixels[3] == 3 * 16 + 8 * 24
     for kept in cache.rglob("*.json"):
         kept.write_text(kept.read_text()[:-9])  # cut short: counted anew, and mended
     assert decoded_in("a")
-    assert class_counts(CamVid(tmp_path / "a", "train")) == first
+    assert count_classes(CamVid(tmp_path / "a", "train")) == first
     for kept in cache.rglob("*.json"):
         kept.unlink()
     (cache / "segkd/statistics").rmdir()
     (cache / "segkd/statistics").touch()  # nothing can be kept
-    assert class_counts(CamVid(tmp_path / "a", "train")) == first
+    assert count_classes(CamVid(tmp_path / "a", "train")) == first
 
 
 @pytest.mark.truth
 def test_camvid_itself(truth: Path) -> None:
     data = CamVid(truth / "data/camvid", "train")
-    counts = class_counts(data)
-    np.testing.assert_allclose(class_weights("median_frequency", counts), MEDIAN_FREQUENCY, rtol=2e-4)
+    counts = count_classes(data)
+    np.testing.assert_allclose(compute_class_weights("median_frequency", counts), MEDIAN_FREQUENCY, rtol=2e-4)
     frequencies = np.round(np.array(counts.pixels) / counts.pixels_of_images, 6)[:-1]
     assert tuple(np.round(np.median(frequencies) / frequencies, 4)) == MEDIAN_FREQUENCY
-    mean, std = color_statistics(data)
+    mean, std = compute_color_statistics(data)
     assert tuple(np.round(mean, 3)) == CamVid.mean
     assert tuple(np.round(std, 3)) == CamVid.std

@@ -11,11 +11,11 @@ import torch
 
 from segkd.data import transforms
 from segkd.data.base import Sample
-from segkd.data.datamodule import Samples, loader
-from segkd.data.on_device import OnDeviceAugmentation
-from segkd.data.order import ShuffledShard
+from segkd.data.datamodule import SampleDataset, build_loader
+from segkd.data.device_augmentation import DeviceAugmentation
+from segkd.data.samplers import DistributedShuffleSampler
 from segkd.data.streets import Streets
-from segkd.data.transforms import Augmentation, Jitter, sample_key
+from segkd.data.transforms import Augmentation, ColorJitter, sample_seed, to_batch
 from segkd.types import IGNORE_INDEX, Batch
 
 
@@ -31,19 +31,19 @@ class Unseeded(Augmentation):
 
     def __call__(self, sample: Sample, key: int) -> Batch:
         changed = self.pipeline(image=sample.image, mask=sample.label)
-        return transforms.to_batch(changed["image"], changed["mask"], key)
+        return to_batch(changed["image"], changed["mask"], key)
 
 
 _PICTURE = Streets("train")[0]
-JITTER = Jitter(0.3, 0.3, 0.3, 0.1)
+JITTER = ColorJitter(0.3, 0.3, 0.3, 0.1)
 
 
 def served(workers: int, augmentation: Augmentation, seed: int = 0, epochs: int = 2, images: int = 8) -> list[Batch]:
     """Every sample of the epochs, in order; sample i comes from worker i % workers."""
 
     def epochs_of() -> Iterator[Batch]:
-        order = ShuffledShard(images, 1, seed)
-        batches = loader(Samples(Same("train", images), augmentation, seed), order, workers=workers)
+        order = DistributedShuffleSampler(images, 1, seed)
+        batches = build_loader(SampleDataset(Same("train", images), augmentation, seed), order, workers=workers)
         for epoch in range(epochs):
             order.set_epoch(epoch)
             yield from batches
@@ -80,11 +80,11 @@ def test_workers_repeat_each_other_without_the_key() -> None:
 
 
 def test_keys_differ_and_stay_what_they_are() -> None:
-    keys = {sample_key(seed, epoch, image) for seed in range(4) for epoch in range(20) for image in range(50)}
+    keys = {sample_seed(seed, epoch, image) for seed in range(4) for epoch in range(20) for image in range(50)}
     assert len(keys) == 4000
     assert all(0 <= key < 2**63 for key in keys)
     low, high = np.random.SeedSequence([3, 2, 1]).generate_state(2, np.uint32).tolist()
-    assert sample_key(3, 2, 1) == low + (high % 2**31) * 2**32
+    assert sample_seed(3, 2, 1) == low + (high % 2**31) * 2**32
 
 
 def blocks() -> Sample:
@@ -161,7 +161,7 @@ def test_void_would_be_lost_with_one_mark_for_both(monkeypatch: pytest.MonkeyPat
 
 
 def test_jitter_changes_colours_alone() -> None:
-    plain, coloured = (Augmentation((64, 96), jitter=jitter)(_PICTURE, 5) for jitter in (Jitter(), JITTER))
+    plain, coloured = (Augmentation((64, 96), jitter=jitter)(_PICTURE, 5) for jitter in (ColorJitter(), JITTER))
     assert torch.equal(plain.target, coloured.target)
     assert torch.equal(plain.valid, coloured.valid)
     assert not torch.equal(plain.images, coloured.images)
@@ -175,7 +175,7 @@ def test_kinds_of_tensors() -> None:
         (torch.bool, (64, 96)),
         (torch.int64, ()),
     ]
-    assert batch.keys == 2**40 + 3
+    assert batch.seeds == 2**40 + 3
 
 
 class OneSeed(Augmentation):
@@ -184,7 +184,7 @@ class OneSeed(Augmentation):
     def __call__(self, sample: Sample, key: int) -> Batch:
         self.pipeline.set_random_seed(key & 0xFFFFFFFF)
         changed = self.pipeline(image=sample.image, mask=sample.label)
-        return transforms.to_batch(changed["image"], changed["mask"], key)
+        return to_batch(changed["image"], changed["mask"], key)
 
 
 def what_was_drawn(images: torch.Tensor) -> np.ndarray:
@@ -209,11 +209,11 @@ COORDINATES = Sample(
 )
 
 
-@pytest.mark.parametrize("kind", [Augmentation, OnDeviceAugmentation, OneSeed])
+@pytest.mark.parametrize("kind", [Augmentation, DeviceAugmentation, OneSeed])
 def test_nothing_that_is_drawn_follows_from_something_else(kind: type[Augmentation]) -> None:
-    augmentation = kind((50, 70), (1.3, 2.0), 0.5, Jitter(brightness=0.4))
-    keys = [sample_key(0, 0, i) for i in range(1500)]
-    if isinstance(augmentation, OnDeviceAugmentation):
+    augmentation = kind((50, 70), (1.3, 2.0), 0.5, ColorJitter(brightness=0.4))
+    keys = [sample_seed(0, 0, i) for i in range(1500)]
+    if isinstance(augmentation, DeviceAugmentation):
         image, label = (torch.from_numpy(a) for a in COORDINATES)
         drawn = augmentation.draw(keys, (ROWS, COLUMNS))
         crops = augmentation(

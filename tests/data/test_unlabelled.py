@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from segkd.data.datamodule import Samples, SegmentationData
-from segkd.data.images import UnlabelledImages
-from segkd.data.order import Draw, ShuffledShard
+from segkd.data.datamodule import SampleDataset, SegmentationDataModule
+from segkd.data.samplers import DistributedShuffleSampler, SampleIndex
 from segkd.data.streets import Streets
 from segkd.data.transforms import Augmentation
+from segkd.data.unlabelled import UnlabelledImages
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX
 
@@ -32,9 +32,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def global_batches(world: int, epochs: int, unlabelled: tuple[int, int]) -> list[list[Draw]]:
+def global_batches(world: int, epochs: int, unlabelled: tuple[int, int]) -> list[list[SampleIndex]]:
     batches = []
-    shards = [ShuffledShard(9, 4, 7, rank, world, unlabelled) for rank in range(world)]
+    shards = [DistributedShuffleSampler(9, 4, 7, rank, world, unlabelled) for rank in range(world)]
     for epoch in range(epochs):
         draws = []
         for shard in shards:
@@ -69,14 +69,14 @@ def test_a_batch_larger_than_the_folder_sees_images_anew() -> None:
 
 
 def test_they_have_no_label_and_every_pixel_is_valid(folder: Path) -> None:
-    samples = Samples(Streets("train", 4), Augmentation((16, 16), (1.0, 1.0)), 0, UnlabelledImages(folder, 40))
+    samples = SampleDataset(Streets("train", 4), Augmentation((16, 16), (1.0, 1.0)), 0, UnlabelledImages(folder, 40))
     for image in range(5):
-        batch = samples[Draw(image, 0, labelled=False)]
+        batch = samples[SampleIndex(image, 0, labelled=False)]
         assert batch.images.shape == (3, 16, 16)
         assert (batch.target == IGNORE_INDEX).all()
         assert batch.valid.all()
-    assert samples[Draw(0, 0)].target.ne(IGNORE_INDEX).any()
-    assert samples[Draw(0, 0, labelled=False)].keys != samples[Draw(0, 0)].keys
+    assert samples[SampleIndex(0, 0)].target.ne(IGNORE_INDEX).any()
+    assert samples[SampleIndex(0, 0, labelled=False)].seeds != samples[SampleIndex(0, 0)].seeds
 
 
 def test_they_have_the_height_of_the_labelled_ones_and_their_own_shape(folder: Path) -> None:
@@ -92,14 +92,14 @@ def test_they_have_the_height_of_the_labelled_ones_and_their_own_shape(folder: P
 
 
 def test_small_ones_are_padded_to_the_crop(folder: Path) -> None:
-    samples = Samples(Streets("train", 4), Augmentation((64, 64), (1.0, 1.0)), 0, UnlabelledImages(folder, 20))
-    batch = samples[Draw(0, 0, labelled=False)]
+    samples = SampleDataset(Streets("train", 4), Augmentation((64, 64), (1.0, 1.0)), 0, UnlabelledImages(folder, 20))
+    batch = samples[SampleIndex(0, 0, labelled=False)]
     assert batch.valid.sum() == 20 * 64
 
 
 def test_the_loader_mixes_them(folder: Path) -> None:
-    def data(images: UnlabelledImages | None, per_batch: int) -> SegmentationData:
-        return SegmentationData(
+    def data(images: UnlabelledImages | None, per_batch: int) -> SegmentationDataModule:
+        return SegmentationDataModule(
             Streets("train", 9),
             Streets("val", 9),
             Augmentation((32, 32)),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from conftest import step_between
 from segkd.errors import UserError
 from segkd.losses.attention import Attention
-from segkd.types import Tap
+from segkd.types import FeatureInfo
+from tests.helpers.steps import make_step_from_maps
 
 
 def test_by_hand() -> None:
@@ -16,21 +16,21 @@ def test_by_hand() -> None:
     student = torch.tensor([[3.0, 0.0], [0.0, 4.0]]).view(1, 2, 1, 2)
     teacher = torch.tensor([[-5.0, 0.0]]).view(1, 1, 1, 2)
     cosine = 9 / (9**2 + 16**2) ** 0.5
-    assert Attention()(step_between(student, teacher)).item() == pytest.approx(2 - 2 * cosine)
+    assert Attention()(make_step_from_maps(student, teacher)).item() == pytest.approx(2 - 2 * cosine)
 
 
 def test_strength_and_sign_are_not_compared() -> None:
     features = torch.randn(2, 6, 4, 5)
-    assert Attention()(step_between(-3 * features, features)) < 1e-9
-    assert Attention()(step_between(features.flip(3), features)) > 1e-2
+    assert Attention()(make_step_from_maps(-3 * features, features)) < 1e-9
+    assert Attention()(make_step_from_maps(features.flip(3), features)) > 1e-2
 
 
 def test_a_silent_network_has_a_gradient_of_zero() -> None:
     silent = torch.zeros(1, 3, 2, 2, requires_grad=True)
-    (gradient,) = torch.autograd.grad(Attention()(step_between(silent, torch.randn(1, 3, 2, 2))), silent)
+    (gradient,) = torch.autograd.grad(Attention()(make_step_from_maps(silent, torch.randn(1, 3, 2, 2))), silent)
     assert (gradient == 0).all()
 
 
 def test_unknown_taps_are_refused() -> None:
-    with pytest.raises(UserError, match="the student has no tap 'encoder'; it has scores"):
-        Attention().connect({"scores": Tap(3, 8)}, {"encoder": Tap(3, 8)})
+    with pytest.raises(UserError, match="the student has no feature 'encoder'; it has scores"):
+        Attention().setup({"kd_logits": FeatureInfo(3, 8)}, {"encoder": FeatureInfo(3, 8)})

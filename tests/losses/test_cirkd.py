@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from conftest import step_between, step_of
 from segkd.errors import UserError
-from segkd.losses.cirkd import CIRKD, square_of
-from segkd.types import Step, Tap
-from slopes import slopes
+from segkd.losses.cirkd import CIRKD, pooling_size
+from segkd.types import FeatureInfo, Step
+from tests.helpers.numerical_gradients import slopes
+from tests.helpers.steps import make_step, make_step_from_maps
 
 Array = np.ndarray
 
@@ -57,7 +57,7 @@ def case() -> tuple[Step, Array, Array, Array]:
     valid = torch.ones(2, 3, 4, dtype=torch.bool)
     valid[0, 2] = False
     valid[1, :, 3] = False
-    return step_between(student, teacher, valid=valid), student.detach().numpy(), teacher.numpy(), valid.numpy()
+    return make_step_from_maps(student, teacher, valid=valid), student.detach().numpy(), teacher.numpy(), valid.numpy()
 
 
 @cache
@@ -70,14 +70,14 @@ def reference(temperature: float = 0.5, side: int = 1) -> tuple[float, Array]:
 
 
 def agrees(step: Step, value: Tensor, expected: tuple[float, Array]) -> tuple[bool, bool]:
-    (gradient,) = torch.autograd.grad(value, step.student.taps["encoder"])
+    (gradient,) = torch.autograd.grad(value, step.student.features["encoder"])
     return np.isclose(value.item(), expected[0], rtol=1e-9), np.allclose(gradient, expected[1], rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize(("temperature", "places", "side"), [(0.5, 512, 1), (0.5, 4, 2), (0.1, 2, 3)])
-def test_value_and_gradient_are_the_papers(temperature: float, places: int, side: int) -> None:
+@pytest.mark.parametrize(("temperature", "max_positions", "side"), [(0.5, 512, 1), (0.5, 4, 2), (0.1, 2, 3)])
+def test_value_and_gradient_are_the_papers(temperature: float, max_positions: int, side: int) -> None:
     step, *_ = case()
-    value = CIRKD(temperature=temperature, places=places)(step)
+    value = CIRKD(temperature=temperature, max_positions=max_positions)(step)
     assert agrees(step, value, reference(temperature, side)) == (True, True)
 
 
@@ -101,13 +101,13 @@ class ByHeart(CIRKD):
 
 def own_image(step: Step) -> Tensor:
     """Pairs of an image with itself alone."""
-    parts = [step_between(s[None], t[None], valid=v[None]) for s, t, v in of_images(step)]
+    parts = [make_step_from_maps(s[None], t[None], valid=v[None]) for s, t, v in of_images(step)]
     return torch.stack([CIRKD(temperature=0.5)(part) for part in parts]).mean()
 
 
 def of_images(step: Step) -> zip[tuple[Tensor, Tensor, Tensor]]:
     assert step.teacher is not None
-    return zip(step.student.taps["encoder"], step.teacher.taps["encoder"], step.batch.valid, strict=True)
+    return zip(step.student.features["encoder"], step.teacher.features["encoder"], step.batch.valid, strict=True)
 
 
 FAULTS: dict[str, Callable[[Step], Tensor]] = {
@@ -141,14 +141,16 @@ def test_by_hand() -> None:
     """To the student the two places are at right angles, to the teacher alike: p = (½, ½), q = (e, 1)/(e + 1)."""
     student, teacher = torch.eye(2).view(1, 2, 1, 2), torch.ones(1, 1, 1, 2)
     q = np.array([np.e, 1]) / (np.e + 1)
-    value = CIRKD(temperature=1.0)(step_between(student, teacher))
+    value = CIRKD(temperature=1.0)(make_step_from_maps(student, teacher))
     assert value.item() == pytest.approx(0.5 * np.log(0.5 / q).sum())
 
 
-@pytest.mark.parametrize(("size", "places", "side"), [((64, 128), 512, 4), ((65, 129), 512, 5), ((6, 8), 512, 1)])
-def test_the_matrix_is_bounded(size: tuple[int, int], places: int, side: int) -> None:
-    assert square_of(size, places) == side
-    assert -(-size[0] // side) * -(-size[1] // side) <= places
+@pytest.mark.parametrize(
+    ("size", "max_positions", "side"), [((64, 128), 512, 4), ((65, 129), 512, 5), ((6, 8), 512, 1)]
+)
+def test_the_matrix_is_bounded(size: tuple[int, int], max_positions: int, side: int) -> None:
+    assert pooling_size(size, max_positions) == side
+    assert -(-size[0] // side) * -(-size[1] // side) <= max_positions
 
 
 def test_an_image_of_padding_alone_changes_nothing() -> None:
@@ -156,20 +158,20 @@ def test_an_image_of_padding_alone_changes_nothing() -> None:
     valid = torch.cat([step.batch.valid, torch.zeros(1, 3, 4, dtype=torch.bool)])
     assert step.teacher is not None
     student, teacher = (
-        torch.cat([maps.taps["encoder"], torch.randn(1, maps.taps["encoder"].shape[1], 3, 4)])
+        torch.cat([maps.features["encoder"], torch.randn(1, maps.features["encoder"].shape[1], 3, 4)])
         for maps in (step.student, step.teacher)
     )
-    torch.testing.assert_close(CIRKD()(step_between(student, teacher, valid=valid)), CIRKD()(step))
+    torch.testing.assert_close(CIRKD()(make_step_from_maps(student, teacher, valid=valid)), CIRKD()(step))
 
 
 def test_other_images_matter() -> None:
     """What tells it from the pair-wise loss: a change of one image changes the gradient of another."""
     step, _, teacher, valid = case()
-    (first,) = torch.autograd.grad(CIRKD()(step), step.student.taps["encoder"])
-    changed = step.student.taps["encoder"].detach().clone()
+    (first,) = torch.autograd.grad(CIRKD()(step), step.student.features["encoder"])
+    changed = step.student.features["encoder"].detach().clone()
     changed[1] += 1
     changed.requires_grad_()
-    again = step_between(changed, torch.from_numpy(teacher), valid=torch.from_numpy(valid))
+    again = make_step_from_maps(changed, torch.from_numpy(teacher), valid=torch.from_numpy(valid))
     (second,) = torch.autograd.grad(CIRKD()(again), changed)
     assert (first[0] - second[0]).abs().max() > 1e-3
 
@@ -178,8 +180,8 @@ def test_bad_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="temperature must be positive, not 0"):
         CIRKD(temperature=0)
     with pytest.raises(ValueError, match="places must be 1 or more, not 0"):
-        CIRKD(places=0)
-    with pytest.raises(UserError, match="the student has no tap 'middle'; it has encoder"):
-        CIRKD(tap="middle").connect({"encoder": Tap(3, 8)}, {"encoder": Tap(3, 8)})
+        CIRKD(max_positions=0)
+    with pytest.raises(UserError, match="the student has no feature 'middle'; it has encoder"):
+        CIRKD(feature="middle").setup({"encoder": FeatureInfo(3, 8)}, {"encoder": FeatureInfo(3, 8)})
     with pytest.raises(ValueError, match="the step has none"):
-        CIRKD()(step_of()._replace(teacher=None))
+        CIRKD()(make_step()._replace(teacher=None))

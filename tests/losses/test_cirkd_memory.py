@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import step_between
 from segkd.errors import UserError
 from segkd.losses import cirkd_memory
 from segkd.losses.cirkd_memory import CIRKDMemory, Queue
-from segkd.types import IGNORE_INDEX, Step, Tap
-from slopes import slopes
+from segkd.types import IGNORE_INDEX, FeatureInfo, Step
+from tests.helpers.numerical_gradients import slopes
+from tests.helpers.steps import make_step_from_maps
 
 Array = np.ndarray
 
@@ -31,12 +31,14 @@ def connected(student: int = 5) -> CIRKDMemory:
         temperature=TEMPERATURE,
         pixel_queue=PIXEL_QUEUE,
         region_queue=REGION_QUEUE,
-        pixels_drawn=CLASSES * PIXELS_DRAWN,
-        regions_drawn=CLASSES * REGIONS_DRAWN - 2,  # shared evenly, and rounded up
-        pushed=PUSHED,
+        num_pixel_samples=CLASSES * PIXELS_DRAWN,
+        num_region_samples=CLASSES * REGIONS_DRAWN - 2,  # shared evenly, and rounded up
+        pixels_per_class=PUSHED,
         places=PLACES,
     )
-    loss.connect({"encoder": Tap(student, 8)}, {"encoder": Tap(6, 8), "scores": Tap(CLASSES, 8)})
+    loss.setup(
+        {"encoder": FeatureInfo(student, 8)}, {"encoder": FeatureInfo(6, 8), "kd_logits": FeatureInfo(CLASSES, 8)}
+    )
     return loss.double()
 
 
@@ -50,7 +52,7 @@ def steps(count: int = 3) -> list[Step]:
         valid = torch.ones(2, 3, 4, dtype=torch.bool)
         valid[1, :, 3] = False
         student = torch.randn(2, 5, 3, 4, dtype=torch.float64, requires_grad=True)
-        return step_between(student, torch.randn(2, 6, 3, 4, dtype=torch.float64), target=target, valid=valid)
+        return make_step_from_maps(student, torch.randn(2, 6, 3, 4, dtype=torch.float64), target=target, valid=valid)
 
     return [step() for _ in range(count)]
 
@@ -73,7 +75,7 @@ def paper(student: Array, seen: list[Step], loss: CIRKDMemory) -> float:
     for step in seen:
         assert step.teacher is not None
         classes = step.batch.target.masked_fill(~step.batch.valid, IGNORE_INDEX).numpy()
-        teacher = step.teacher.taps["encoder"].numpy()
+        teacher = step.teacher.features["encoder"].numpy()
         for image in range(2):
             for k in range(CLASSES):
                 units = [unit(teacher[image, :, y, x]) for y, x in np.argwhere(classes[image] == k)]
@@ -105,7 +107,7 @@ def paper(student: Array, seen: list[Step], loss: CIRKDMemory) -> float:
 
 
 def maps_of(step: Step) -> Array:
-    return step.student.taps["encoder"].detach().numpy()
+    return step.student.features["encoder"].detach().numpy()
 
 
 @cache
@@ -119,7 +121,7 @@ def reference() -> tuple[float, Array]:
 def agrees(loss: CIRKDMemory, seen: list[Step]) -> tuple[bool, bool]:
     for step in seen:
         value = loss(step)
-    (gradient,) = torch.autograd.grad(value, seen[-1].student.taps["encoder"])
+    (gradient,) = torch.autograd.grad(value, seen[-1].student.features["encoder"])
     expected, slope = reference()
     return np.isclose(value.item(), expected, rtol=1e-9), np.allclose(gradient, slope, rtol=1e-5, atol=1e-8)
 
@@ -155,7 +157,7 @@ def from_the_first_slot(self: Queue, count: int) -> tuple[Tensor, Tensor]:
 
 
 def newest_alone(self: Queue, count: int) -> tuple[Tensor, Tensor]:
-    slots = (self.pushed[:, None] - 1 - torch.arange(count)) % self.entries.shape[1]
+    slots = (self.pixels_per_class[:, None] - 1 - torch.arange(count)) % self.entries.shape[1]
     entries = self.entries[torch.arange(CLASSES)[:, None], slots]
     return entries.flatten(0, 1), entries.any(2).flatten()
 
@@ -191,7 +193,7 @@ def test_only_training_remembers() -> None:
     loss.eval()
     assert loss(step) == 0  # nothing to compare with
     loss.train()
-    loss(step._replace(draw=1))
+    loss(step._replace(repeat=1))
     assert not loss.pixel_memory.entries.any()
     loss(step)
     before = deepcopy(loss.state_dict())
@@ -200,7 +202,7 @@ def test_only_training_remembers() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in loss.state_dict().items())
     loss.train()
     loss(step)
-    assert not torch.equal(before["pixel_memory.pushed"], loss.pixel_memory.pushed)
+    assert not torch.equal(before["pixel_memory.pushed"], loss.pixel_memory.pixels_per_class)
 
 
 def test_a_resumed_run_goes_on_as_if_it_had_not_stopped() -> None:
@@ -226,11 +228,11 @@ def test_nothing_is_random() -> None:
 def test_bad_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="temperature must be positive, not -1"):
         CIRKDMemory(temperature=-1)
-    with pytest.raises(ValueError, match="regions_drawn must be 1 or more, not 0"):
-        CIRKDMemory(regions_drawn=0)
+    with pytest.raises(ValueError, match="num_region_samples must be 1 or more, not 0"):
+        CIRKDMemory(num_region_samples=0)
     with pytest.raises(ValueError, match="pixel_queue must hold what one image adds, 16 places, and not 15"):
         CIRKDMemory(pixel_queue=15)
-    with pytest.raises(ValueError, match="regions is 'labels' or 'teacher', not 'mine'"):
-        CIRKDMemory(regions="mine")
-    with pytest.raises(UserError, match="the teacher has no tap 'encoder'; it has scores"):
-        CIRKDMemory().connect({"encoder": Tap(3, 8)}, {"scores": Tap(3, 8)})
+    with pytest.raises(ValueError, match="class_source is 'labels' or 'teacher', not 'mine'"):
+        CIRKDMemory(class_source="mine")
+    with pytest.raises(UserError, match="the teacher has no feature 'encoder'; it has scores"):
+        CIRKDMemory().setup({"encoder": FeatureInfo(3, 8)}, {"kd_logits": FeatureInfo(3, 8)})

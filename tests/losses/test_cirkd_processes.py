@@ -10,18 +10,18 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from segkd.losses.cirkd_memory import CIRKDMemory
-from segkd.types import Batch, Outputs, Step, Tap
+from segkd.types import Batch, FeatureInfo, NetworkOutput, Step
 
 
 def remembered(images: slice) -> dict[str, torch.Tensor]:
     """The queues after two steps of which this process sees some of the images."""
     torch.manual_seed(0)
-    loss = CIRKDMemory(pixel_queue=7, region_queue=3, pushed=3)
-    taps = {"encoder": Tap(4, 8), "scores": Tap(3, 8)}
-    loss.connect(taps, taps)
+    loss = CIRKDMemory(pixel_queue=7, region_queue=3, pixels_per_class=3)
+    features = {"encoder": FeatureInfo(4, 8), "kd_logits": FeatureInfo(3, 8)}
+    loss.setup(features, features)
     for _ in range(2):
         maps, target = torch.randn(2, 4, 5, 6), torch.randint(0, 3, (2, 5, 6))
-        outputs = Outputs(maps[images, :3], {"encoder": maps[images]}, True)
+        outputs = NetworkOutput(maps[images, :3], {"encoder": maps[images]}, True)
         valid = torch.ones_like(target, dtype=torch.bool)
         loss(Step(Batch(maps[images], target[images], valid[images], torch.arange(2)[images]), outputs, outputs))
     return loss.state_dict()

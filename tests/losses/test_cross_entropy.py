@@ -11,18 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from conftest import step_between
 from segkd.losses.cross_entropy import CrossEntropy
 from segkd.types import IGNORE_INDEX, Step
+from tests.helpers.steps import make_step_from_maps
 
 # Two classes, three pixels in a row: probabilities of class 0 are 1/2, 3/4 and 1/5.
 SCORES = torch.tensor([[[[0.0, log(3), 0.0]], [[0.0, 0.0, log(4)]]]])
 
 
 def step_for(scores: Tensor, target: Tensor, auxiliary: Tensor | None = None) -> Step:
-    step = step_between(scores, scores, target=target)
+    step = make_step_from_maps(scores, scores, target=target)
     if auxiliary is not None:
-        step.student.taps["auxiliary"] = auxiliary
+        step.student.features["auxiliary"] = auxiliary
     return step._replace(teacher=None)
 
 

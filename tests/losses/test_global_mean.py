@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from segkd.losses.base import global_mean
+from segkd.losses.distributed import global_mean
 
 VALUES = torch.tensor([1.0, 2.0, 4.0, 8.0])
 """What there is to count: the first process has one of them, the second the other three."""

@@ -6,30 +6,30 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import step_between
+from segkd.distillation.phases import build_phases
 from segkd.errors import UserError
 from segkd.losses.hint import Hint
-from segkd.losses.total import LossSum
-from segkd.phases import phases
-from segkd.types import Tap
+from segkd.losses.weighted_sum import LossSum
+from segkd.types import FeatureInfo
+from tests.helpers.steps import make_step_from_maps
 
 
 def test_by_hand() -> None:
     """R (1, 2) = (1 + 2, 1 − 2) where the teacher has (5, 0): squares 4 and 1."""
     loss = Hint()
-    loss.connect({"encoder": Tap(2, 8)}, {"encoder": Tap(2, 8)})
+    loss.setup({"encoder": FeatureInfo(2, 8)}, {"encoder": FeatureInfo(2, 8)})
     loss.load_state_dict({"projector.weight": torch.tensor([[1.0, 1.0], [1.0, -1.0]]).view(2, 2, 1, 1)})
     student, teacher = torch.tensor([1.0, 2.0]).view(1, 2, 1, 1), torch.tensor([5.0, 0.0]).view(1, 2, 1, 1)
-    assert loss(step_between(student, teacher)).item() == pytest.approx((4 + 1) / 2)
+    assert loss(make_step_from_maps(student, teacher)).item() == pytest.approx((4 + 1) / 2)
 
 
 def test_the_projector_learns_with_the_student() -> None:
     """It finds the linear map by which the teacher was made."""
     features = torch.randn(2, 3, 4, 5)
-    step = step_between(features, torch.einsum("tc,bcyx->btyx", torch.randn(6, 3), features))
+    step = make_step_from_maps(features, torch.einsum("tc,bcyx->btyx", torch.randn(6, 3), features))
     loss = Hint()
-    loss.connect({"encoder": Tap(3, 8)}, {"encoder": Tap(6, 8)})
-    (phase,) = phases(nn.Identity(), LossSum({"hint": loss}), None)
+    loss.setup({"encoder": FeatureInfo(3, 8)}, {"encoder": FeatureInfo(6, 8)})
+    (phase,) = build_phases(nn.Identity(), LossSum({"hint": loss}), None)
     before = loss(step).item()
     optimizer = torch.optim.SGD(phase.parameters(), lr=1.0)
     for _ in range(100):
@@ -40,5 +40,5 @@ def test_the_projector_learns_with_the_student() -> None:
 
 
 def test_unknown_taps_are_refused() -> None:
-    with pytest.raises(UserError, match="the student has no tap 'encoder'; it has scores"):
-        Hint().connect({"scores": Tap(3, 8)}, {"encoder": Tap(3, 8)})
+    with pytest.raises(UserError, match="the student has no feature 'encoder'; it has scores"):
+        Hint().setup({"kd_logits": FeatureInfo(3, 8)}, {"encoder": FeatureInfo(3, 8)})

@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from conftest import step_between, step_of
 from segkd.errors import UserError
 from segkd.losses import ifvd
-from segkd.losses.base import directions
+from segkd.losses.functional import safe_normalize
 from segkd.losses.ifvd import IFVD
-from segkd.losses.places import classes_at, members
-from segkd.types import IGNORE_INDEX, Batch, Outputs, Step, Tap
-from slopes import slopes
+from segkd.losses.regions import downsample_classes, one_hot_membership
+from segkd.types import IGNORE_INDEX, Batch, FeatureInfo, NetworkOutput, Step
+from tests.helpers.numerical_gradients import slopes
+from tests.helpers.steps import make_step, make_step_from_maps
 
 Array = np.ndarray
 
@@ -46,12 +46,12 @@ def case() -> tuple[Step, Array, Array, Array]:
     valid = torch.ones(2, 3, 4, dtype=torch.bool)
     valid[1, :, 3] = False
     classes = target.masked_fill(~valid, IGNORE_INDEX).numpy()
-    step = step_between(student, teacher, target=target, valid=valid)
+    step = make_step_from_maps(student, teacher, target=target, valid=valid)
     return step, student.detach().numpy(), teacher.numpy(), classes
 
 
 def agrees(step: Step, value: Tensor, expected: float, slope: Array) -> tuple[bool, bool]:
-    (gradient,) = torch.autograd.grad(value, step.student.taps["encoder"])
+    (gradient,) = torch.autograd.grad(value, step.student.features["encoder"])
     return np.isclose(value.item(), expected, rtol=1e-9), np.allclose(gradient, slope, rtol=1e-5, atol=1e-9)
 
 
@@ -68,18 +68,18 @@ def without_norm(features: Tensor, of_class: Tensor) -> Tensor:
 
 def along_places(features: Tensor, of_class: Tensor) -> Tensor:
     chosen = of_class.to(features)
-    return (directions(features, 2).mT @ directions(features @ chosen) * chosen).sum(2)
+    return (safe_normalize(features, 2).mT @ safe_normalize(features @ chosen) * chosen).sum(2)
 
 
 def centres_of_the_batch(features: Tensor, of_class: Tensor) -> Tensor:
     chosen = of_class.to(features)
     centres = (features @ chosen).sum(0, keepdim=True)
-    return (directions(features).mT @ directions(centres) * chosen).sum(2)
+    return (safe_normalize(features).mT @ safe_normalize(centres) * chosen).sum(2)
 
 
 def centres_held(features: Tensor, of_class: Tensor) -> Tensor:
     chosen = of_class.to(features)
-    return (directions(features).mT @ directions(features @ chosen).detach() * chosen).sum(2)
+    return (safe_normalize(features).mT @ safe_normalize(features @ chosen).detach() * chosen).sum(2)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_faults_are_found(
 ) -> None:
     step, student, teacher, classes = case()
     slope = slopes(lambda maps: paper(maps, teacher, classes), student)
-    monkeypatch.setattr(ifvd, "typicality", fault)
+    monkeypatch.setattr(ifvd, "similarity_to_class_center", fault)
     assert agrees(step, IFVD()(step), paper(student, teacher, classes), slope) == (value_stays, False)
 
 
@@ -105,25 +105,25 @@ def test_places_without_a_class_do_not_count() -> None:
         assert value != pytest.approx(wrong, rel=1e-3)
     changed = student.copy()
     changed.transpose(0, 2, 3, 1)[classes == IGNORE_INDEX] += 3
-    again = step_between(torch.from_numpy(changed), torch.from_numpy(teacher))._replace(batch=step.batch)
+    again = make_step_from_maps(torch.from_numpy(changed), torch.from_numpy(teacher))._replace(batch=step.batch)
     assert IFVD()(again).item() == pytest.approx(value)
 
 
 def test_by_hand() -> None:
     """The student's two places of one class are at right angles, so each is at 45° to their mean; the teacher's agree."""
     student, teacher = torch.tensor([[3.0, 0.0], [0.0, 3.0]]).view(1, 2, 1, 2), torch.ones(1, 1, 1, 2)
-    assert IFVD()(step_between(student, teacher)).item() == pytest.approx((1 - np.sqrt(1 / 2)) ** 2)
-    apart = step_between(student, teacher, target=torch.tensor([[[0, 1]]]))
+    assert IFVD()(make_step_from_maps(student, teacher)).item() == pytest.approx((1 - np.sqrt(1 / 2)) ** 2)
+    apart = make_step_from_maps(student, teacher, target=torch.tensor([[[0, 1]]]))
     assert IFVD()(apart).item() == pytest.approx(0, abs=1e-12)
 
 
 def test_regions_of_the_teacher_need_no_labels() -> None:
-    step = step_of()
+    step = make_step()
     assert step.teacher is not None
     answer = step.teacher.logits.argmax(1)
     unlabelled = step.batch._replace(target=torch.full_like(step.batch.target, IGNORE_INDEX))
     labelled = step.batch._replace(target=answer.repeat_interleave(8, 1).repeat_interleave(8, 2))
-    value = IFVD(regions="teacher")(step._replace(batch=unlabelled))
+    value = IFVD(class_source="teacher")(step._replace(batch=unlabelled))
     torch.testing.assert_close(value, IFVD()(step._replace(batch=labelled)))
     assert IFVD()(step._replace(batch=unlabelled)) == 0
     assert not torch.isclose(value, IFVD()(step))
@@ -134,11 +134,11 @@ def test_labels_are_read_at_the_places_of_the_map() -> None:
     target = torch.arange(6).view(1, 2, 3).repeat_interleave(8, 1).repeat_interleave(8, 2)
     valid = torch.ones(1, 16, 24, dtype=torch.bool)
     valid[..., 16:] = False
-    outputs = Outputs(torch.zeros(1, 6, 2, 3), {}, True)
+    outputs = NetworkOutput(torch.zeros(1, 6, 2, 3), {}, True)
     batch = Batch(torch.zeros(1, 3, 16, 24), target, valid, torch.arange(1))
-    found = classes_at(Step(batch, outputs, outputs), (2, 3), "labels")
+    found = downsample_classes(Step(batch, outputs, outputs), (2, 3), "labels")
     assert found.tolist() == [[[0, 1, IGNORE_INDEX], [3, 4, IGNORE_INDEX]]]
-    assert members(found.flatten(1), 6).sum(2).tolist() == [[1, 1, 0, 1, 1, 0]]
+    assert one_hot_membership(found.flatten(1), 6).sum(2).tolist() == [[1, 1, 0, 1, 1, 0]]
 
 
 def test_a_feature_that_is_zero_gets_no_gradient() -> None:
@@ -151,13 +151,13 @@ def test_a_feature_that_is_zero_gets_no_gradient() -> None:
         (gradient,) = torch.autograd.grad(unit(features)[:, 0].sum(), features)
         return gradient.abs().max().item()
 
-    assert steepest(directions) < 10
+    assert steepest(safe_normalize) < 10
     assert steepest(F.normalize) > 1e11
-    torch.testing.assert_close(directions(student), F.normalize(student))
+    torch.testing.assert_close(safe_normalize(student), F.normalize(student))
 
 
 def test_bad_arguments_are_refused() -> None:
-    with pytest.raises(ValueError, match="regions is 'labels' or 'teacher', not 'mine'"):
-        IFVD(regions="mine")
-    with pytest.raises(UserError, match="the teacher has no tap 'encoder'; it has scores"):
-        IFVD().connect({"encoder": Tap(3, 8)}, {"scores": Tap(3, 8)})
+    with pytest.raises(ValueError, match="class_source is 'labels' or 'teacher', not 'mine'"):
+        IFVD(class_source="mine")
+    with pytest.raises(UserError, match="the teacher has no feature 'encoder'; it has scores"):
+        IFVD().setup({"encoder": FeatureInfo(3, 8)}, {"kd_logits": FeatureInfo(3, 8)})

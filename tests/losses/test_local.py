@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from conftest import step_between
 from segkd.errors import UserError
 from segkd.losses.local import Local
-from segkd.types import Tap
+from segkd.types import FeatureInfo
+from tests.helpers.steps import make_step_from_maps
 
 
 def test_by_hand() -> None:
@@ -16,7 +16,7 @@ def test_by_hand() -> None:
     student = torch.tensor([[1.0, 2.0, 3.0, 0.0], [0.0, 0.0, 0.0, 5.0]]).view(1, 2, 1, 4)
     teacher = torch.ones(1, 1, 1, 4)
     # Of three pairs of neighbours the last differs by 1; that of the first and the last place is not compared.
-    assert Local()(step_between(student, teacher)).item() == pytest.approx(1 / 3)
+    assert Local()(make_step_from_maps(student, teacher)).item() == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize(("size", "pairs"), [((2, 2), 6), ((3, 3), 20), ((2, 5), 21), ((4, 1), 3)])
@@ -28,17 +28,17 @@ def test_pairs_of_a_map(size: tuple[int, int], pairs: int) -> None:
     student[0, :, middle[0], middle[1]] = torch.tensor([0.0, 1.0])
     around = [range(max(0, m - 1), min(s, m + 2)) for m, s in zip(middle, size, strict=True)]
     neighbours = len(around[0]) * len(around[1]) - 1
-    value = Local()(step_between(student, torch.ones(1, 1, *size)))
+    value = Local()(make_step_from_maps(student, torch.ones(1, 1, *size)))
     assert value.item() == pytest.approx(neighbours / pairs)
 
 
 def test_one_place_has_no_neighbour() -> None:
     student = torch.randn(2, 3, 1, 1, requires_grad=True)
-    value = Local()(step_between(student, torch.randn(2, 4, 1, 1)))
+    value = Local()(make_step_from_maps(student, torch.randn(2, 4, 1, 1)))
     assert value == 0
     assert (torch.autograd.grad(value, student)[0] == 0).all()
 
 
 def test_unknown_taps_are_refused() -> None:
-    with pytest.raises(UserError, match="the teacher has no tap 'encoder'; it has scores"):
-        Local().connect({"encoder": Tap(3, 8)}, {"scores": Tap(3, 8)})
+    with pytest.raises(UserError, match="the teacher has no feature 'encoder'; it has scores"):
+        Local().setup({"encoder": FeatureInfo(3, 8)}, {"kd_logits": FeatureInfo(3, 8)})

@@ -12,37 +12,37 @@ import torch.nn.functional as F
 import yaml
 from torch import Tensor
 
-from conftest import step_of
+from segkd.config.instantiate import build_spec
 from segkd.errors import UserError
 from segkd.losses.base import Loss
-from segkd.nodes import construct
-from segkd.types import IGNORE_INDEX, Batch, Outputs, Step, Tap, resize
+from segkd.types import IGNORE_INDEX, Batch, FeatureInfo, NetworkOutput, Step, resize
+from tests.helpers.steps import make_step
 
 YAMLS = sorted((Path(__file__).parents[2] / "configs" / "loss").glob("*.yaml"))
 NODES = {name: node for path in YAMLS for name, node in yaml.safe_load(path.read_text()).items()}
 
 Make = Callable[[Step], Loss]
-"""A loss that is connected to the taps of a step."""
+"""A loss that is connected to the features of a step."""
 
 
 def made(node: dict[str, object]) -> Make:
     def make(step: Step) -> Loss:
         assert step.teacher is not None
-        loss: Loss = construct(node)
-        loss.connect(taps_of(step.student), taps_of(step.teacher))
+        loss: Loss = build_spec(node)
+        loss.setup(taps_of(step.student), taps_of(step.teacher))
         return loss
 
     return make
 
 
-def taps_of(outputs: Outputs) -> dict[str, Tap]:
-    return {name: Tap(maps.shape[1], 8) for name, maps in outputs.taps.items()}
+def taps_of(outputs: NetworkOutput) -> dict[str, FeatureInfo]:
+    return {name: FeatureInfo(maps.shape[1], 8) for name, maps in outputs.features.items()}
 
 
-def with_maps(outputs: Outputs, change: Callable[[Tensor], Tensor]) -> Outputs:
+def with_maps(outputs: NetworkOutput, change: Callable[[Tensor], Tensor]) -> NetworkOutput:
     """The outputs with every map changed; equal maps stay one tensor."""
-    taps = {name: change(maps.detach()).requires_grad_() for name, maps in outputs.taps.items()}
-    return outputs._replace(logits=taps["scores"], taps=taps)
+    features = {name: change(maps.detach()).requires_grad_() for name, maps in outputs.features.items()}
+    return outputs._replace(logits=features["kd_logits"], features=features)
 
 
 def with_all_maps(step: Step, change: Callable[[Tensor], Tensor]) -> Step:
@@ -52,7 +52,7 @@ def with_all_maps(step: Step, change: Callable[[Tensor], Tensor]) -> Step:
 
 def gradients(loss: Tensor, step: Step) -> list[Tensor]:
     """Of the student's maps that the loss reads."""
-    found = torch.autograd.grad(loss, list(step.student.taps.values()), allow_unused=True)
+    found = torch.autograd.grad(loss, list(step.student.features.values()), allow_unused=True)
     return [gradient for gradient in found if gradient is not None]
 
 
@@ -63,8 +63,8 @@ def seeded(make: Make, step: Step) -> Loss:
 
 
 def odd_sizes(make: Make) -> None:
-    step = step_of(size=(7, 9))
-    other = step_of(size=(8, 10), seed=1).teacher
+    step = make_step(size=(7, 9))
+    other = make_step(size=(8, 10), seed=1).teacher
     step = step._replace(batch=Batch(*(t[..., :53, :70] if t.ndim > 1 else t for t in step.batch)), teacher=other)
     value = make(step)(step)
     assert value.shape == ()
@@ -73,7 +73,7 @@ def odd_sizes(make: Make) -> None:
 
 
 def nothing_to_count(make: Make) -> None:
-    step = step_of()
+    step = make_step()
     nothing = step.batch._replace(
         target=torch.full_like(step.batch.target, IGNORE_INDEX), valid=torch.zeros_like(step.batch.valid)
     )
@@ -86,13 +86,13 @@ def nothing_to_count(make: Make) -> None:
 
 
 def zero_at_equality(make: Make) -> None:
-    step = step_of()
+    step = make_step()
     step = step._replace(teacher=with_maps(step.student, torch.clone))
     assert 0 <= make(step)(step) < 1e-6
 
 
 def batch_invariance(make: Make) -> None:
-    step = step_of()
+    step = make_step()
     twice = with_all_maps(step, lambda maps: maps.repeat(2, 1, 1, 1))
     twice = twice._replace(batch=Batch(*(torch.cat([tensor, tensor]) for tensor in step.batch)))
     torch.testing.assert_close(seeded(make, twice)(twice), seeded(make, step)(step))
@@ -100,31 +100,31 @@ def batch_invariance(make: Make) -> None:
 
 def crop_invariance(make: Make) -> None:
     """A plane tiled with one crop is worth what the crop is, where no map has to be enlarged."""
-    step = step_of()
+    step = make_step()
     step = step._replace(batch=Batch(*(t[..., :6, :8] if t.ndim > 1 else t for t in step.batch)))
     tiled = with_all_maps(step, lambda maps: maps.repeat(1, 1, 2, 3))
     data = step.batch
     tiled = tiled._replace(
         batch=Batch(
-            data.images.repeat(1, 1, 2, 3), data.target.repeat(1, 2, 3), data.valid.repeat(1, 2, 3), keys=data.keys
+            data.images.repeat(1, 1, 2, 3), data.target.repeat(1, 2, 3), data.valid.repeat(1, 2, 3), seeds=data.seeds
         )
     )
     torch.testing.assert_close(seeded(make, tiled)(tiled), seeded(make, step)(step))
 
 
 def gradient_of_the_student_alone(make: Make) -> None:
-    step = with_all_maps(step_of(), torch.clone)
+    step = with_all_maps(make_step(), torch.clone)
     assert step.teacher is not None
     loss = make(step)
     loss(step).backward()
-    assert any(maps.grad is not None and maps.grad.norm() > 0 for maps in step.student.taps.values())
-    assert all(maps.grad is None for maps in step.teacher.taps.values())
+    assert any(maps.grad is not None and maps.grad.norm() > 0 for maps in step.student.features.values())
+    assert all(maps.grad is None for maps in step.teacher.features.values())
 
 
 def sums_in_float32(make: Make) -> None:
     """bfloat16 maps are worth the same when they are cast before: nothing in the loss itself is in bfloat16."""
-    step = step_of(size=(7, 9))
-    step = step._replace(teacher=step_of(size=(8, 10), seed=1).teacher)
+    step = make_step(size=(7, 9))
+    step = step._replace(teacher=make_step(size=(8, 10), seed=1).teacher)
     short = with_all_maps(step, torch.Tensor.bfloat16)
     cast = with_all_maps(short, torch.Tensor.float)
     with torch.autocast("cpu", torch.bfloat16):
@@ -134,7 +134,7 @@ def sums_in_float32(make: Make) -> None:
 
 
 def state_dict_round_trip(make: Make) -> None:
-    step = step_of()
+    step = make_step()
     loss = make(step)
     torch.manual_seed(1)
     twin = make(step)
@@ -144,13 +144,13 @@ def state_dict_round_trip(make: Make) -> None:
 
 def labels_do_not_matter(make: Make) -> None:
     """An image without labels counts as any other."""
-    step = step_of()
+    step = make_step()
     unlabelled = step.batch._replace(target=torch.full_like(step.batch.target, IGNORE_INDEX))
     assert seeded(make, step)(step._replace(batch=unlabelled)) == seeded(make, step)(step)
 
 
 def teacher_is_resized_its_own_way(make: Make) -> None:
-    step, other = step_of(size=(7, 9)), step_of(size=(11, 6), seed=1).teacher
+    step, other = make_step(size=(7, 9)), make_step(size=(11, 6), seed=1).teacher
     assert other is not None
     for align_corners in (True, False):
         larger = step._replace(teacher=other._replace(align_corners=align_corners))
@@ -161,7 +161,7 @@ def teacher_is_resized_its_own_way(make: Make) -> None:
 def compiles(make: Make) -> None:
     """In one graph: the step nowhere waits for a value."""
     torch.compiler.reset()
-    step = step_of()
+    step = make_step()
     eager = seeded(make, step)(step)
     loss = seeded(make, step)
     compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)(step)
@@ -190,7 +190,7 @@ LINES = {
 
 @pytest.mark.parametrize("name", NODES)
 def test_contract(name: str) -> None:
-    exempt = made(NODES[name])(step_of()).exemptions
+    exempt = made(NODES[name])(make_step()).exemptions
     for line, check in LINES.items():
         if line in exempt:
             print(f"{name} is exempt from {line}: {exempt[line]}")
@@ -201,7 +201,7 @@ def test_contract(name: str) -> None:
 
 
 def test_the_exemptions_are_these() -> None:
-    exempt = {name: set(made(node)(step_of()).exemptions) for name, node in NODES.items()}
+    exempt = {name: set(made(node)(make_step()).exemptions) for name, node in NODES.items()}
     assert {name: lines for name, lines in exempt.items() if lines} == {
         "cross_entropy": {"zero_at_equality", "labels_do_not_matter"},
         "hint": {"zero_at_equality"},
@@ -220,8 +220,8 @@ def test_a_weight_below_zero_is_refused(name: str, weight: float) -> None:
     with pytest.raises(
         UserError, match=f"weight must be 0 or more, not {weight}: a negative one would teach the opposite"
     ):
-        construct({**NODES[name], "weight": weight})
-    assert construct({**NODES[name], "weight": 0.0}).weight == 0
+        build_spec({**NODES[name], "weight": weight})
+    assert build_spec({**NODES[name], "weight": 0.0}).weight == 0
 
 
 class Formula(Loss):
@@ -275,7 +275,7 @@ def test_the_contract_finds_faults(line: str) -> None:
 @pytest.mark.parametrize("name", NODES)
 def test_a_feature_that_is_zero_gets_no_great_gradient(name: str) -> None:
     """All channels are zero where a ReLU fires nowhere; dividing by such a norm would magnify the gradient 10¹² times."""
-    step = step_of()
+    step = make_step()
     silent = with_maps(step.student, lambda maps: maps.clone().index_fill(3, torch.tensor([0, 1]), 0.0))
     step = step._replace(student=silent)
     found = gradients(seeded(made(NODES[name]), step)(step), step)

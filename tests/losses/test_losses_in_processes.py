@@ -8,13 +8,15 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from test_loss_contract import NODES, gradients, made, seeded
+from tests.losses.test_loss_contract import NODES, gradients, made, seeded
 from torch import Tensor
 
-from conftest import step_of
-from segkd.losses.base import Loss, at_stride, teacher_of
+from segkd.losses.base import Loss
 from segkd.losses.cross_entropy import CrossEntropy
-from segkd.types import IGNORE_INDEX, Batch, Outputs, Step
+from segkd.losses.features import require_teacher
+from segkd.losses.functional import downsample_mask
+from segkd.types import IGNORE_INDEX, Batch, NetworkOutput, Step
+from tests.helpers.steps import make_step
 
 SHARES = slice(0, 2), slice(2, 4)
 
@@ -23,25 +25,25 @@ class OwnMean(Loss):
     """What a loss must not be: a mean over what its own process counts."""
 
     def forward(self, step: Step) -> Tensor:
-        difference = (step.student.logits - teacher_of(step).logits.detach()).square().sum(1)
-        counted = at_stride(step.batch.valid, (difference.shape[-2], difference.shape[-1]))
+        difference = (step.student.logits - require_teacher(step).logits.detach()).square().sum(1)
+        counted = downsample_mask(step.batch.valid, (difference.shape[-2], difference.shape[-1]))
         return (difference * counted).sum() / counted.sum()
 
 
 def share(step: Step, images: slice) -> Step:
     """Some images of a step, their maps leaves of their own."""
 
-    def of(outputs: Outputs) -> Outputs:
-        taps = {name: maps.detach()[images].requires_grad_() for name, maps in outputs.taps.items()}
-        return outputs._replace(logits=taps["scores"], taps=taps)
+    def of(outputs: NetworkOutput) -> NetworkOutput:
+        features = {name: maps.detach()[images].requires_grad_() for name, maps in outputs.features.items()}
+        return outputs._replace(logits=features["kd_logits"], features=features)
 
     data = Batch(*(tensor[images] for tensor in step.batch))
-    return Step(data, of(step.student), of(teacher_of(step)))
+    return Step(data, of(step.student), of(require_teacher(step)))
 
 
 def step_of_four() -> Step:
     """Of the first image a part is padded, of the last most has no label."""
-    step = step_of(batch=4)
+    step = make_step(batch=4)
     step.batch.valid[0, :, 24:] = False
     step.batch.target[3, 16:] = IGNORE_INDEX
     return step

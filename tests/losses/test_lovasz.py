@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from conftest import step_between
 from segkd.losses import lovasz
 from segkd.losses.lovasz import Lovasz
 from segkd.types import IGNORE_INDEX, Step
+from tests.helpers.steps import make_step_from_maps
 
 K = 4
 
@@ -31,7 +31,7 @@ def step() -> Step:
     scores.requires_grad_()
     target[0, 0, :3] = IGNORE_INDEX
     target[2] = IGNORE_INDEX
-    return step_between(scores, scores.detach(), target=target)._replace(teacher=None)
+    return make_step_from_maps(scores, scores.detach(), target=target)._replace(teacher=None)
 
 
 def jaccard_loss(truth: set[int], wrong: set[int]) -> float:
@@ -113,15 +113,17 @@ def sure(said: Tensor) -> Tensor:
 def test_of_hard_answers_it_is_one_minus_iou() -> None:
     """Class 0: 2 right of 3, none false; class 1: 2 right of 2, one false; class 2 is neither there nor said."""
     target, said = torch.tensor([[[0, 0, 0, 1, 1]]]), torch.tensor([[[0, 0, 1, 1, 1]]])
-    value = Lovasz()(step_between(sure(said), sure(said), target=target))
+    value = Lovasz()(make_step_from_maps(sure(said), sure(said), target=target))
     assert value.item() == pytest.approx(1 - (2 / 3 + 2 / 3) / 2)
-    assert Lovasz()(step_between(sure(target), sure(target), target=target)).item() == pytest.approx(0, abs=1e-12)
+    assert Lovasz()(make_step_from_maps(sure(target), sure(target), target=target)).item() == pytest.approx(
+        0, abs=1e-12
+    )
 
 
 def test_by_hand() -> None:
     """Two classes, two pixels of class 0 with probabilities 3/4 and 1/2 of it: the mean of 1/2 and 1/4."""
     scores = torch.tensor([[[[log(3.0), 0.0]], [[0.0, 0.0]]]])
-    value = Lovasz()(step_between(scores, scores, target=torch.tensor([[[0, 0]]])))
+    value = Lovasz()(make_step_from_maps(scores, scores, target=torch.tensor([[[0, 0]]])))
     assert value.item() == pytest.approx((1 / 2 + 1 / 4) / 2)
 
 
@@ -134,25 +136,27 @@ def test_small_classes_of_large_images_keep_their_slope() -> None:
     slopes = []
     for scores in (exact, exact.float()):
         maps = scores.requires_grad_()
-        slopes.append(torch.autograd.grad(Lovasz()(step_between(maps, maps.detach(), target=target)), maps)[0].double())
+        slopes.append(
+            torch.autograd.grad(Lovasz()(make_step_from_maps(maps, maps.detach(), target=target)), maps)[0].double()
+        )
     assert (slopes[0] - slopes[1]).abs().sum() < 2e-4 * slopes[0].abs().sum()
 
 
 def test_scores_are_enlarged_as_the_network_says() -> None:
     scores = torch.randn(1, 3, 4, 5)
-    given = step_between(scores, scores, target=torch.randint(0, 3, (1, 13, 17)))
+    given = make_step_from_maps(scores, scores, target=torch.randint(0, 3, (1, 13, 17)))
     values = [Lovasz()(given._replace(student=given.student._replace(align_corners=a))) for a in (True, False)]
-    enlarged = [given.student._replace(align_corners=a).at((13, 17)) for a in (True, False)]
+    enlarged = [given.student._replace(align_corners=a).logits_at((13, 17)) for a in (True, False)]
     fitting = [Lovasz()(given._replace(student=given.student._replace(logits=maps))) for maps in enlarged]
     torch.testing.assert_close(values, fitting)
     assert values[0] != values[1]
 
 
 def test_it_sets_in_when_told() -> None:
-    late, given = Lovasz(since=0.8), step()
+    late, given = Lovasz(start_at=0.8), step()
     before = late(given._replace(progress=0.79))
     assert before == 0
     assert (torch.autograd.grad(before, given.student.logits)[0] == 0).all()
     assert late(given._replace(progress=0.8)) == Lovasz()(given) > 0
     with pytest.raises(ValueError, match="less than 1, not 1"):
-        Lovasz(since=1)
+        Lovasz(start_at=1)

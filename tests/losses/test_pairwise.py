@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from conftest import step_between
 from segkd.errors import UserError
 from segkd.losses import pairwise
-from segkd.losses.pairwise import Pairwise, squared_difference
-from segkd.types import Tap
+from segkd.losses.pairwise import Pairwise, sum_squared_difference
+from segkd.types import FeatureInfo
+from tests.helpers.steps import make_step_from_maps
 
 
 def units(maps: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ def test_by_hand() -> None:
     student = torch.tensor([[1.0, 2.0, 3.0, 0.0], [0.0, 0.0, 0.0, 5.0]]).view(1, 2, 2, 2)
     teacher = torch.tensor([[1.0, 1.0, 1.0, 1.0]]).view(1, 1, 2, 2)
     # Of 16 ordered pairs, the 6 between the last node and another have similarity 0 where the teacher has 1.
-    assert Pairwise(node=1)(step_between(student, teacher)).item() == pytest.approx(6 / 16)
+    assert Pairwise(node_size=1)(make_step_from_maps(student, teacher)).item() == pytest.approx(6 / 16)
 
 
 @pytest.mark.parametrize(("pooling", "last"), [("mean", (3.0, 4.0)), ("max", (6.0, 8.0))])
@@ -43,7 +43,7 @@ def test_nodes_are_patches(pooling: str, last: tuple[float, float]) -> None:
     student = torch.cat([first, second], 2)[None]
     teacher = torch.ones(1, 1, 2, 4)
     cosine = last[0] / np.hypot(*last)
-    value = Pairwise(pooling=pooling)(step_between(student, teacher))
+    value = Pairwise(pooling=pooling)(make_step_from_maps(student, teacher))
     assert value.item() == pytest.approx(2 * (1 - cosine) ** 2 / 4)
 
 
@@ -51,8 +51,10 @@ def test_nodes_are_patches(pooling: str, last: tuple[float, float]) -> None:
 def test_nodes_cover_the_map(monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], nodes: int) -> None:
     """ceil(H/2) · ceil(W/2) of them; the strip that is left over at an odd side is a node too."""
     seen: list[Tensor] = []
-    monkeypatch.setattr(pairwise, "squared_difference", lambda s, t: (seen.extend((s, t)), squared_difference(s, t))[1])
-    Pairwise()(step_between(torch.randn(2, 3, *size), torch.randn(2, 4, *size)))
+    monkeypatch.setattr(
+        pairwise, "sum_squared_difference", lambda s, t: (seen.extend((s, t)), sum_squared_difference(s, t))[1]
+    )
+    Pairwise()(make_step_from_maps(torch.randn(2, 3, *size), torch.randn(2, 4, *size)))
     assert [maps.shape[2] for maps in seen] == [nodes, nodes]
     torch.testing.assert_close(seen[0].norm(dim=1), torch.ones(2, nodes))
 
@@ -63,7 +65,7 @@ def test_both_forms_are_one(channels: tuple[int, int]) -> None:
     for side in (4, 6):
         student, teacher = (units(torch.randn(2, c, side, side)) for c in channels)
         student.requires_grad_()
-        values = squared_difference(student, teacher), direct(student, teacher)
+        values = sum_squared_difference(student, teacher), direct(student, teacher)
         torch.testing.assert_close(values[0], values[1].float())
         ours, theirs = (torch.autograd.grad(value, student)[0] for value in values)
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
@@ -78,7 +80,7 @@ def test_both_forms_are_one_at_any_shape(apart: float) -> None:
         teacher = torch.randn(batch, channels, channels + more)
         student = F.normalize(teacher + apart * torch.randn_like(teacher), dim=1).requires_grad_()
         teacher = F.normalize(teacher, dim=1)
-        values = squared_difference(student, teacher), direct(student, teacher)
+        values = sum_squared_difference(student, teacher), direct(student, teacher)
         assert values[0].item() == pytest.approx(values[1].item(), rel=1e-5)
         ours, theirs = (torch.autograd.grad(value, student)[0] for value in values)
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * theirs.abs().max().item())
@@ -89,39 +91,41 @@ def test_matrices_of_channels_need_float64() -> None:
     features = torch.relu(torch.randn(1, 128, 33, 33) + 2)
     student, teacher = units(features * (1 + 0.001 * torch.randn_like(features))), units(features)
     truly = direct(student, teacher).item()
-    assert squared_difference(student, teacher).item() == pytest.approx(truly, rel=1e-5)
+    assert sum_squared_difference(student, teacher).item() == pytest.approx(truly, rel=1e-5)
     ss, tt, st = ((a @ b.mT).square().sum() for a, b in ((student, student), (teacher, teacher), (student, teacher)))
     assert (ss + tt - 2 * st).item() != pytest.approx(truly, rel=0.1)
 
 
 def test_only_directions_are_compared() -> None:
     features = torch.randn(2, 6, 8, 10)
-    assert Pairwise()(step_between(7 * features, features)) < 1e-9
+    assert Pairwise()(make_step_from_maps(7 * features, features)) < 1e-9
     stretched = features * torch.tensor([7.0, 1, 1, 1, 1, 1]).view(1, 6, 1, 1)
-    assert Pairwise()(step_between(stretched, features)) > 1e-3
+    assert Pairwise()(make_step_from_maps(stretched, features)) > 1e-3
 
 
 def test_padded_nodes_do_not_count() -> None:
     student, teacher = torch.randn(2, 3, 6, 8), torch.randn(2, 5, 6, 8)
     valid = torch.ones(2, 48, 64, dtype=torch.bool)
     valid[..., 32:] = False
-    padded = step_between(student, teacher, valid=valid)
-    inside = Pairwise()(step_between(student[..., :4], teacher[..., :4]))
+    padded = make_step_from_maps(student, teacher, valid=valid)
+    inside = Pairwise()(make_step_from_maps(student[..., :4], teacher[..., :4]))
     torch.testing.assert_close(Pairwise()(padded), inside)
-    assert not torch.isclose(Pairwise()(step_between(student, teacher)), inside)
+    assert not torch.isclose(Pairwise()(make_step_from_maps(student, teacher)), inside)
 
 
 def test_norm_has_a_gradient() -> None:
     """The cosine does not change along a feature, so the gradient is at right angles to it."""
     student = torch.randn(1, 4, 3, 3, requires_grad=True)
-    (gradient,) = torch.autograd.grad(Pairwise(node=1)(step_between(student, torch.randn(1, 4, 3, 3))), student)
+    (gradient,) = torch.autograd.grad(
+        Pairwise(node_size=1)(make_step_from_maps(student, torch.randn(1, 4, 3, 3))), student
+    )
     assert gradient.norm() > 1e-3
     torch.testing.assert_close((gradient * student).sum(1), torch.zeros(1, 3, 3), rtol=0, atol=1e-6)
 
 
 def test_unknown_taps_are_refused() -> None:
-    with pytest.raises(UserError, match="the student has no tap 'encoder'; it has scores"):
-        Pairwise().connect({"scores": Tap(3, 8)}, {"encoder": Tap(3, 8)})
+    with pytest.raises(UserError, match="the student has no feature 'encoder'; it has scores"):
+        Pairwise().setup({"kd_logits": FeatureInfo(3, 8)}, {"encoder": FeatureInfo(3, 8)})
 
 
 # Of the authors' cases those whose nodes are square: (case, share of the side, side of a node in pixels).
@@ -143,13 +147,13 @@ def test_authors_values(truth: Path, case: str, scale: str, node: int) -> None:
         return F.avg_pool2d(gradient, node, node, ceil_mode=True, divisor_override=1)
 
     def value_of(loss: Pairwise) -> Tensor:
-        return loss(step_between(student, teacher))
+        return loss(make_step_from_maps(student, teacher))
 
-    value = value_of(Pairwise(node=node, pooling="max"))
+    value = value_of(Pairwise(node_size=node, pooling="max"))
     expected = float(golden[f"{prefix}value_f64"])
     assert value.item() == pytest.approx(expected, rel=1e-5)
     if node > 1:
-        assert value_of(Pairwise(node=node, pooling="mean")).item() != pytest.approx(expected, rel=1e-2)
+        assert value_of(Pairwise(node_size=node, pooling="mean")).item() != pytest.approx(expected, rel=1e-2)
 
     ours = of_nodes(torch.autograd.grad(value, student)[0])
     theirs = of_nodes(torch.from_numpy(golden[f"{prefix}gradS_f64"]))

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-import references
 import torch
 from torch import Tensor
 
-from conftest import step_between
 from segkd.losses.base import Loss
-from segkd.types import IGNORE_INDEX, Step, Tap
+from segkd.types import IGNORE_INDEX, FeatureInfo, Step
+from tests.helpers import loss_references as references
+from tests.helpers.steps import make_step_from_maps
 
 
 class Case(NamedTuple):
@@ -27,7 +27,7 @@ class Case(NamedTuple):
     teacher_channels: int
     arguments: dict[str, Any] = {}
     """Of the loss and of its reference."""
-    tap: str | None = None
+    feature: str | None = None
 
 
 CLASSES, FEATURES = 4, 7  # the student's width and another
@@ -107,15 +107,15 @@ def step_and_mask(teacher_channels: int) -> tuple[Step, Tensor]:
     valid[2] = False
     target = torch.zeros(3, 5, 6, dtype=torch.int64)
     target[0] = IGNORE_INDEX
-    return step_between(student.requires_grad_(), teacher, valid=valid, target=target), valid
+    return make_step_from_maps(student.requires_grad_(), teacher, valid=valid, target=target), valid
 
 
 def loss_of(case: Case, module: ModuleType) -> Loss:
     """A loss of a case, connected, in float64; what it draws is always the same."""
     torch.manual_seed(0)
-    loss: Loss = getattr(module, case.kind)(**case.arguments, **({"tap": case.tap} if case.tap else {}))
-    ours, theirs = Tap(CLASSES, 8), Tap(case.teacher_channels, 8)
-    loss.connect({"scores": ours, "encoder": ours}, {"scores": theirs, "encoder": theirs})
+    loss: Loss = getattr(module, case.kind)(**case.arguments, **({"feature": case.feature} if case.feature else {}))
+    ours, theirs = FeatureInfo(CLASSES, 8), FeatureInfo(case.teacher_channels, 8)
+    loss.setup({"kd_logits": ours, "encoder": ours}, {"kd_logits": theirs, "encoder": theirs})
     return loss.double()
 
 

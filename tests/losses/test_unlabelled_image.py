@@ -8,22 +8,22 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-import test_cirkd
-import test_cirkd_memory
-import test_ifvd
+from tests.losses import test_cirkd
+from tests.losses import test_cirkd_memory
+from tests.losses import test_ifvd
 import torch
 from numpy.typing import NDArray
-from test_loss_contract import NODES
-from test_references import CASES, CLASSES, FEATURES, Case, loss_of, module_of, step_and_mask, weights_of
+from tests.losses.test_loss_contract import NODES
+from tests.losses.test_references import CASES, CLASSES, FEATURES, Case, loss_of, module_of, step_and_mask, weights_of
 from torch import Tensor
 
-from conftest import step_between
+from segkd.config.instantiate import resolve_target
 from segkd.losses.base import Loss
 from segkd.losses.cirkd import CIRKD
 from segkd.losses.cirkd_memory import CIRKDMemory
 from segkd.losses.ifvd import IFVD
-from segkd.nodes import target_of
-from segkd.types import IGNORE_INDEX, Step, Tap
+from segkd.types import IGNORE_INDEX, FeatureInfo, Step
+from tests.helpers.steps import make_step_from_maps
 
 Maps = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -54,20 +54,20 @@ def memory() -> CIRKDMemory:
         temperature=test_cirkd_memory.TEMPERATURE,
         pixel_queue=test_cirkd_memory.PIXEL_QUEUE,
         region_queue=test_cirkd_memory.REGION_QUEUE,
-        pixels_drawn=test_cirkd_memory.CLASSES * test_cirkd_memory.PIXELS_DRAWN,
-        regions_drawn=test_cirkd_memory.CLASSES * test_cirkd_memory.REGIONS_DRAWN,
-        pushed=test_cirkd_memory.PUSHED,
+        num_pixel_samples=test_cirkd_memory.CLASSES * test_cirkd_memory.PIXELS_DRAWN,
+        num_region_samples=test_cirkd_memory.CLASSES * test_cirkd_memory.REGIONS_DRAWN,
+        pixels_per_class=test_cirkd_memory.PUSHED,
         places=test_cirkd_memory.PLACES,
-        regions="teacher",
+        class_source="teacher",
     )
-    theirs = Tap(test_cirkd_memory.CLASSES, 8)
-    loss.connect({"encoder": Tap(CLASSES, 8)}, {"encoder": theirs, "scores": theirs})
+    theirs = FeatureInfo(test_cirkd_memory.CLASSES, 8)
+    loss.setup({"encoder": FeatureInfo(CLASSES, 8)}, {"encoder": theirs, "kd_logits": theirs})
     return loss.double()
 
 
 def remembered(student: Maps, teacher: Maps, valid: Mask) -> float:
     target = torch.from_numpy(answered(teacher, valid))
-    step = step_between(torch.from_numpy(student), torch.from_numpy(teacher), target=target)
+    step = make_step_from_maps(torch.from_numpy(student), torch.from_numpy(teacher), target=target)
     return test_cirkd_memory.paper(student, [step], memory())
 
 
@@ -75,7 +75,7 @@ FORMULAS = {
     **{name: of_case(case) for name, case in CASES.items() if name == case.name},
     "cirkd": Formula(partial(CIRKD, temperature=0.5), FEATURES, lambda *maps: test_cirkd.paper(*maps, temperature=0.5)),
     "ifvd": Formula(
-        partial(IFVD, regions="teacher"),
+        partial(IFVD, class_source="teacher"),
         CLASSES,
         lambda student, teacher, valid: test_ifvd.paper(student, teacher, answered(teacher, valid)),
     ),
@@ -88,10 +88,10 @@ def half_labelled(teacher_channels: int) -> Step:
     step, valid = step_and_mask(teacher_channels)
     assert step.teacher is not None
     student, teacher = step.student.logits.detach()[:2], step.teacher.logits[:2]
-    return step_between(student, teacher, valid=valid[:2], target=step.batch.target[:2])
+    return make_step_from_maps(student, teacher, valid=valid[:2], target=step.batch.target[:2])
 
 
-@pytest.mark.parametrize("name", [name for name, node in NODES.items() if target_of(node).needs_teacher])
+@pytest.mark.parametrize("name", [name for name, node in NODES.items() if resolve_target(node).needs_teacher])
 def test_an_unlabelled_image_counts_as_the_formula_says(name: str) -> None:
     assert name in FORMULAS, (
         f"write the paper's formula of {name} into references.py, and a case into test_references.py"

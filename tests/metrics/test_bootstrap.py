@@ -8,24 +8,24 @@ import torch
 from torch import Tensor
 
 from segkd.metrics import Scores
-from segkd.metrics.bootstrap import draws, interval
+from segkd.metrics.bootstrap import bootstrap_interval, resample_counts
 
 VIDEOS = ["a"] * 23 + ["b"] * 7 + ["c"]
 
 
 def test_what_is_drawn() -> None:
-    times = draws(VIDEOS, block=10, resamples=200, seed=3)
+    times = resample_counts(VIDEOS, block=10, bootstrap_samples=200, seed=3)
     for video in "abc":
         own = times[:, [name == video for name in VIDEOS]]
         assert (own.sum(1) == VIDEOS.count(video)).all(), "each video keeps its number of frames"
     assert (times[:, 23:] == 1).all(), "a video of one block's length is drawn whole"
     assert times[:, :23].max() == 3
-    assert torch.equal(times, draws(VIDEOS, 10, 200, 3))
-    assert not torch.equal(times, draws(VIDEOS, 10, 200, 4))
+    assert torch.equal(times, resample_counts(VIDEOS, 10, 200, 3))
+    assert not torch.equal(times, resample_counts(VIDEOS, 10, 200, 4))
     # Blocks: where one frame is drawn and its successor is not, a block ended; there are three of them.
     ends = ((times[:, 1:23] - times[:, :22]).clamp(max=0).abs()).sum(1) + times[:, 22]
     assert (ends <= 3).all()
-    single = draws(VIDEOS, 1, 200, 3)[:, :23]
+    single = resample_counts(VIDEOS, 1, 200, 3)[:, :23]
     assert ((single[:, 1:] - single[:, :-1]).clamp(max=0).abs().sum(1) > 3).any()
 
 
@@ -39,7 +39,7 @@ def frames(run: int, count: int = 240) -> Tensor:
 def test_the_interval_is_that_of_independent_frames() -> None:
     """Against NumPy, frame by frame; and against the normal approximation."""
     matrices = frames(run=1)
-    low, high = interval(matrices, 2, ["a"] * 240, block=1, resamples=2000, seed=0)
+    low, high = bootstrap_interval(matrices, 2, ["a"] * 240, block=1, bootstrap_samples=2000, seed=0)
     rng = np.random.default_rng(1)
     drawn = matrices.numpy()[rng.integers(0, 240, (2000, 240))].sum(1).astype(float)
     iou = drawn[:, 0, 0] / (drawn[:, 0].sum(1) + drawn[:, 1, 0])
@@ -51,6 +51,8 @@ def test_the_interval_is_that_of_independent_frames() -> None:
 def test_frames_that_hang_together_need_blocks() -> None:
     """Ten frames alike are one observation: the true interval is √10 times as wide as it looks frame by frame."""
     matrices, video = frames(run=10), ["a"] * 240
-    narrow, wide = (high - low for low, high in (interval(matrices, 2, video, block, 2000, 0) for block in (1, 10)))
+    narrow, wide = (
+        high - low for low, high in (bootstrap_interval(matrices, 2, video, block, 2000, 0) for block in (1, 10))
+    )
     assert 2.3 < wide / narrow < 3.6
-    assert interval(matrices, 2, video, 240, 10, 0) == pytest.approx([Scores.of(matrices.sum(0), 2).miou] * 2)
+    assert bootstrap_interval(matrices, 2, video, 240, 10, 0) == pytest.approx([Scores.of(matrices.sum(0), 2).miou] * 2)

@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foreign import Foreign
 from segkd.errors import UserError
 from segkd.models.adapter import Adapter
 from segkd.models.base import IMAGENET_MEAN, IMAGENET_STD, Normalization
-from segkd.models.weights import load_student, restore, save_student
-from segkd.types import Tap
+from segkd.models.checkpoint_io import load_network, load_student, save_student
+from segkd.types import FeatureInfo
+from tests.helpers.third_party_networks import Foreign
 
 OURS = Normalization((10.0, 20.0, 30.0), (40.0, 50.0, 60.0))
 TAPS = {"encoder": "backbone"}
@@ -25,7 +25,11 @@ TAPS = {"encoder": "backbone"}
 def adapted(answer: str = "tensor", outputs: int = 11, **more: Any) -> Adapter:
     torch.manual_seed(0)
     arguments = {"answer": answer, "outputs": outputs}
-    return Adapter(11, OURS, **{"network": "foreign.Foreign", "arguments": arguments, "taps": TAPS, **more})
+    return Adapter(
+        11,
+        OURS,
+        **{"network": "tests.helpers.third_party_networks.Foreign", "arguments": arguments, "features": TAPS, **more},
+    )
 
 
 def images(height: int = 75, width: int = 91) -> Tensor:
@@ -42,9 +46,12 @@ def test_every_usual_answer_is_understood(answer: str) -> None:
     wrapped = network.network(normal)
     bare = wrapped["out"] if answer == "dict" else wrapped[0] if answer in ("tuple", "list") else wrapped
     torch.testing.assert_close(outputs.logits, bare)
-    assert outputs.at((75, 91)).shape == (2, 11, 75, 91)
-    assert network.taps == {"scores": Tap(11, 4 if answer == "half size" else 1), "encoder": Tap(16, 4)}
-    torch.testing.assert_close(outputs.taps["encoder"], network.network.backbone(normal))  # type: ignore[operator]
+    assert outputs.logits_at((75, 91)).shape == (2, 11, 75, 91)
+    assert network.features == {
+        "kd_logits": FeatureInfo(11, 4 if answer == "half size" else 1),
+        "encoder": FeatureInfo(16, 4),
+    }
+    torch.testing.assert_close(outputs.features["encoder"], network.network.backbone(normal))  # type: ignore[operator]
     assert outputs.align_corners is False
 
 
@@ -65,21 +72,24 @@ def test_other_answers_are_named(answer: str, said: str) -> None:
     ("more", "said"),
     [
         ({"network": None}, "say which: network="),
-        ({"network": "foreign.build"}, "foreign.build is not a class of networks"),
-        ({"network": "foreign.NoNetwork"}, "is not a class of networks"),
-        ({"network": "foreign.Missing"}, "'foreign' has no foreign.Missing"),
+        ({"network": "tests.helpers.third_party_networks.build"}, "foreign.build is not a class of networks"),
+        ({"network": "tests.helpers.third_party_networks.NoNetwork"}, "is not a class of networks"),
+        ({"network": "tests.helpers.third_party_networks.Missing"}, "'foreign' has no foreign.Missing"),
         ({"network": "os.system"}, "os.system is not a class of networks"),
         ({"network": "builtins.eval"}, "is not a class of networks"),
         ({"network": "nowhere_to_be_found.Net"}, "'nowhere_to_be_found' is not installed"),
-        ({"arguments": {"depth": 5}}, r"foreign.Foreign cannot be built with \{'depth': 5\}: .*depth"),
         (
-            {"taps": {"encoder": "backbon"}},
-            "no module 'backbon' for the tap 'encoder'; it has backbone, tokens, unused, head",
+            {"arguments": {"depth": 5}},
+            r"tests.helpers.third_party_networks.Foreign cannot be built with \{'depth': 5\}: .*depth",
         ),
-        ({"taps": {"encoder": "tokens"}}, "'tokens' gives a tensor 1×16×1024, not a map"),
-        ({"taps": {"encoder": "unused"}}, "'unused' took no part"),
         (
-            {"taps": {"encoder": "pyramid"}},
+            {"features": {"encoder": "backbon"}},
+            "no module 'backbon' for the feature 'encoder'; it has backbone, tokens, unused, head",
+        ),
+        ({"features": {"encoder": "tokens"}}, "'tokens' gives a tensor 1×16×1024, not a map"),
+        ({"features": {"encoder": "unused"}}, "'unused' took no part"),
+        (
+            {"features": {"encoder": "pyramid"}},
             r"'pyramid' gives several maps \(a tensor 1×3×128×128, a tensor 1×16×32×32\)",
         ),
         (
@@ -117,21 +127,21 @@ def test_its_file_is_read_with_and_without_our_names(tmp_path: Path) -> None:
     torch.manual_seed(5)
     theirs = Foreign().state_dict()
     torch.save({"state_dict": {f"module.{key}": tensor for key, tensor in theirs.items()}}, tmp_path / "theirs.pth")
-    given = {"network": "foreign.Foreign", "arguments": {"outputs": 11}, "taps": TAPS}
-    network, _ = restore(Adapter, given, tmp_path / "theirs.pth", 11, OURS)
+    given = {"network": "tests.helpers.third_party_networks.Foreign", "arguments": {"outputs": 11}, "features": TAPS}
+    network, _ = load_network(Adapter, given, tmp_path / "theirs.pth", 11, OURS)
     assert isinstance(network, Adapter)
     assert all(torch.equal(theirs[key], tensor) for key, tensor in network.network.state_dict().items())
 
     save_student(network, tmp_path, {})
     again = load_student(tmp_path)
-    assert again.taps == network.taps
+    assert again.features == network.features
     probe = images()
     with torch.no_grad():
         assert torch.equal(again(probe).logits, network.eval()(probe).logits)
 
     torch.save({**theirs, "stranger": torch.zeros(1)}, tmp_path / "wrong.pth")
     with pytest.raises(UserError, match=r"1 of 6 keys are not this network's \(network.stranger\)"):
-        restore(Adapter, given, tmp_path / "wrong.pth", 11, OURS)
+        load_network(Adapter, given, tmp_path / "wrong.pth", 11, OURS)
 
 
 @pytest.mark.parametrize(("divisor", "size"), [(1, (75, 91)), (8, (80, 96)), (16, (80, 96)), (32, (96, 96))])
@@ -142,7 +152,7 @@ def test_a_network_that_wants_divisible_sides_gets_them(divisor: int, size: tupl
     outputs = network(probe)
     filled = F.pad(network.normalization(probe), (0, size[1] - 91, 0, size[0] - 75))
     assert torch.equal(outputs.logits, network.network(filled)[..., :19, :23])  # 75 and 91 over 4, rounded up
-    assert outputs.taps["encoder"].shape == (2, 16, 19, 23)
+    assert outputs.features["encoder"].shape == (2, 16, 19, 23)
 
     network.multiple = 1
     if divisor > 1:
@@ -156,13 +166,13 @@ def test_a_copy_listens_to_itself() -> None:
     with torch.no_grad():
         for parameter in twin.parameters():
             parameter.zero_()
-        assert not twin(images()).taps["encoder"].any()
-        assert network(images()).taps["encoder"].any()
+        assert not twin(images()).features["encoder"].any()
+        assert network(images()).features["encoder"].any()
         assert not network.network.backbone._forward_hooks
 
 
-def test_every_weight_learns_through_the_taps() -> None:
+def test_every_weight_learns_through_the_feature() -> None:
     network = adapted("half size")
     outputs = network.train()(images())
-    (outputs.logits.square().mean() + outputs.taps["encoder"].square().mean()).backward()
+    (outputs.logits.square().mean() + outputs.features["encoder"].square().mean()).backward()
     assert all(p.grad is not None and p.grad.any() for p in network.parameters())

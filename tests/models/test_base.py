@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from segkd.models.base import Normalization, rename, with_batch_counts
+from segkd.models.base import Normalization, add_num_batches_tracked, rename_keys
 
 
 def test_normalization_by_hand() -> None:
@@ -30,7 +30,7 @@ def test_normalization_is_rebuilt_from_its_facts_to_the_bit() -> None:
 def test_rename_takes_the_longest_prefix_and_leaves_the_rest() -> None:
     zero = torch.zeros(())
     state = dict.fromkeys(("bn.weight", "bn.bn.weight", "act.weight", "inner.bn.weight"), zero)
-    renamed = rename(state, {"bn.": "norm.", "bn.bn.": "norm.norm."})
+    renamed = rename_keys(state, {"bn.": "norm.", "bn.bn.": "norm.norm."})
     assert list(renamed) == ["norm.weight", "norm.norm.weight", "act.weight", "inner.bn.weight"]
 
 
@@ -40,7 +40,7 @@ def test_batch_counts_are_added_only_where_they_lack() -> None:
         "b.running_mean": torch.zeros(2),
         "b.num_batches_tracked": torch.tensor(7),
     }
-    counted = with_batch_counts(state)
+    counted = add_num_batches_tracked(state)
     assert counted["a.num_batches_tracked"] == 0
     assert counted["b.num_batches_tracked"] == 7
     assert len(counted) == 4

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from segkd.errors import UserError
 from segkd.models.base import Normalization, SegmentationModel
-from segkd.models.ensemble import Ensemble, Remapped
+from segkd.models.ensemble import ClassRemap, Ensemble
 from segkd.models.espnet import ESPNetC
-from segkd.types import Tap
+from segkd.types import FeatureInfo
 
 PLAIN = Normalization((0, 0, 0), (1, 1, 1))
 CLASSES = ("road", "car")
@@ -24,27 +24,29 @@ class Says(SegmentationModel):
     align_corners = False
 
     def __init__(self, *probabilities: float, side: int = 2) -> None:
-        super().__init__(len(probabilities), PLAIN, {"encoder": Tap(3, 1), "scores": Tap(len(probabilities), 1)})
+        super().__init__(
+            len(probabilities), PLAIN, {"encoder": FeatureInfo(3, 1), "kd_logits": FeatureInfo(len(probabilities), 1)}
+        )
         self.answer = torch.tensor(probabilities).log().view(1, -1, 1, 1).expand(-1, -1, side, side) + 5.0
 
-    def segment(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.answer, {"encoder": images, "scores": self.answer}
+    def forward_normalized(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.answer, {"encoder": images, "kd_logits": self.answer}
 
 
 def probabilities(network: SegmentationModel) -> list[float]:
     outputs = network(torch.zeros(1, 3, 32, 32))
-    assert torch.equal(outputs.taps["scores"], outputs.logits)
+    assert torch.equal(outputs.features["kd_logits"], outputs.logits)
     return outputs.logits.softmax(1)[0, :, 0, 0].tolist()
 
 
 def test_classes_that_are_gathered_add_their_probabilities() -> None:
-    network = Remapped(Says(0.1, 0.2, 0.3, 0.4), {"road": [3, 0], "car": [1, 2]}, CLASSES)
+    network = ClassRemap(Says(0.1, 0.2, 0.3, 0.4), {"road": [3, 0], "car": [1, 2]}, CLASSES)
     assert probabilities(network) == pytest.approx([0.5, 0.5])
-    assert network.num_classes == network.taps["scores"].channels == 2
+    assert network.num_classes == network.features["kd_logits"].channels == 2
 
 
 def test_classes_that_are_none_of_ours_leave_the_others_in_proportion() -> None:
-    network = Remapped(Says(0.1, 0.2, 0.3, 0.4), {"car": [1], "road": [2]}, CLASSES)
+    network = ClassRemap(Says(0.1, 0.2, 0.3, 0.4), {"car": [1], "road": [2]}, CLASSES)
     assert probabilities(network) == pytest.approx([0.6, 0.4])
 
 
@@ -62,7 +64,7 @@ def test_classes_that_are_none_of_ours_leave_the_others_in_proportion() -> None:
 )
 def test_a_wrong_class_map_is_refused(class_map: dict[str, list[int]], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        Remapped(Says(0.1, 0.2, 0.3, 0.4), class_map, CLASSES)
+        ClassRemap(Says(0.1, 0.2, 0.3, 0.4), class_map, CLASSES)
 
 
 def test_two_teachers_answer_with_the_mean_of_their_probabilities() -> None:
@@ -73,7 +75,7 @@ def test_two_teachers_answer_with_the_mean_of_their_probabilities() -> None:
 
 
 def test_one_of_them_may_have_other_classes_and_another_size() -> None:
-    other = Remapped(Says(0.2, 0.2, 0.6, side=4), {"road": [0, 1], "car": [2]}, CLASSES)
+    other = ClassRemap(Says(0.2, 0.2, 0.6, side=4), {"road": [0, 1], "car": [2]}, CLASSES)
     network = Ensemble({"a": Says(0.8, 0.2), "b": other})
     assert probabilities(network) == pytest.approx([0.6, 0.4])
     assert network(torch.zeros(1, 3, 32, 32)).logits.shape == (1, 2, 2, 2)

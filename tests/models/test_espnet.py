@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from authors import espnet_state
-from segkd import networks
+from segkd.build.networks import build_network
 from segkd.data.streets import Streets
 from segkd.errors import UserError
 from segkd.models.base import Normalization, SegmentationModel
+from segkd.models.checkpoint_io import load_network, read_state_dict, save_student
 from segkd.models.espnet import ESPNet, ESPNetC
-from segkd.models.weights import read_state, restore, save_student
+from tests.helpers.reference_state_dicts import espnet_state
 
 ANY = Normalization((0, 0, 0), (1, 1, 1))
 CITYSCAPES_MEAN = (73.15840149, 82.90893555, 72.3923111)
@@ -31,7 +31,7 @@ def restored(
     """As the commands do it, with the yaml's arguments, which are not the file's."""
     torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, folder / "theirs.pth")
     arguments = {"p": 1, "q": 1, "skip": 19} if network is ESPNet else {"p": 1, "q": 1}
-    return restore(network, arguments, folder / "theirs.pth", classes, ANY)[0]
+    return load_network(network, arguments, folder / "theirs.pth", classes, ANY)[0]
 
 
 # The file's own outputs, of a data set with `classes`; whose mean was subtracted, and whether /255 came after.
@@ -112,7 +112,7 @@ def test_fewer_classes_than_branches_are_refused() -> None:
 
 
 def published(file: Path, network: type[SegmentationModel], classes: int) -> SegmentationModel:
-    return restore(network, {"p": 2, "q": 8}, file, classes, ANY)[0].eval()
+    return load_network(network, {"p": 2, "q": 8}, file, classes, ANY)[0].eval()
 
 
 def read(path: Path) -> Tensor:
@@ -167,13 +167,15 @@ def test_every_published_checkpoint_is_recognised(truth: Path) -> None:
     files = sorted((truth / "weights").rglob("*.pth"))
     assert len(files) == 11
     for file in files:
-        state = read_state(file)
-        origin = ESPNet.recognise(state) or ESPNetC.recognise(state)
+        state = read_state_dict(file)
+        origin = ESPNet.match_checkpoint(state) or ESPNetC.match_checkpoint(state)
         assert origin is not None, file
         assert origin.author.startswith("Mehta" if "espnet-authors" in file.parts else "Liu"), file
         assert origin.arguments["q"] == (3 if "q_3" in file.name else 8), file
     camvid = json.loads((truth / "golden/espnet_golden.json").read_text())["camvid"]
-    origin = ESPNet.recognise(read_state(truth / "weights/espnet-authors/decoder/espnet_p_2_q_8_camvid.pth"))
+    origin = ESPNet.match_checkpoint(
+        read_state_dict(truth / "weights/espnet-authors/decoder/espnet_p_2_q_8_camvid.pth")
+    )
     assert origin is not None
     facts = origin.normalization.facts()
     assert facts["mean"][::-1] == camvid["mean_BGR"]
@@ -185,7 +187,7 @@ def test_three_times_as_wide(skip: int, joined: int) -> None:
     """All channels but those of the pooled images and of the classes; on an odd image."""
     wide, narrow = (ESPNet(7, Normalization((110,) * 3, (55,) * 3), p=1, q=2, skip=skip, width=w) for w in (3, 1))
     said = wide.eval()(torch.randint(0, 256, (1, 3, 75, 91), dtype=torch.uint8))
-    assert said.taps["encoder"].shape == (1, 3 * 256, 10, 12)
+    assert said.features["encoder"].shape == (1, 3 * 256, 10, 12)
     assert said.logits.shape == narrow.eval()(torch.zeros(1, 3, 75, 91)).logits.shape
     assert wide.fuse1.conv.weight.shape[1] == 7 + joined
     assert wide.project2.weight.shape[1] == 3 * 2 * 64 + 3
@@ -199,14 +201,10 @@ def test_the_second_stage_starts_from_the_first(tmp_path: Path) -> None:
     first = ESPNetC(11, Normalization((1, 2, 3), (4, 5, 6)), p=1, q=2)
     save_student(first, tmp_path, {})
     node = {"_target_": "segkd.models.espnet.ESPNet", "p": 1, "q": 2, "skip": 19}
-    second, _ = networks.network(
-        {**node, "backbone_checkpoint": str(tmp_path / "student.safetensors")}, Streets("train")
-    )
+    second, _ = build_network({**node, "init_from": str(tmp_path / "student.safetensors")}, Streets("train"))
     probe = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
     with torch.no_grad():
-        assert torch.equal(second.eval()(probe).taps["scores"], first.eval()(probe).logits)
+        assert torch.equal(second.eval()(probe).features["kd_logits"], first.eval()(probe).logits)
     assert isinstance(second, ESPNet)
     with pytest.raises(UserError, match=r"is ESPNetC \(p=1, q=2, width=1\); less than half"):
-        networks.network(
-            {**node, "q": 3, "backbone_checkpoint": str(tmp_path / "student.safetensors")}, Streets("train")
-        )
+        build_network({**node, "q": 3, "init_from": str(tmp_path / "student.safetensors")}, Streets("train"))

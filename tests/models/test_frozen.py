@@ -7,12 +7,12 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from segkd.cli import CONFIGS
-from segkd.losses.total import LossSum
+from segkd.config.instantiate import build_spec
+from segkd.config.paths import CONFIGS
+from segkd.losses.weighted_sum import LossSum
 from segkd.models.base import Normalization
 from segkd.models.frozen import Frozen
 from segkd.models.pspnet import PSPNet
-from segkd.nodes import construct
 from segkd.types import Batch, Step
 
 STATISTICS = Normalization((110, 110, 110), (55, 55, 55))
@@ -32,13 +32,13 @@ def test_it_answers_the_same_whatever_is_asked() -> None:
     """In training its dropout would draw and its running statistics move."""
     network(8).train()
     teacher = Frozen(network(8).train())
-    before, images = teacher.fingerprint(), batch().images
+    before, images = teacher.state_hash(), batch().images
     first, second = teacher(images), teacher(images)
     assert torch.equal(first.logits, second.logits)
-    assert teacher.fingerprint() == before
+    assert teacher.state_hash() == before
     teacher.network.train()
     assert not torch.equal(teacher(images).logits, first.logits)
-    assert teacher.fingerprint() != before
+    assert teacher.state_hash() != before
 
 
 def test_no_holder_owns_it() -> None:
@@ -57,11 +57,11 @@ def test_no_holder_owns_it() -> None:
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_runs_back_to_the_student_alone(name: str) -> None:
     student, teacher = network(8), Frozen(network(16))
-    loss = LossSum({name: construct(yaml.safe_load((CONFIGS / "loss" / f"{name}.yaml").read_text())[name])})
-    loss.connect(student.taps, teacher.network.taps)
+    loss = LossSum({name: build_spec(yaml.safe_load((CONFIGS / "loss" / f"{name}.yaml").read_text())[name])})
+    loss.setup(student.features, teacher.network.features)
     served = batch()
     answer = teacher(served.images)
-    tensors: list[Tensor] = [answer.logits, *answer.taps.values()]
+    tensors: list[Tensor] = [answer.logits, *answer.features.values()]
     assert not any(tensor.requires_grad or tensor.is_inference() for tensor in tensors)
     total, _ = loss(Step(served, student(served.images), answer))
     total.backward()

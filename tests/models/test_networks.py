@@ -9,17 +9,17 @@ import torch
 import yaml
 from torch import Tensor
 
-from segkd.cli import CONFIGS
+from segkd.config.instantiate import build_spec
+from segkd.config.paths import CONFIGS
 from segkd.errors import UserError
 from segkd.models.adapter import Adapter
-from segkd.models.base import Normalization, SegmentationModel, parameters_of
+from segkd.models.base import Normalization, SegmentationModel, count_parameters
+from segkd.models.checkpoint_io import load_student, save_student
 from segkd.models.enet import Down, ENet, Up
 from segkd.models.espnet import ESPNet, ESPNetC
 from segkd.models.layers import SampleDropout2d
 from segkd.models.segnet import SegNet
-from segkd.models.weights import load_student, save_student
-from segkd.nodes import construct
-from segkd.types import Outputs, Tap
+from segkd.types import FeatureInfo, NetworkOutput
 
 WRAPPERS = ("none", "adapter", "ensemble")  # no networks by themselves: test_adapter, test_ensemble
 NAMES = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml") if path.stem not in WRAPPERS)
@@ -30,7 +30,7 @@ STATISTICS = Normalization((110, 110, 110), (55, 55, 55))
 
 def build(name: str, num_classes: int = CLASSES, **arguments: int) -> SegmentationModel:
     node = yaml.safe_load((CONFIGS / "model" / f"{name}.yaml").read_text())
-    made: SegmentationModel = construct({**node, **arguments}, num_classes=num_classes, normalization=STATISTICS)
+    made: SegmentationModel = build_spec({**node, **arguments}, num_classes=num_classes, normalization=STATISTICS)
     return made
 
 
@@ -44,22 +44,22 @@ def images(height: int, width: int) -> Tensor:
     return torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
 
 
-def assert_as_declared(network: SegmentationModel, outputs: Outputs, size: tuple[int, int]) -> None:
-    assert {"encoder", "scores"} <= network.taps.keys() == outputs.taps.keys()
-    for name, (channels, stride) in network.taps.items():
-        maps = outputs.taps[name]
+def assert_as_declared(network: SegmentationModel, outputs: NetworkOutput, size: tuple[int, int]) -> None:
+    assert {"encoder", "kd_logits"} <= network.features.keys() == outputs.features.keys()
+    for name, (channels, stride) in network.features.items():
+        maps = outputs.features[name]
         assert maps.shape[:2] == (2, channels), name
         for side, whole in zip(maps.shape[-2:], size, strict=True):
             assert abs(side - whole / stride) <= 1, name
-    assert network.taps["scores"].channels == network.num_classes
+    assert network.features["kd_logits"].channels == network.num_classes
 
 
 def test_odd_images_give_the_declared_maps_and_move_every_weight(network: SegmentationModel) -> None:
     outputs = network.train()(images(*ODD))
     assert outputs.logits.shape[:2] == (2, CLASSES)
-    assert outputs.at(ODD).shape == (2, CLASSES, *ODD)
+    assert outputs.logits_at(ODD).shape == (2, CLASSES, *ODD)
     assert_as_declared(network, outputs, ODD)
-    side = outputs.taps.get("auxiliary", outputs.logits)
+    side = outputs.features.get("auxiliary", outputs.logits)
     (outputs.logits.square().mean() + side.square().mean()).backward()
     still = [
         name
@@ -69,12 +69,12 @@ def test_odd_images_give_the_declared_maps_and_move_every_weight(network: Segmen
     assert not still
     network.zero_grad()
 
-    true = network.taps["encoder"]
-    for wrong in (Tap(true.channels + 1, true.stride), Tap(true.channels, 2 * true.stride)):
-        network.taps["encoder"] = wrong
+    true = network.features["encoder"]
+    for wrong in (FeatureInfo(true.channels + 1, true.stride), FeatureInfo(true.channels, 2 * true.stride)):
+        network.features["encoder"] = wrong
         with pytest.raises(AssertionError):
             assert_as_declared(network, outputs, ODD)
-    network.taps["encoder"] = true
+    network.features["encoder"] = true
 
 
 def test_what_is_saved_comes_back_to_the_bit(network: SegmentationModel, tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_what_is_saved_comes_back_to_the_bit(network: SegmentationModel, tmp_pat
 
 @torch.no_grad()
 def test_bfloat16_says_nearly_the_same(network: SegmentationModel) -> None:
-    probe = images(network.smallest, network.smallest)[:1]
+    probe = images(network.min_size, network.min_size)[:1]
     exact = network.eval()(probe).logits
     with torch.autocast("cpu", torch.bfloat16):
         rounded = network(probe).logits
@@ -104,7 +104,7 @@ def test_bfloat16_says_nearly_the_same(network: SegmentationModel) -> None:
 
 
 def test_the_smallest_image_trains_and_a_smaller_one_is_refused(network: SegmentationModel) -> None:
-    least = network.smallest
+    least = network.min_size
     with torch.no_grad():
         assert network.train()(images(least, least)).logits.isfinite().all()
     with pytest.raises(UserError, match=rf"{least}×{least} pixels.*not {least}×{least - 1}; enlarge .*crop_size"):
@@ -156,7 +156,7 @@ def test_compiles(name: str, short: dict[str, int]) -> None:
 )
 def test_published_sizes(name: str, num_classes: int, arguments: dict[str, int], count: int) -> None:
     with torch.device("meta"):
-        assert parameters_of(build(name, num_classes, **arguments)) == count
+        assert count_parameters(build(name, num_classes, **arguments)) == count
 
 
 @pytest.mark.parametrize("name", ["enet", "erfnet", "segnet", "mobilenetv2plus"])
@@ -168,7 +168,7 @@ def test_an_image_is_filled_up_at_the_right_and_the_bottom(name: str) -> None:
     side = 32 if name == "segnet" else 8
     whole = whole[..., : -(-41 // side) * side, : -(-50 // side) * side]
     logits = network(odd).logits
-    stride = network.taps["scores"].stride if name == "mobilenetv2plus" else 1
+    stride = network.features["kd_logits"].stride if name == "mobilenetv2plus" else 1
     assert logits.shape[-2:] == (-(-41 // stride), -(-50 // stride))
     torch.testing.assert_close(logits, network(whole).logits[..., : logits.shape[-2], : logits.shape[-1]])
 
@@ -204,8 +204,8 @@ def test_wrong_arguments_are_named() -> None:
 
 
 def test_espnet_scores_where_its_encoder_does() -> None:
-    """The decoder starts from ESPNet-C: with the same weights, the tap `scores` is ESPNet-C's answer."""
+    """The decoder starts from ESPNet-C: with the same weights, the feature `kd_logits` is ESPNet-C's answer."""
     whole, encoder = ESPNet(CLASSES, STATISTICS, q=1).eval(), ESPNetC(CLASSES, STATISTICS, q=1).eval()
     encoder.load_state_dict({key: whole.state_dict()[key] for key in encoder.state_dict()})
     probe = images(64, 96)
-    assert torch.equal(whole(probe).taps["scores"], encoder(probe).logits)
+    assert torch.equal(whole(probe).features["kd_logits"], encoder(probe).logits)

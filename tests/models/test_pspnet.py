@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from segkd.errors import UserError
 from segkd.models.base import Normalization
+from segkd.models.checkpoint_io import load_network
 from segkd.models.pspnet import PSPNet
-from segkd.models.weights import restore
 
 NONE = Normalization((0, 0, 0), (1, 1, 1))
 KEYS = {
@@ -47,7 +47,7 @@ def test_the_published_code_s_checkpoint_is_recognised(auxiliary: bool, tmp_path
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight)
     torch.save(authors_state(network), tmp_path / "student.pth")
-    found, _ = restore(PSPNet, {"depth": 101, "dropout": 0.2}, tmp_path / "student.pth", 19, NONE)
+    found, _ = load_network(PSPNet, {"depth": 101, "dropout": 0.2}, tmp_path / "student.pth", 19, NONE)
     assert found.arguments == {**network.arguments, "dropout": 0.2}
     assert found.normalization.facts() == {
         "mean": pytest.approx([122.67891434, 116.66876762, 104.00698793]), "std": [1, 1, 1], "bgr": True,
@@ -71,7 +71,7 @@ def test_a_checkpoint_that_lacks_a_tensor_is_refused(tmp_path: Path) -> None:
     ):
         torch.save({key: value for key, value in whole.items() if key != lost}, tmp_path / "student.pth")
         with pytest.raises(UserError, match="is not of a PSPNet"):
-            restore(PSPNet, {}, tmp_path / "student.pth", 19, NONE)
+            load_network(PSPNet, {}, tmp_path / "student.pth", 19, NONE)
 
 
 @pytest.mark.parametrize(
@@ -119,19 +119,19 @@ def test_maps_of_the_published_code(truth: Path) -> None:
     """
     golden = np.load(truth / "golden/skd_pspnet_r18.npz")
     layout = json.loads((truth / "golden/skd_golden.json").read_text())["skd_pspnet_r18.npz"]["state_dict"]
-    origin = PSPNet.recognise(recipe(layout))
+    origin = PSPNet.match_checkpoint(recipe(layout))
     assert origin is not None
     network = PSPNet(**origin.arguments, normalization=Normalization((0, 0, 0), (1, 1, 1))).double().eval()
     expected = {name: torch.from_numpy(golden[name]) for name in ("logits", "dsn", "feat_psp", "x4_ch0_16")}
 
     def differences() -> dict[str, float]:
         with torch.no_grad():
-            logits, taps, _ = network(torch.from_numpy(golden["x"]).double())
+            logits, features, _ = network(torch.from_numpy(golden["x"]).double())
         maps = {
             "logits": logits,
-            "dsn": taps["auxiliary"],
-            "feat_psp": taps["encoder"],
-            "x4_ch0_16": taps["backbone"][:, :16],
+            "dsn": features["auxiliary"],
+            "feat_psp": features["encoder"],
+            "x4_ch0_16": features["backbone"][:, :16],
         }
         return {name: (maps[name] - expected[name]).abs().max().item() for name in maps}
 

@@ -58,17 +58,17 @@ class ADE20K(FileDataset):
     std = (58.395, 57.12, 57.375)
     splits = ("train", "val")
     size = (512, 683)
-    how_to_get = (
+    download_hint = (
         "expected images/ and annotations/ there; register at groups.csail.mit.edu/vision/datasets/ADE20K and fetch "
         "ADEChallengeData2016.zip"
     )
 
-    def pairs(self, part: str) -> list[tuple[Path, Path]]:
+    def image_label_pairs(self, part: str) -> list[tuple[Path, Path]]:
         images = sorted((self.root / "images" / _FOLDERS[part]).glob("*.jpg"))
         return [(image, self._folder(part) / f"{image.stem}.png") for image in images]
 
-    def orphans(self, part: str) -> list[Path]:
-        mine = {label for _, label in self.pairs(part)}
+    def labels_without_image(self, part: str) -> list[Path]:
+        mine = {label for _, label in self.image_label_pairs(part)}
         return [label for label in sorted(self._folder(part).glob("*.png")) if label not in mine]
 
     def _folder(self, part: str) -> Path:

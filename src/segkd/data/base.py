@@ -11,7 +11,15 @@ from typing import NamedTuple, cast
 import cv2
 import numpy as np
 
-from segkd.data.reading import CODES, Array, Codes, Coding, codes, content_of, decode
+from segkd.data.image_io import (
+    LABEL_ENCODINGS,
+    Array,
+    LabelArray,
+    LabelEncoding,
+    decode_image,
+    decode_label,
+    read_bytes,
+)
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX
 
@@ -44,7 +52,7 @@ class SegmentationDataset(ABC):
     """RGB, 0..255, over all pixels of the training split."""
     std: tuple[float, float, float]
     splits: tuple[str, ...]
-    together: Mapping[str, tuple[str, ...]] = {}
+    combined_splits: Mapping[str, tuple[str, ...]] = {}
     """Those of the splits that are others in one."""
     size: tuple[int, int]
     """Height and width of its images; the commonest where they differ."""
@@ -52,9 +60,9 @@ class SegmentationDataset(ABC):
     def __init__(self, split: str) -> None:
         self.split = split
         if split not in self.splits:
-            raise UserError(f"{self.title()} has no split '{split}'; it has {', '.join(self.splits)}")
+            raise UserError(f"{self.display_name()} has no split '{split}'; it has {', '.join(self.splits)}")
 
-    def title(self) -> str:
+    def display_name(self) -> str:
         """The name to print."""
         return type(self).__name__
 
@@ -93,44 +101,46 @@ class FileDataset(SegmentationDataset):
         UserError: the folder or a split is missing, an image has no label, or, on access, a file is damaged.
     """
 
-    how_to_get: str
+    download_hint: str
     """The end of a sentence: what the user can do to have the data."""
-    coding: Coding = "ids"
+    coding: LabelEncoding = "ids"
     """What the label files hold."""
 
     def __init__(self, root: str | Path | None, split: str, complete: bool = True) -> None:
         super().__init__(split)
         self.root = self.there(root)
-        self.files = [pair for part in self.together.get(split, (split,)) for pair in self.pairs(part)]
+        self.files = [
+            pair for part in self.combined_splits.get(split, (split,)) for pair in self.image_label_pairs(part)
+        ]
         if complete:
-            self.require_all()
+            self.check_complete()
 
     @classmethod
     def there(cls, root: str | Path | None) -> Path:
         """The folder of the data set, which exists."""
         if root is None:
-            raise UserError(f"{cls.__name__} needs dataset.root=DIR; {cls.how_to_get}")
+            raise UserError(f"{cls.__name__} needs dataset.root=DIR; {cls.download_hint}")
         if not Path(root).is_dir():
-            raise UserError(f"no {cls.__name__} at {root}: there is no such folder; {cls.how_to_get}")
+            raise UserError(f"no {cls.__name__} at {root}: there is no such folder; {cls.download_hint}")
         return Path(root)
 
     @abstractmethod
-    def pairs(self, part: str) -> list[tuple[Path, Path]]:
+    def image_label_pairs(self, part: str) -> list[tuple[Path, Path]]:
         """Images of a split, none of `together`, in a fixed order, each with the path where its label should be."""
 
     @abstractmethod
-    def orphans(self, part: str) -> list[Path]:
+    def labels_without_image(self, part: str) -> list[Path]:
         """Label files of the split that have no image."""
 
-    def sources(self) -> list[Path]:
+    def source_files(self) -> list[Path]:
         """Every file on which the split depends."""
         return [path for pair in self.files for path in pair]
 
-    def require_all(self) -> None:
+    def check_complete(self) -> None:
         """Raises UserError where there is no image, or one without a label."""
-        what = f"{self.title()} {self.split} in {self.root}"
+        what = f"{self.display_name()} {self.split} in {self.root}"
         if not self.files:
-            raise UserError(f"found no images of {what}; {self.how_to_get}")
+            raise UserError(f"found no images of {what}; {self.download_hint}")
         missing = [label for _, label in self.files if not label.is_file()]
         if missing:
             raise UserError(
@@ -142,7 +152,7 @@ class FileDataset(SegmentationDataset):
 
     def __getitem__(self, index: int) -> Sample:
         image_path, label_path = self.files[index]
-        image = cast("Array", cv2.cvtColor(decode(image_path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB))
+        image = cast("Array", cv2.cvtColor(decode_image(image_path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB))
         label = self.label(index)
         if image.shape[:2] != label.shape:
             raise UserError(
@@ -153,12 +163,12 @@ class FileDataset(SegmentationDataset):
 
     def label(self, index: int) -> Array:
         path = self.files[index][1]
-        return self.to_classes(codes(content_of(path), path, self.coding), path)
+        return self.to_classes(decode_label(read_bytes(path), path, self.coding), path)
 
     def name(self, index: int) -> str:
         return self.files[index][0].stem
 
-    def to_classes(self, label: Codes, path: Path) -> Array:
+    def to_classes(self, label: LabelArray, path: Path) -> Array:
         """The classes H W of a label file's codes H W.
 
         Raises:
@@ -170,14 +180,14 @@ class FileDataset(SegmentationDataset):
             void = [code for code, meaning in self.ids.items() if meaning == IGNORE_INDEX]
             what = "colours" if self.coding == "colors" else "ids"
             raise UserError(
-                f"label {path} holds the {what} {self._named(strangers)}; {self.title()} allows {self._named(self.ids)}. "
+                f"label {path} holds the {what} {self._named(strangers)}; {self.display_name()} allows {self._named(self.ids)}. "
                 f"Map unlabelled pixels to an ignored one ({self._named(void)})"
             )
         return mapped
 
     @cached_property
     def _table(self) -> Array:
-        table = np.full(CODES[self.coding], _UNKNOWN, np.uint8)
+        table = np.full(LABEL_ENCODINGS[self.coding], _UNKNOWN, np.uint8)
         for code, meaning in self.ids.items():
             table[code] = meaning
         return table

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segkd.data.base import FileDataset
-from segkd.data.images import SUFFIXES
+from segkd.data.unlabelled import SUFFIXES
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX
 
@@ -55,18 +55,18 @@ class CamVid(FileDataset):
     mean = (105.033, 108.409, 110.331)
     std = (78.304, 79.461, 78.341)
     splits = ("train", "val", "test", "trainval")
-    together = {"trainval": ("train", "val")}
+    combined_splits = {"trainval": ("train", "val")}
     size = (360, 480)
-    how_to_get = "get it with `python -m segkd.download what=camvid`"
+    download_hint = "get it with `python -m segkd.download what=camvid`"
 
     def __init__(self, root: str | Path | None, split: str, held_out: str | None = None, complete: bool = True) -> None:
         self.held_out = held_out
         super().__init__(root, split, complete)
 
-    def title(self) -> str:
+    def display_name(self) -> str:
         return f"CamVid without {self.held_out}" if self.held_out and self.split != "test" else "CamVid"
 
-    def pairs(self, part: str) -> list[tuple[Path, Path]]:
+    def image_label_pairs(self, part: str) -> list[tuple[Path, Path]]:
         if self.held_out is not None and part in _FOLDED:
             return self._fold(self.held_out, part)
         return [self._pair(image) for image in self._images(part)]
@@ -88,7 +88,7 @@ class CamVid(FileDataset):
         chosen = [image for image in images if (_drive(image) == held_out) == (part == "val")]
         return [self._pair(image) for image in chosen]
 
-    def orphans(self, part: str) -> list[Path]:
+    def labels_without_image(self, part: str) -> list[Path]:
         pictured = {image.stem for image in self._images(part)}
         labels = sorted((self.root / f"{part}annot").glob("*.png"))
         return [label for label in labels if label.stem not in pictured]

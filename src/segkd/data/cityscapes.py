@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segkd.data.base import FileDataset
-from segkd.data.reading import decode
+from segkd.data.image_io import decode_image
 from segkd.types import IGNORE_INDEX
 
 CLASSES = (
@@ -79,12 +79,12 @@ class Cityscapes(FileDataset):
     splits = ("train", "val", "test", "train_extra")
     size = (1024, 2048)
     kind = "labelIds"
-    how_to_get = (
+    download_hint = (
         "expected leftImg8bit/ and gtFine/ there; register at cityscapes-dataset.com and fetch leftImg8bit_trainvaltest.zip and "
         "gtFine_trainvaltest.zip with its tool csDownload (pip install cityscapesscripts)"
     )
 
-    def pairs(self, part: str) -> list[tuple[Path, Path]]:
+    def image_label_pairs(self, part: str) -> list[tuple[Path, Path]]:
         images = sorted((self.root / "leftImg8bit" / part).glob("*/*_leftImg8bit.png"))
         labels = [self._label(image, part, "labelTrainIds") for image in images]
         if any(label.is_file() for label in labels):
@@ -93,9 +93,9 @@ class Cityscapes(FileDataset):
             labels = [self._label(image, part, self.kind) for image in images]
         return list(zip(images, labels, strict=True))
 
-    def orphans(self, part: str) -> list[Path]:
+    def labels_without_image(self, part: str) -> list[Path]:
         folder = self.root / _FOLDERS.get(part, "gtFine") / part
-        mine = {label for _, label in self.pairs(part)}
+        mine = {label for _, label in self.image_label_pairs(part)}
         return [label for label in sorted(folder.glob(f"*/*_{self.kind}.png")) if label not in mine]
 
     def sequence(self, index: int) -> str:
@@ -108,7 +108,7 @@ class Cityscapes(FileDataset):
         Raises:
             UserError: `*_instanceIds.png` is missing or damaged.
         """
-        ids = decode(self._label(self.files[index][0], self.split, "instanceIds"), cv2.IMREAD_UNCHANGED).astype(
+        ids = decode_image(self._label(self.files[index][0], self.split, "instanceIds"), cv2.IMREAD_UNCHANGED).astype(
             np.int64
         )
         to_class = np.full(256, IGNORE_INDEX)

@@ -11,15 +11,15 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from segkd.data.base import Sample, SegmentationDataset
-from segkd.data.images import UnlabelledImages
-from segkd.data.on_device import OnDevice, OnDeviceAugmentation
-from segkd.data.order import NOTHING, Draw, ExactShard, ShuffledShard
-from segkd.data.transforms import Augmentation, sample_key, to_batch
+from segkd.data.device_augmentation import DeviceAugmentation, DeviceLoader
+from segkd.data.samplers import EMPTY, DistributedEvalSampler, DistributedShuffleSampler, SampleIndex
+from segkd.data.transforms import Augmentation, sample_seed, to_batch
+from segkd.data.unlabelled import UnlabelledImages
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX, Batch
 
 
-class Samples(Dataset[Batch]):
+class SampleDataset(Dataset[Batch]):
     """The samples of a data set as tensors, augmented where an augmentation is given; and unlabelled images, if there are."""
 
     def __init__(
@@ -37,21 +37,21 @@ class Samples(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, draw: Draw) -> Batch:
+    def __getitem__(self, draw: SampleIndex) -> Batch:
         sample = self._sample(draw)
-        if draw == NOTHING:
+        if draw == EMPTY:
             return to_batch(sample.image, np.full_like(sample.label, IGNORE_INDEX))
-        key = sample_key(self.seed, draw.epoch, draw.image, draw.labelled)
+        key = sample_seed(self.seed, draw.epoch, draw.image, draw.labelled)
         return to_batch(*sample, key) if self.augmentation is None else self.augmentation(sample, key)
 
-    def _sample(self, draw: Draw) -> Sample:
+    def _sample(self, draw: SampleIndex) -> Sample:
         if draw.labelled:
             return self.source[draw.image]
         assert self.unlabelled is not None
         return self.unlabelled[draw.image]
 
 
-class SegmentationData(pl.LightningDataModule):
+class SegmentationDataModule(pl.LightningDataModule):
     """Training and validation batches of any data set.
 
     Args:
@@ -69,7 +69,7 @@ class SegmentationData(pl.LightningDataModule):
         self,
         train: SegmentationDataset,
         val: SegmentationDataset,
-        augmentation: Augmentation | OnDeviceAugmentation,
+        augmentation: Augmentation | DeviceAugmentation,
         batch_size: int = 8,
         workers: int = 0,
         seed: int = 0,
@@ -81,9 +81,11 @@ class SegmentationData(pl.LightningDataModule):
         self.unlabelled_per_batch = unlabelled_per_batch
         self.start = (0, 0)
         """An epoch, and how many of its training batches have been seen."""
-        self.on_device = augmentation if isinstance(augmentation, OnDeviceAugmentation) else None
-        self.train = Samples(train, augmentation if isinstance(augmentation, Augmentation) else None, seed, unlabelled)
-        self.val = Samples(val)
+        self.on_device = augmentation if isinstance(augmentation, DeviceAugmentation) else None
+        self.train = SampleDataset(
+            train, augmentation if isinstance(augmentation, Augmentation) else None, seed, unlabelled
+        )
+        self.val = SampleDataset(val)
         if len(self.train) < batch_size:
             raise UserError(
                 f"data.batch_size={batch_size} exceeds the {len(self.train)} images of {train.split}; lower it"
@@ -93,7 +95,7 @@ class SegmentationData(pl.LightningDataModule):
         """Optimiser steps, the same on any number of processes."""
         return len(self.train) // self.batch_size
 
-    def train_dataloader(self) -> DataLoader[Batch] | OnDevice:
+    def train_dataloader(self) -> DataLoader[Batch] | DeviceLoader:
         rank, world = self._place()
         if self.batch_size % world:
             raise UserError(
@@ -106,25 +108,29 @@ class SegmentationData(pl.LightningDataModule):
             )
         source = self.train.unlabelled
         unlabelled = (0, 0) if source is None else (len(source), self.unlabelled_per_batch)
-        sampler = ShuffledShard(len(self.train), self.batch_size, self.seed, rank, world, unlabelled, self.start)
+        sampler = DistributedShuffleSampler(
+            len(self.train), self.batch_size, self.seed, rank, world, unlabelled, self.start
+        )
         share = (self.batch_size + unlabelled[1]) // world
         if self.on_device is None:
             return self._loader(self.train, sampler, share)
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-        return OnDevice(self.train.source, self.on_device, sampler, share, self.seed, device)
+        return DeviceLoader(self.train.source, self.on_device, sampler, share, self.seed, device)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return self._loader(self.val, ExactShard(len(self.val), *self._place()), 1)
+        return self._loader(self.val, DistributedEvalSampler(len(self.val), *self._place()), 1)
 
     def _place(self) -> tuple[int, int]:
         trainer = self.trainer
         return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
 
-    def _loader(self, samples: Samples, sampler: Sampler[Draw], batch_size: int) -> DataLoader[Batch]:
-        return loader(samples, sampler, batch_size, self.workers)
+    def _loader(self, samples: SampleDataset, sampler: Sampler[SampleIndex], batch_size: int) -> DataLoader[Batch]:
+        return build_loader(samples, sampler, batch_size, self.workers)
 
 
-def loader(samples: Samples, sampler: Sampler[Draw], batch_size: int = 1, workers: int = 0) -> DataLoader[Batch]:
+def build_loader(
+    samples: SampleDataset, sampler: Sampler[SampleIndex], batch_size: int = 1, workers: int = 0
+) -> DataLoader[Batch]:
     """A DataLoader of samples in the order of a sampler."""
     return DataLoader(
         samples,

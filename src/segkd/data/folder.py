@@ -8,12 +8,12 @@ from typing import Any
 import yaml
 
 from segkd.data.base import FileDataset
-from segkd.data.images import SUFFIXES
-from segkd.data.reading import CODES, Coding, content_of, distinct_color
+from segkd.data.image_io import LABEL_ENCODINGS, LabelEncoding, read_bytes, voc_color
+from segkd.data.unlabelled import SUFFIXES
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX
 
-FACTS = "classes.yaml"
+METADATA_FILE = "classes.yaml"
 _KEYS = ("name", "labels", "classes", "ignore", "mean", "std", "size")
 _MOST = 250  # classes; 254 and 255 have meanings of their own
 _MIDDLE = (127.5, 127.5, 127.5)
@@ -35,30 +35,30 @@ class Folder(FileDataset):
         UserError: as `FileDataset`; or `classes.yaml` is missing or says something else.
     """
 
-    how_to_get = f"make images/train, images/val, labels/train, labels/val and {FACTS} there (docs/data.md)"
+    download_hint = f"make images/train, images/val, labels/train, labels/val and {METADATA_FILE} there (docs/how-to/custom-dataset.md)"
 
     def __init__(self, root: str | Path | None, split: str, complete: bool = True) -> None:
         place = self.there(root)
-        self._read(place / FACTS, place.resolve().name)
+        self._read(place / METADATA_FILE, place.resolve().name)
         self.splits = tuple(sorted(path.name for path in (place / "images").glob("*/")))
         if not self.splits:
-            raise UserError(f"{place / 'images'} has no folder of a split; {self.how_to_get}")
+            raise UserError(f"{place / 'images'} has no folder of a split; {self.download_hint}")
         super().__init__(root, split, complete)
 
-    def title(self) -> str:
+    def display_name(self) -> str:
         return self._title
 
-    def pairs(self, part: str) -> list[tuple[Path, Path]]:
+    def image_label_pairs(self, part: str) -> list[tuple[Path, Path]]:
         images, labels = self.root / "images" / part, self.root / "labels" / part
         found = sorted(path for path in images.rglob("*") if path.suffix.lower() in SUFFIXES)
         return [(image, labels / image.relative_to(images).with_suffix(".png")) for image in found]
 
-    def orphans(self, part: str) -> list[Path]:
-        mine = {label for _, label in self.pairs(part)}
+    def labels_without_image(self, part: str) -> list[Path]:
+        mine = {label for _, label in self.image_label_pairs(part)}
         return [label for label in sorted((self.root / "labels" / part).rglob("*.png")) if label not in mine]
 
-    def sources(self) -> list[Path]:
-        return [self.root / FACTS, *super().sources()]
+    def source_files(self) -> list[Path]:
+        return [self.root / METADATA_FILE, *super().source_files()]
 
     def name(self, index: int) -> str:
         # Own data are often numbered from 0 in each split.
@@ -67,7 +67,9 @@ class Folder(FileDataset):
     def _read(self, path: Path, name: str) -> None:
         facts = _loaded(path)
         self._title: str = _expected(path, facts, "name", str(facts.get("name", name)), lambda v: v.strip(), "a name")
-        self.coding: Coding = _expected(path, facts, "labels", "ids", CODES.__contains__, "ids, palette or colors")
+        self.coding: LabelEncoding = _expected(
+            path, facts, "labels", "ids", LABEL_ENCODINGS.__contains__, "ids, palette or colors"
+        )
         self.size = _expected(path, facts, "size", None, lambda v: _whole(v, 2, least=1), "[height, width]")
         self.mean = _expected(path, facts, "mean", _MIDDLE, _statistic, "[R, G, B] between 0 and 255")
         self.std = _expected(path, facts, "std", _MIDDLE, _statistic, "[R, G, B] between 0 and 255")
@@ -75,7 +77,7 @@ class Folder(FileDataset):
             path, facts, "classes", None, _classes, "a list of two to 250 {name: …, id: …, color: [R, G, B]}"
         )
         self.classes = tuple(entry["name"] for entry in given)
-        self.colors = tuple(tuple(entry.get("color", distinct_color(i + 1))) for i, entry in enumerate(given))
+        self.colors = tuple(tuple(entry.get("color", voc_color(i + 1))) for i, entry in enumerate(given))
         if self.coding == "colors":
             codes = [_code(color) for color in self.colors]
             void = _expected(path, facts, "ignore", [], lambda v: all(map(_is_color, v)), "a list of colours")
@@ -96,14 +98,14 @@ class Folder(FileDataset):
 
 def _loaded(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise UserError(f"there is no {path}; it says which classes there are (docs/data.md)")
+        raise UserError(f"there is no {path}; it says which classes there are (docs/how-to/custom-dataset.md)")
     try:
-        facts = yaml.safe_load(content_of(path))
+        facts = yaml.safe_load(read_bytes(path))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(facts, dict) or (strangers := [str(key) for key in facts if key not in _KEYS]):
         given = f"has the keys {', '.join(strangers)}" if isinstance(facts, dict) else "holds no keys"
-        raise UserError(f"{path} {given}; it takes {', '.join(_KEYS)} (docs/data.md)")
+        raise UserError(f"{path} {given}; it takes {', '.join(_KEYS)} (docs/how-to/custom-dataset.md)")
     return facts
 
 

@@ -12,17 +12,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from segkd.data.base import FileDataset, Sample, SegmentationDataset
-from segkd.data.images import SUFFIXES
-from segkd.data.reading import Array
+from segkd.data.image_io import Array
+from segkd.data.unlabelled import SUFFIXES
 from segkd.errors import UserError
-from segkd.parallel import each
+from segkd.utils.threads import thread_map
 
-INDEX = "pack.json"
+INDEX_FILE = "pack.json"
 _FORMAT = 1
 _ANEW = "pack it anew with `python -m segkd.pack`"
 
 
-class Place(NamedTuple):
+class SampleOffset(NamedTuple):
     """Where a sample lies: its image, H W 3 bytes, and behind it its label, H W bytes of classes."""
 
     file: Path
@@ -48,7 +48,7 @@ class Packed(SegmentationDataset):
         try:
             self._open(_index(self.root), split)
         except (ValueError, TypeError, KeyError, AttributeError, IndexError):
-            raise UserError(f"{self.root / INDEX} is damaged or of another version of segkd; {_ANEW}") from None
+            raise UserError(f"{self.root / INDEX_FILE} is damaged or of another version of segkd; {_ANEW}") from None
 
     def _open(self, index: dict[str, Any], split: str) -> None:
         facts = index["facts"]
@@ -57,14 +57,14 @@ class Packed(SegmentationDataset):
         self.colors = tuple((color[0], color[1], color[2]) for color in facts["colors"])
         self.ids = {int(code): meaning for code, meaning in facts["ids"].items()}
         self.mean, self.std, self.size = tuple(facts["mean"]), tuple(facts["std"]), tuple(facts["size"])
-        self.together = {name: tuple(parts) for name, parts in facts["together"].items()}
+        self.combined_splits = {name: tuple(parts) for name, parts in facts["together"].items()}
         super().__init__(split)
-        self.places: list[Place] = []
-        for part in self.together.get(split, (split,)):
+        self.places: list[SampleOffset] = []
+        for part in self.combined_splits.get(split, (split,)):
             _check_unchanged(self.root, Path(index["source"]), index["parts"][part])
             self.places += _places(self.root / f"{part}.bin", index["parts"][part]["samples"])
 
-    def title(self) -> str:
+    def display_name(self) -> str:
         return self._title
 
     def __len__(self) -> int:
@@ -85,7 +85,7 @@ class Packed(SegmentationDataset):
         return self.places[index].name
 
     @staticmethod
-    def _bytes(place: Place, skip: int, count: int) -> Array:
+    def _bytes(place: SampleOffset, skip: int, count: int) -> Array:
         # Opened anew each time: a map that is kept would be copied whole into a worker that is started, not forked.
         return np.array(np.memmap(place.file, np.uint8, "r", place.start + skip, (count,)))
 
@@ -100,25 +100,27 @@ def write_pack(directory: Path, parts: Sequence[FileDataset], workers: int) -> i
     directory.mkdir(parents=True)
     index = {"format": _FORMAT, "source": str(parts[0].root.resolve()), "facts": _facts(parts), "parts": {}}
     for part in parts:
-        sources = list(each(_Fingerprint(part.root), part.sources(), workers, f"hashing {part.split}"))
+        sources = list(thread_map(_Fingerprint(part.root), part.source_files(), workers, f"hashing {part.split}"))
         samples = []
         with (directory / f"{part.split}.bin").open("wb") as file:
-            for i, sample in enumerate(each(part.__getitem__, range(len(part)), workers, f"packing {part.split}")):
+            for i, sample in enumerate(
+                thread_map(part.__getitem__, range(len(part)), workers, f"packing {part.split}")
+            ):
                 file.write(sample.image.tobytes())
                 file.write(sample.label.tobytes())
                 samples.append([*sample.label.shape, part.name(i)])
         folders = {_relative(folder, part.root): _images_in(folder) for folder in _folders(part)}
         index["parts"][part.split] = {"samples": samples, "sources": sources, "folders": folders}  # type: ignore[index]
-    (directory / INDEX).write_text(json.dumps(index, ensure_ascii=False) + "\n")
+    (directory / INDEX_FILE).write_text(json.dumps(index, ensure_ascii=False) + "\n")
     return sum(path.stat().st_size for path in directory.iterdir())
 
 
 def _facts(parts: Sequence[FileDataset]) -> dict[str, Any]:
     first, names = parts[0], [part.split for part in parts]
-    together = {name: list(those) for name, those in first.together.items() if set(those) <= set(names)}
+    together = {name: list(those) for name, those in first.combined_splits.items() if set(those) <= set(names)}
     kept = ("classes", "colors", "ids", "mean", "std", "size")
     facts = {key: getattr(first, key) for key in kept}
-    return {"title": first.title(), **facts, "splits": [*names, *together], "together": together}
+    return {"title": first.display_name(), **facts, "splits": [*names, *together], "together": together}
 
 
 class _Fingerprint:
@@ -150,9 +152,9 @@ def _images_in(folder: Path) -> int:
 
 
 def _index(root: Path) -> dict[str, Any]:
-    if not (root / INDEX).is_file():
-        raise UserError(f"there is no pack at {root} (no {INDEX}); give a folder that `python -m segkd.pack` made")
-    index: dict[str, Any] = json.loads((root / INDEX).read_bytes())
+    if not (root / INDEX_FILE).is_file():
+        raise UserError(f"there is no pack at {root} (no {INDEX_FILE}); give a folder that `python -m segkd.pack` made")
+    index: dict[str, Any] = json.loads((root / INDEX_FILE).read_bytes())
     if index["format"] != _FORMAT:
         raise ValueError
     return index
@@ -182,10 +184,10 @@ def _stale(root: Path, why: str) -> UserError:
     return UserError(f"the pack {root} is stale: since it was made, {why}; {_ANEW}, or open the files themselves")
 
 
-def _places(file: Path, samples: list[tuple[int, int, str]]) -> list[Place]:
+def _places(file: Path, samples: list[tuple[int, int, str]]) -> list[SampleOffset]:
     places, start = [], 0
     for height, width, name in samples:
-        places.append(Place(file, start, height, width, name))
+        places.append(SampleOffset(file, start, height, width, name))
         start += 4 * height * width
     there = file.stat().st_size if file.is_file() else 0
     if there != start:

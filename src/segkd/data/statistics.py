@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from segkd.data.base import FileDataset, SegmentationDataset
-from segkd.data.reading import content_of
+from segkd.data.image_io import read_bytes
 from segkd.errors import UserError
-from segkd.files import whole
-from segkd.parallel import each
 from segkd.types import IGNORE_INDEX
+from segkd.utils.files import atomic_write
+from segkd.utils.threads import thread_map
 
 
 class ClassCounts(NamedTuple):
@@ -39,7 +39,7 @@ class ColorStatistics(NamedTuple):
     """The root of the mean squared deviation from `mean`; not the mean of the images' own, which is less."""
 
 
-def class_counts(dataset: SegmentationDataset, workers: int = 2, progress: str = "") -> ClassCounts:
+def count_classes(dataset: SegmentationDataset, workers: int = 2, progress: str = "") -> ClassCounts:
     """The pixels of each class in a split; from the cache where the same label files were counted before."""
     classes = len(dataset.classes)
 
@@ -48,7 +48,7 @@ def class_counts(dataset: SegmentationDataset, workers: int = 2, progress: str =
         return np.append(found[:classes], found[IGNORE_INDEX])
 
     def count() -> dict[str, Any]:
-        counts = np.stack(list(each(of_image, range(len(dataset)), workers, progress)))
+        counts = np.stack(list(thread_map(of_image, range(len(dataset)), workers, progress)))
         of_images = (counts.sum(1, keepdims=True) * (counts > 0)).sum(0)
         return ClassCounts(counts.sum(0).tolist(), (counts > 0).sum(0).tolist(), of_images.tolist())._asdict()
 
@@ -57,7 +57,7 @@ def class_counts(dataset: SegmentationDataset, workers: int = 2, progress: str =
     return ClassCounts(**_cached(meaning, labels, workers, count))
 
 
-def color_statistics(dataset: SegmentationDataset, workers: int = 2, progress: str = "") -> ColorStatistics:
+def compute_color_statistics(dataset: SegmentationDataset, workers: int = 2, progress: str = "") -> ColorStatistics:
     """Mean and standard deviation of a split's colours; from the cache where the same image files were measured before."""
 
     def of_image(index: int) -> npt.NDArray[np.int64]:
@@ -65,7 +65,7 @@ def color_statistics(dataset: SegmentationDataset, workers: int = 2, progress: s
         return np.stack([np.bincount(image[..., channel].ravel(), minlength=256) for channel in range(3)])
 
     def measure() -> dict[str, Any]:
-        counts = sum(each(of_image, range(len(dataset)), workers, progress), np.zeros((3, 256), np.int64))
+        counts = sum(thread_map(of_image, range(len(dataset)), workers, progress), np.zeros((3, 256), np.int64))
         shares, values = counts / counts.sum(1, keepdims=True), np.arange(256)
         mean = shares @ values
         variance = (shares * (values - mean[:, None]) ** 2).sum(1)
@@ -75,7 +75,7 @@ def color_statistics(dataset: SegmentationDataset, workers: int = 2, progress: s
     return ColorStatistics(**_cached(["color_statistics", 1], images, workers, measure))
 
 
-def class_weights(rule: str, counts: ClassCounts, void: bool = False) -> list[float]:
+def compute_class_weights(rule: str, counts: ClassCounts, void: bool = False) -> list[float]:
     """Weights of the classes for the cross-entropy, rare ones above common ones; of void too, as one class more, if wanted.
 
         enet               1 / ln(1.02 + p_c),  p_c: share of the counted pixels      Paszke et al., 2016, 1606.02147
@@ -108,7 +108,7 @@ def _cached(
     """The answer to a question about the content of files, kept in the user's cache; without files always anew."""
     if not files:
         return compute()
-    contents = [hashlib.sha256(json.dumps(meaning).encode()).digest(), *each(_digest, files, workers, "")]
+    contents = [hashlib.sha256(json.dumps(meaning).encode()).digest(), *thread_map(_digest, files, workers, "")]
     kept = _cache() / f"{hashlib.sha256(b''.join(contents)).hexdigest()}.json"
     with suppress(OSError, ValueError):
         answer: dict[str, Any] = json.loads(kept.read_bytes())
@@ -116,13 +116,13 @@ def _cached(
     computed = compute()
     with suppress(OSError, UserError):  # a cache that cannot be written costs time alone
         kept.parent.mkdir(parents=True, exist_ok=True)
-        with whole(kept) as part:
+        with atomic_write(kept) as part:
             part.write_text(json.dumps(computed))
     return computed
 
 
 def _digest(path: Path) -> bytes:
-    return hashlib.sha256(content_of(path)).digest()
+    return hashlib.sha256(read_bytes(path)).digest()
 
 
 def _cache() -> Path:

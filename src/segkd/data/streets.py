@@ -12,7 +12,7 @@ import numpy as np
 
 from segkd.data.base import Sample, SegmentationDataset
 from segkd.data.camvid import CLASSES, COLORS
-from segkd.data.reading import Array
+from segkd.data.image_io import Array
 from segkd.types import IGNORE_INDEX
 
 SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST = range(11)

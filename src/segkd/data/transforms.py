@@ -16,13 +16,13 @@ import numpy as np
 import torch
 
 from segkd.data.base import Sample
-from segkd.data.reading import Array
+from segkd.data.image_io import Array
 from segkd.types import IGNORE_INDEX, Batch
 
 _PADDING = 254  # a label that no data set has; told apart from void until `valid` is known
 
 
-class Jitter(NamedTuple):
+class ColorJitter(NamedTuple):
     """Ranges of random colour changes; 0 switches one off."""
 
     brightness: float = 0.0
@@ -50,7 +50,7 @@ class Augmentation:
         crop_size: tuple[int, int],
         scale: tuple[float, float] = (0.5, 2.0),
         flip: float = 0.5,
-        jitter: Jitter | None = None,
+        jitter: ColorJitter | None = None,
         fill: Sequence[float] = (0, 0, 0),
     ) -> None:
         height, width = crop_size
@@ -103,11 +103,11 @@ def to_batch(image: Array, label: Array, key: int = 0, valid: np.ndarray | None 
         images=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
         target=torch.from_numpy(label.astype(np.int64)),
         valid=torch.ones(label.shape, dtype=torch.bool) if valid is None else torch.from_numpy(valid),
-        keys=torch.tensor(key),
+        seeds=torch.tensor(key),
     )
 
 
-def sample_key(seed: int, epoch: int, index: int, labelled: bool = True) -> int:
+def sample_seed(seed: int, epoch: int, index: int, labelled: bool = True) -> int:
     """The key of one drawn sample, 63 bits: all that is random about it follows from it."""
     source = () if labelled else (1,)
     low, high = np.random.SeedSequence([seed, epoch, index, *source]).generate_state(2, np.uint32)

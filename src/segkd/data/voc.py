@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segkd.data.base import FileDataset
-from segkd.data.reading import content_of, distinct_color
+from segkd.data.image_io import read_bytes, voc_color
 from segkd.types import IGNORE_INDEX
 
 CLASSES = (
@@ -41,33 +41,33 @@ class VOC(FileDataset):
     """
 
     classes = CLASSES
-    colors = tuple(distinct_color(i) for i in range(len(CLASSES)))
+    colors = tuple(voc_color(i) for i in range(len(CLASSES)))
     ids = {**{i: i for i in range(len(CLASSES))}, 255: IGNORE_INDEX}
     coding = "palette"
     mean = (123.675, 116.28, 103.53)
     std = (58.395, 57.12, 57.375)
     splits = ("train", "val", "trainval")
-    together = {"trainval": ("train", "val")}
+    combined_splits = {"trainval": ("train", "val")}
     size = (375, 500)
-    how_to_get = (
+    download_hint = (
         "expected JPEGImages/, SegmentationClass/ and ImageSets/Segmentation/ there; fetch VOCtrainval_11-May-2012.tar from "
         "host.robots.ox.ac.uk/pascal/VOC and give its VOCdevkit/VOC2012"
     )
 
-    def pairs(self, part: str) -> list[tuple[Path, Path]]:
+    def image_label_pairs(self, part: str) -> list[tuple[Path, Path]]:
         if not self._list(part).is_file():
             return []
-        names = content_of(self._list(part)).decode(errors="replace").split()
+        names = read_bytes(self._list(part)).decode(errors="replace").split()
         images, labels = self.root / "JPEGImages", self.root / "SegmentationClass"
         return [(images / f"{name}.jpg", labels / f"{name}.png") for name in names]
 
-    def orphans(self, part: str) -> list[Path]:  # noqa: ARG002  the labels of all splits lie together
+    def labels_without_image(self, part: str) -> list[Path]:  # noqa: ARG002  the labels of all splits lie together
         labels = sorted((self.root / "SegmentationClass").glob("*.png"))
         return [label for label in labels if not (self.root / "JPEGImages" / f"{label.stem}.jpg").exists()]
 
-    def sources(self) -> list[Path]:
-        lists = [self._list(part) for part in self.together.get(self.split, (self.split,))]
-        return [*lists, *super().sources()]
+    def source_files(self) -> list[Path]:
+        lists = [self._list(part) for part in self.combined_splits.get(self.split, (self.split,))]
+        return [*lists, *super().source_files()]
 
     def _list(self, part: str) -> Path:
         return self.root / "ImageSets" / "Segmentation" / f"{part}.txt"

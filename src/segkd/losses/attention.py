@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from segkd.losses.base import FeatureLoss, global_mean, side_by_side
+from segkd.losses.base import FeatureLoss
+from segkd.losses.distributed import global_mean
+from segkd.losses.features import align_features
 from segkd.types import Step
 
 
@@ -21,14 +23,14 @@ class Attention(FeatureLoss):
 
     Args:
         weight: 1.2, which is CIRKD's 10⁴ (train_at.sh) on the mean over the 64 × 128 places of its Cityscapes crops.
-        tap: the features that are compared, of both networks.
+        feature: the features that are compared, of both networks.
     """
 
-    def __init__(self, weight: float = 1.2, tap: str = "encoder") -> None:
-        super().__init__(weight, tap)
+    def __init__(self, weight: float = 1.2, feature: str = "encoder") -> None:
+        super().__init__(weight, feature)
 
     def forward(self, step: Step) -> Tensor:
-        ours, theirs, counted = side_by_side(step, self.tap, self.tap)
+        ours, theirs, counted = align_features(step, self.feature, self.feature)
         distance = (_attention(ours, counted) - _attention(theirs, counted)).square().sum()
         return global_mean(distance, counted.flatten(1).any(1).sum())
 

@@ -9,7 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segkd.losses.base import FeatureLoss, directions, global_mean, side_by_side
+from segkd.losses.base import FeatureLoss
+from segkd.losses.distributed import global_mean
+from segkd.losses.features import align_features
+from segkd.losses.functional import safe_normalize
 from segkd.types import Step
 
 
@@ -31,28 +34,30 @@ class CIRKD(FeatureLoss):
     Args:
         weight: 1, the authors' (train_cirkd.py, lambda-minibatch-pixel).
         temperature: τ, the authors' 0.1 (contrast-temperature).
-        places: greatest number of places of an image; 512 keeps 1/4 of the places along each side of a 64×128 map.
-        tap: the features that are compared, of both networks.
+        max_positions: greatest number of places of an image; 512 keeps 1/4 of the places along each side of a 64×128 map.
+        feature: the features that are compared, of both networks.
     """
 
     exemptions: ClassVar[Mapping[str, str]] = {
         "process_invariance": "the images of one process are compared with each other, as by its authors"
     }
 
-    def __init__(self, weight: float = 1.0, temperature: float = 0.1, places: int = 512, tap: str = "encoder") -> None:
+    def __init__(
+        self, weight: float = 1.0, temperature: float = 0.1, max_positions: int = 512, feature: str = "encoder"
+    ) -> None:
         if temperature <= 0:
             raise ValueError(f"temperature must be positive, not {temperature}")
-        if places < 1:
-            raise ValueError(f"places must be 1 or more, not {places}")
-        super().__init__(weight, tap)
+        if max_positions < 1:
+            raise ValueError(f"places must be 1 or more, not {max_positions}")
+        super().__init__(weight, feature)
         self.temperature = temperature
-        self.places = places
+        self.max_positions = max_positions
 
     def forward(self, step: Step) -> Tensor:
-        ours, theirs, valid = side_by_side(step, self.tap, self.tap)
+        ours, theirs, valid = align_features(step, self.feature, self.feature)
         # Autocast would take the similarities, which the temperature then magnifies, in bfloat16.
         with torch.autocast(ours.device.type, enabled=False):
-            side = square_of((ours.shape[-2], ours.shape[-1]), self.places)
+            side = pooling_size((ours.shape[-2], ours.shape[-1]), self.max_positions)
             valid = valid[:, None].to(ours)
             counted = F.avg_pool2d(valid, side, side, ceil_mode=True).flatten(1) > 0
             log_q, log_p = (
@@ -65,15 +70,15 @@ class CIRKD(FeatureLoss):
 
     def _log_likeness(self, features: Tensor, counted: Tensor) -> Tensor:
         """Log-probabilities of the places of each image for each place: B n B n of B C n."""
-        units = directions(features)
+        units = safe_normalize(features)
         likeness = torch.einsum("mca,ncb->manb", units, units) / self.temperature
         # Finite, since an image without places would give log-probabilities that are not numbers.
         return likeness.masked_fill(~counted, torch.finfo(likeness.dtype).min).log_softmax(3)
 
 
-def square_of(size: tuple[int, int], places: int) -> int:
+def pooling_size(size: tuple[int, int], max_positions: int) -> int:
     """The least side of squares such that no more than `places` cover a map."""
     side = 1
-    while -(-size[0] // side) * -(-size[1] // side) > places:
+    while -(-size[0] // side) * -(-size[1] // side) > max_positions:
         side += 1
     return side

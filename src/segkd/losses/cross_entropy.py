@@ -11,8 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segkd.errors import UserError
-from segkd.losses.base import Loss, global_mean, tap_of, wide
-from segkd.types import IGNORE_INDEX, Step, Taps, resize
+from segkd.losses.base import Loss
+from segkd.losses.distributed import global_mean
+from segkd.losses.features import get_feature
+from segkd.losses.functional import at_least_float32
+from segkd.types import IGNORE_INDEX, FeatureInfos, Step, resize
 
 _HARDEST = 16  # a sixteenth of them counts in any case
 
@@ -20,7 +23,7 @@ _HARDEST = 16  # a sixteenth of them counts in any case
 class CrossEntropy(Loss):
     """Cross-entropy of the labels at full size, and of the auxiliary head where the student has one.
 
-        L = Σ w_y · −log softmax(Q)_y / Σ w_y over labelled pixels,  plus auxiliary_weight · the same of the tap `auxiliary`
+        L = Σ w_y · −log softmax(Q)_y / Σ w_y over labelled pixels,  plus auxiliary_weight · the same of the feature `auxiliary`
 
     with w the class weights, all 1 without them: it is a mean, so that they change what classes weigh among themselves, not what
     the loss weighs among others. With `ohem` the sums are over hard pixels alone: those whose class has that probability at most,
@@ -37,7 +40,7 @@ class CrossEntropy(Loss):
         auxiliary_weight: of the side head; 0.4 as in PSPNet and in Liu et al.'s code (utils/criterion.py, CriterionDSN).
         void: `ignored` or `class`.
         class_weights: one for each output, 0 or more; in a config also a rule, by which `build` finds them from the training
-            labels: `enet` or `median_frequency` (see `segkd.data.statistics.class_weights`).
+            labels: `enet` or `median_frequency` (see `segkd.data.statistics.compute_class_weights`).
         ohem: a probability, or None for all pixels.
     """
 
@@ -69,15 +72,15 @@ class CrossEntropy(Loss):
         self.auxiliary_weight = auxiliary_weight
         self.ohem = ohem
         self.void = void
-        self.more_outputs = int(void == "class")
+        self.extra_classes = int(void == "class")
         # Not in checkpoints: they follow from the config and the data.
         weights = None if class_weights is None else torch.tensor(class_weights)
         self.register_buffer("class_weights", weights, persistent=False)
 
-    def connect(self, student: Taps, teacher: Taps | None) -> None:  # noqa: ARG002  labels take a teacher's place
+    def setup(self, student: FeatureInfos, teacher: FeatureInfos | None) -> None:  # noqa: ARG002  labels take a teacher's place
         if self.class_weights is None:
             return
-        given, outputs = len(self.class_weights), tap_of(student, "scores", "student").channels
+        given, outputs = len(self.class_weights), get_feature(student, "kd_logits", "student").channels
         if given != outputs:
             raise UserError(f"there are {given} class_weights for a student of {outputs} outputs; give one for each")
 
@@ -87,22 +90,22 @@ class CrossEntropy(Loss):
             unlabelled = (target == IGNORE_INDEX) & step.batch.valid
             target = target.masked_fill(unlabelled, student.logits.shape[1] - 1)
         loss = self._mean(student.logits, target, student.align_corners)
-        side = student.taps.get("auxiliary")
+        side = student.features.get("auxiliary")
         if side is None or self.auxiliary_weight == 0:
             return loss
         return loss + self.auxiliary_weight * self._mean(side, target, student.align_corners)
 
     def _mean(self, logits: Tensor, target: Tensor, align_corners: bool) -> Tensor:
-        enlarged = resize(wide(logits), (target.shape[-2], target.shape[-1]), align_corners)
+        enlarged = resize(at_least_float32(logits), (target.shape[-2], target.shape[-1]), align_corners)
         weights = None if self.class_weights is None else self.class_weights.to(enlarged)
         if self.ohem is not None:
-            target = target.masked_fill(~_hard(enlarged.detach(), target, self.ohem), IGNORE_INDEX)
+            target = target.masked_fill(~_hard_pixel_mask(enlarged.detach(), target, self.ohem), IGNORE_INDEX)
         total = F.cross_entropy(enlarged, target, weights, ignore_index=IGNORE_INDEX, reduction="sum")
         counted = target != IGNORE_INDEX
         return global_mean(total, counted.sum() if weights is None else weights[target[counted]].sum())
 
 
-def _hard(logits: Tensor, target: Tensor, at_most: float) -> Tensor:
+def _hard_pixel_mask(logits: Tensor, target: Tensor, at_most: float) -> Tensor:
     """B H W bool: labelled pixels whose class has a probability at most, and the hardest of each image."""
     labelled = target != IGNORE_INDEX
     surprise = F.cross_entropy(logits, target, ignore_index=IGNORE_INDEX, reduction="none")

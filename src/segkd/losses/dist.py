@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from segkd.losses.base import Loss, global_mean, global_sum, same_classes, side_by_side
-from segkd.types import Step, Taps
+from segkd.losses.base import Loss
+from segkd.losses.distributed import global_mean, global_sum
+from segkd.losses.features import align_features, check_same_num_classes
+from segkd.types import FeatureInfos, Step
 
-LEAST = 1e-12
+MIN_NORM = 1e-12
 """Of a sum of squares: below it probabilities differ by rounding alone."""
 
 
@@ -26,20 +28,20 @@ class Dist(Loss):
         weight: 1, as in their code (hunto/DIST_KD, segmentation/train_kd.py), which has no temperature.
         inter: of the classes in a pixel; the paper's β, 1 as there.
         intra: of the pixels in a class; the paper's γ, 1 as there.
-        tap: the student's class scores that are compared.
+        feature: the student's class scores that are compared.
     """
 
-    def __init__(self, weight: float = 1.0, inter: float = 1.0, intra: float = 1.0, tap: str = "scores") -> None:
+    def __init__(self, weight: float = 1.0, inter: float = 1.0, intra: float = 1.0, feature: str = "kd_logits") -> None:
         super().__init__(weight)
         self.inter, self.intra = inter, intra
-        self.tap = tap
+        self.feature = feature
 
-    def connect(self, student: Taps, teacher: Taps | None) -> None:
+    def setup(self, student: FeatureInfos, teacher: FeatureInfos | None) -> None:
         assert teacher is not None
-        same_classes(student, teacher, self.tap)
+        check_same_num_classes(student, teacher, self.feature)
 
     def forward(self, step: Step) -> Tensor:
-        ours, theirs, counted = side_by_side(step, self.tap, "scores")
+        ours, theirs, counted = align_features(step, self.feature, "kd_logits")
         student, teacher = ours.softmax(1), theirs.softmax(1)
         weight = counted[:, None].to(student)
         pixels = global_sum(weight.sum())
@@ -50,15 +52,15 @@ class Dist(Loss):
         def over_pixels(maps: Tensor) -> Tensor:
             return global_sum((maps * weight).sum((0, 2, 3), keepdim=True))
 
-        inter = 1 - correlation(student, teacher, over_classes, student.shape[1])
-        intra = 1 - correlation(student, teacher, over_pixels, pixels.clamp(min=1))
+        inter = 1 - pearson_correlation(student, teacher, over_classes, student.shape[1])
+        intra = 1 - pearson_correlation(student, teacher, over_pixels, pixels.clamp(min=1))
         return self.inter * global_mean((inter * weight).sum(), weight.sum()) + self.intra * intra.mean() * (pixels > 0)
 
 
-def correlation(a: Tensor, b: Tensor, total: Callable[[Tensor], Tensor], count: Tensor | int) -> Tensor:
+def pearson_correlation(a: Tensor, b: Tensor, total: Callable[[Tensor], Tensor], count: Tensor | int) -> Tensor:
     """Pearson's ρ of two variables whose `count` values `total` sums up."""
     # Deviations sum to zero, so no gradient goes through the means, and sums over processes need not be nested.
     a, b = (maps - (total(maps) / count).detach() for maps in (a, b))
     squares = total(a.square()), total(b.square())
-    product = (squares[0] * squares[1]).masked_fill((squares[0] < LEAST) | (squares[1] < LEAST), float("inf"))
+    product = (squares[0] * squares[1]).masked_fill((squares[0] < MIN_NORM) | (squares[1] < MIN_NORM), float("inf"))
     return (total(a * b) / product.sqrt()).clamp(max=1)

@@ -8,8 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from segkd.losses.base import Loss, global_mean, projector, side_by_side, tap_of
-from segkd.types import Step, Taps
+from segkd.losses.base import Loss
+from segkd.losses.distributed import global_mean
+from segkd.losses.features import align_features, get_feature, make_projector
+from segkd.types import FeatureInfos, Step
 
 
 class Hint(Loss):
@@ -22,24 +24,26 @@ class Hint(Loss):
 
     Args:
         weight: 10, CIRKD's (train_fitnet.sh), on the same mean. The paper trains with nothing else first, and gives no weight.
-        tap: the features that are compared, of both networks.
+        feature: the features that are compared, of both networks.
     """
 
     exemptions: ClassVar[Mapping[str, str]] = {
         "zero_at_equality": "the projector has to learn first that the features are the teacher's"
     }
 
-    def __init__(self, weight: float = 10.0, tap: str = "encoder") -> None:
+    def __init__(self, weight: float = 10.0, feature: str = "encoder") -> None:
         super().__init__(weight)
-        self.tap = tap
+        self.feature = feature
         self.projector: nn.Module = nn.Identity()
 
-    def connect(self, student: Taps, teacher: Taps | None) -> None:
+    def setup(self, student: FeatureInfos, teacher: FeatureInfos | None) -> None:
         assert teacher is not None
-        self.projector = projector(tap_of(student, self.tap, "student"), tap_of(teacher, self.tap, "teacher"))
+        self.projector = make_projector(
+            get_feature(student, self.feature, "student"), get_feature(teacher, self.feature, "teacher")
+        )
 
     def forward(self, step: Step) -> Tensor:
-        ours, theirs, counted = side_by_side(step, self.tap, self.tap)
+        ours, theirs, counted = align_features(step, self.feature, self.feature)
         with torch.autocast(ours.device.type, enabled=False):
             difference = self.projector(ours) - theirs
         total = (difference.square().sum(1) * counted).sum()

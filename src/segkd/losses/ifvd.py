@@ -8,8 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from segkd.losses.base import FeatureLoss, directions, global_mean, side_by_side, teacher_of
-from segkd.losses.places import check_regions, classes_at, members
+from segkd.losses.base import FeatureLoss
+from segkd.losses.distributed import global_mean
+from segkd.losses.features import align_features, require_teacher
+from segkd.losses.functional import safe_normalize
+from segkd.losses.regions import check_class_source, downsample_classes, one_hot_membership
 from segkd.types import IGNORE_INDEX, Step
 
 
@@ -28,30 +31,32 @@ class IFVD(FeatureLoss):
 
     Args:
         weight: 50, the paper's. The authors' code has 200, CIRKD's 20.
-        regions: who says which places are of one class, `labels` or `teacher` (its answer; unlabelled images count then).
-        tap: the features that are compared, of both networks.
+        class_source: who says which places are of one class, `labels` or `teacher` (its answer; unlabelled images count then).
+        feature: the features that are compared, of both networks.
     """
 
     exemptions: ClassVar[Mapping[str, str]] = {
         "labels_do_not_matter": "regions are of one label, unless the teacher says what is of one class"
     }
 
-    def __init__(self, weight: float = 50.0, regions: str = "labels", tap: str = "encoder") -> None:
-        super().__init__(weight, tap)
-        self.regions = check_regions(regions)
+    def __init__(self, weight: float = 50.0, class_source: str = "labels", feature: str = "encoder") -> None:
+        super().__init__(weight, feature)
+        self.class_source = check_class_source(class_source)
 
     def forward(self, step: Step) -> Tensor:
-        ours, theirs, _ = side_by_side(step, self.tap, self.tap)
-        classes = classes_at(step, (ours.shape[-2], ours.shape[-1]), self.regions).flatten(1)
-        of_class = members(classes, teacher_of(step).logits.shape[1])
+        ours, theirs, _ = align_features(step, self.feature, self.feature)
+        classes = downsample_classes(step, (ours.shape[-2], ours.shape[-1]), self.class_source).flatten(1)
+        of_class = one_hot_membership(classes, require_teacher(step).logits.shape[1])
         # Similarities are near one, and bfloat16 would keep two digits of their difference from it.
         with torch.autocast(ours.device.type, enabled=False):
-            difference = typicality(ours.flatten(2), of_class) - typicality(theirs.flatten(2), of_class)
+            difference = similarity_to_class_center(ours.flatten(2), of_class) - similarity_to_class_center(
+                theirs.flatten(2), of_class
+            )
             return global_mean(difference.square().sum(), (classes != IGNORE_INDEX).sum())
 
 
-def typicality(features: Tensor, of_class: Tensor) -> Tensor:
+def similarity_to_class_center(features: Tensor, of_class: Tensor) -> Tensor:
     """Cosine of each place's feature, of B C n, with the centre of its class, by B n K; B n, zero where it has none."""
     chosen = of_class.to(features)
     centres = features @ chosen  # sums: only their direction is used, and it is the mean's
-    return (directions(features).mT @ directions(centres) * chosen).sum(2)
+    return (safe_normalize(features).mT @ safe_normalize(centres) * chosen).sum(2)

@@ -7,10 +7,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from segkd.losses.base import FeatureLoss, directions, global_mean, side_by_side
+from segkd.losses.base import FeatureLoss
+from segkd.losses.distributed import global_mean
+from segkd.losses.features import align_features
+from segkd.losses.functional import safe_normalize
 from segkd.types import Step
 
-TOWARDS = ((0, 1), (1, 0), (1, 1), (1, -1))
+NEIGHBOR_OFFSETS = ((0, 1), (1, 0), (1, 1), (1, -1))
 """Down and right, of half the neighbours: the other half see the same pairs."""
 
 
@@ -25,35 +28,35 @@ class Local(FeatureLoss):
 
     Args:
         weight: 10, the paper's λ1 of pair-wise distillation, whose unit it shares; the table names none.
-        tap: the features that are compared, of both networks.
+        feature: the features that are compared, of both networks.
     """
 
     exemptions: ClassVar[Mapping[str, str]] = {
         "crop_invariance": "beside a copy of itself the crop has neighbours at its border"
     }
 
-    def __init__(self, weight: float = 10.0, tap: str = "encoder") -> None:
-        super().__init__(weight, tap)
+    def __init__(self, weight: float = 10.0, feature: str = "encoder") -> None:
+        super().__init__(weight, feature)
 
     def forward(self, step: Step) -> Tensor:
-        ours, theirs, counted = side_by_side(step, self.tap, self.tap)
-        student, teacher = directions(ours), directions(theirs)
+        ours, theirs, counted = align_features(step, self.feature, self.feature)
+        student, teacher = safe_normalize(ours), safe_normalize(theirs)
         total, pairs = ours.new_zeros(()), counted.new_zeros((), dtype=counted.sum().dtype)
-        for way in TOWARDS:
-            one, other = neighbours(counted, *way)
-            difference = similarity(student, *way) - similarity(teacher, *way)
+        for way in NEIGHBOR_OFFSETS:
+            one, other = gather_neighbors(counted, *way)
+            difference = compute_similarity(student, *way) - compute_similarity(teacher, *way)
             total = total + (difference.square() * (one & other)).sum()
             pairs = pairs + (one & other).sum()
         return global_mean(total, pairs)
 
 
-def similarity(units: Tensor, down: int, right: int) -> Tensor:
+def compute_similarity(units: Tensor, down: int, right: int) -> Tensor:
     """Cosine of each place with its neighbour in one direction."""
-    one, other = neighbours(units, down, right)
+    one, other = gather_neighbors(units, down, right)
     return (one * other).sum(1)
 
 
-def neighbours(maps: Tensor, down: int, right: int) -> tuple[Tensor, Tensor]:
+def gather_neighbors(maps: Tensor, down: int, right: int) -> tuple[Tensor, Tensor]:
     """Two views of ... h w, of equal shape: the second holds the neighbours of the places in the first."""
     height, width = maps.shape[-2:]
     one = maps[..., : height - down, max(0, -right) : width - max(0, right)]

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segkd.losses.base import Loss, global_mean, wide
+from segkd.losses.base import Loss
+from segkd.losses.distributed import global_mean
+from segkd.losses.functional import at_least_float32
 from segkd.types import IGNORE_INDEX, Step, resize
 
 
@@ -29,7 +31,7 @@ class Lovasz(Loss):
 
     Args:
         weight: share in the objective; 1 is ours.
-        since: share of the training that is over when it sets in; before, it is zero. 0.8 would be the last fifth.
+        start_at: share of the training that is over when it sets in; before, it is zero. 0.8 would be the last fifth.
     """
 
     needs_teacher = False
@@ -38,23 +40,23 @@ class Lovasz(Loss):
         "labels_do_not_matter": "it is what reads them",
     }
 
-    def __init__(self, weight: float = 1.0, since: float = 0.0) -> None:
-        if not 0 <= since < 1:
-            raise ValueError(f"since is a share of the training, 0 or more and less than 1, not {since}")
+    def __init__(self, weight: float = 1.0, start_at: float = 0.0) -> None:
+        if not 0 <= start_at < 1:
+            raise ValueError(f"since is a share of the training, 0 or more and less than 1, not {start_at}")
         super().__init__(weight)
-        self.since = since
+        self.start_at = start_at
 
     def forward(self, step: Step) -> Tensor:
         target, student = step.batch.target, step.student
-        if step.progress < self.since:
-            return 0 * wide(student.logits).sum()
-        enlarged = resize(wide(student.logits), (target.shape[-2], target.shape[-1]), student.align_corners)
+        if step.progress < self.start_at:
+            return 0 * at_least_float32(student.logits).sum()
+        enlarged = resize(at_least_float32(student.logits), (target.shape[-2], target.shape[-1]), student.align_corners)
         counted = (target != IGNORE_INDEX).flatten(1)[:, None]
         truth = _one_hot(target, enlarged.shape[1]).flatten(2).to(enlarged)
         errors = (truth - enlarged.softmax(1).flatten(2)).abs()
         # What does not count comes last, where nothing is added any more.
         errors, order = errors.masked_fill(~counted, -1).sort(2, descending=True)
-        losses = (errors * _steps(truth.gather(2, order), errors >= 0)).sum(2)
+        losses = (errors * _lovasz_grad(truth.gather(2, order), errors >= 0)).sum(2)
         present = truth.bool().any(2)
         of_images = (losses * present).sum(1) / present.sum(1).clamp(min=1)
         return global_mean(of_images.sum(), present.any(1).sum())
@@ -67,7 +69,7 @@ def _one_hot(target: Tensor, classes: int) -> Tensor:
     return hot.bool() & known[:, None]
 
 
-def _steps(truth: Tensor, counted: Tensor) -> Tensor:
+def _lovasz_grad(truth: Tensor, counted: Tensor) -> Tensor:
     """What each pixel in this order adds to the Jaccard loss when it is wrong too; B K P."""
     size = truth.sum(2, keepdim=True)
     left = size - truth.cumsum(2)

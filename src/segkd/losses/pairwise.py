@@ -6,7 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segkd.losses.base import FeatureLoss, directions, global_mean, side_by_side
+from segkd.losses.base import FeatureLoss
+from segkd.losses.distributed import global_mean
+from segkd.losses.features import align_features
+from segkd.losses.functional import safe_normalize
 from segkd.types import Step
 
 
@@ -28,46 +31,48 @@ class Pairwise(FeatureLoss):
 
     Args:
         weight: 10, the paper's λ1.
-        node: the side of a node, in pixels of the feature map.
+        node_size: the side of a node, in pixels of the feature map.
         pooling: `mean` (the paper) or `max` (the published code, which its first author found better: issue 46).
-        tap: the features that are compared, of both networks.
+        feature: the features that are compared, of both networks.
     """
 
-    def __init__(self, weight: float = 10.0, node: int = 2, pooling: str = "mean", tap: str = "encoder") -> None:
-        if node < 1:
-            raise ValueError(f"node must be 1 or more, not {node}")
+    def __init__(
+        self, weight: float = 10.0, node_size: int = 2, pooling: str = "mean", feature: str = "encoder"
+    ) -> None:
+        if node_size < 1:
+            raise ValueError(f"node_size must be 1 or more, not {node_size}")
         if pooling not in ("mean", "max"):
             raise ValueError(f"pooling is 'mean' or 'max', not '{pooling}'")
-        super().__init__(weight, tap)
-        self.node = node
+        super().__init__(weight, feature)
+        self.node_size = node_size
         self.pooling = pooling
 
     def forward(self, step: Step) -> Tensor:
-        ours, theirs, _ = side_by_side(step, self.tap, self.tap)
+        ours, theirs, _ = align_features(step, self.feature, self.feature)
         # Autocast would take the products of the direct form in bfloat16.
         with torch.autocast(ours.device.type, enabled=False):
             counted = self._counted(step.batch.valid, ours)
             student_nodes = self._nodes(ours) * counted
             teacher_nodes = self._nodes(theirs) * counted
-            difference = squared_difference(student_nodes, teacher_nodes)
+            difference = sum_squared_difference(student_nodes, teacher_nodes)
             pairs = counted.sum((1, 2)).square().sum()
             return global_mean(difference, pairs)
 
     def _nodes(self, features: Tensor) -> Tensor:
         """Unit vectors of the nodes, B C n."""
         if self.pooling == "max":
-            pooled = F.max_pool2d(features, self.node, self.node, ceil_mode=True)
+            pooled = F.max_pool2d(features, self.node_size, self.node_size, ceil_mode=True)
         else:
-            pooled = F.avg_pool2d(features, self.node, self.node, ceil_mode=True)
-        return directions(pooled.flatten(2))
+            pooled = F.avg_pool2d(features, self.node_size, self.node_size, ceil_mode=True)
+        return safe_normalize(pooled.flatten(2))
 
     def _counted(self, valid: Tensor, features: Tensor) -> Tensor:
         """B 1 n: one where a node lies in the image, else zero."""
-        size = [-(-side // self.node) for side in features.shape[-2:]]
+        size = [-(-side // self.node_size) for side in features.shape[-2:]]
         return (F.interpolate(valid[:, None].float(), size=size, mode="nearest-exact") > 0.5).to(features).flatten(2)
 
 
-def squared_difference(student: Tensor, teacher: Tensor) -> Tensor:
+def sum_squared_difference(student: Tensor, teacher: Tensor) -> Tensor:
     """Σ over images and node pairs of the squared difference of similarities, of unit vectors B C n."""
     channels = max(student.shape[1], teacher.shape[1])
     if student.shape[2] <= channels:

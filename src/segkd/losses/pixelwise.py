@@ -5,8 +5,11 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from segkd.losses.base import Loss, at_stride, global_mean, same_classes, side_by_side
-from segkd.types import IGNORE_INDEX, Step, Taps
+from segkd.losses.base import Loss
+from segkd.losses.distributed import global_mean
+from segkd.losses.features import align_features, check_same_num_classes
+from segkd.losses.functional import downsample_mask
+from segkd.types import IGNORE_INDEX, FeatureInfos, Step
 
 
 class Pixelwise(Loss):
@@ -22,32 +25,32 @@ class Pixelwise(Loss):
         weight: None for 10/K: the paper's λ = 10 on `KLDivLoss`'s mean over B·K·h·w, which is what the code that trained the
             published students computes (cvpr_19, utils/criterion.py, CriterionKD; IFVD and TorchDistiller alike).
         temperature: T.
-        tap: the student's class scores that are compared.
+        feature: the student's class scores that are compared.
         mask_void: count labelled pixels only.
     """
 
     def __init__(
-        self, weight: float | None = None, temperature: float = 1.0, tap: str = "scores", mask_void: bool = False
+        self, weight: float | None = None, temperature: float = 1.0, feature: str = "kd_logits", mask_void: bool = False
     ) -> None:
         if temperature <= 0:
             raise ValueError(f"temperature must be positive, not {temperature}")
         super().__init__(weight)
         self.temperature = temperature
-        self.tap = tap
+        self.feature = feature
         self.mask_void = mask_void
 
-    def connect(self, student: Taps, teacher: Taps | None) -> None:
+    def setup(self, student: FeatureInfos, teacher: FeatureInfos | None) -> None:
         assert teacher is not None
-        classes = same_classes(student, teacher, self.tap)
+        classes = check_same_num_classes(student, teacher, self.feature)
         if self.weight is None:
             self.weight = 10 / classes
 
     def forward(self, step: Step) -> Tensor:
-        ours, theirs, counted = side_by_side(step, self.tap, "scores")
+        ours, theirs, counted = align_features(step, self.feature, "kd_logits")
         log_q = F.log_softmax(ours / self.temperature, 1)
         log_p = F.log_softmax(theirs / self.temperature, 1)
         divergence = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1)
         if self.mask_void:
             labelled = step.batch.target != IGNORE_INDEX
-            counted = counted & at_stride(labelled, (counted.shape[-2], counted.shape[-1]))
+            counted = counted & downsample_mask(labelled, (counted.shape[-2], counted.shape[-1]))
         return self.temperature**2 * global_mean((divergence * counted).sum(), counted.sum())

@@ -12,7 +12,7 @@ from torchmetrics import Metric
 from segkd.types import IGNORE_INDEX
 
 
-class Agreed(NamedTuple):
+class AgreementScores(NamedTuple):
     """Fractions of pixels, and nats."""
 
     agreement: float
@@ -56,8 +56,10 @@ class Agreement(Metric):
         wrong = 2 * (taught != target).long() + (said != target).long()
         self.right += torch.bincount(wrong[target != IGNORE_INDEX], minlength=4)
 
-    def compute(self) -> Agreed:
+    def compute(self) -> AgreementScores:
         """The scores."""
         both, teacher, student, none = (self.right.double() / self.right.sum()).tolist()
         pixels = self.pixels.double()
-        return Agreed((self.agreed / pixels).item(), (self.divergence / pixels).item(), both, teacher, student, none)
+        return AgreementScores(
+            (self.agreed / pixels).item(), (self.divergence / pixels).item(), both, teacher, student, none
+        )

@@ -10,8 +10,8 @@ from torch import Tensor
 from segkd.metrics.confusion import Scores
 
 
-def draws(sequences: Sequence[str], block: int, resamples: int, seed: int) -> Tensor:
-    """How often each resample draws each image: resamples × N int64.
+def resample_counts(sequences: Sequence[str], block: int, bootstrap_samples: int, seed: int) -> Tensor:
+    """How often each resample draws each image: bootstrap_samples × N int64.
 
     Moving blocks (Künsch, *The Jackknife and the Bootstrap for General Stationary Observations*, 1989), drawn in each sequence for
     itself until it has its number of images again; of the last block the first images.
@@ -21,23 +21,23 @@ def draws(sequences: Sequence[str], block: int, resamples: int, seed: int) -> Te
         block: consecutive frames that are drawn together; a shorter sequence is one block.
     """
     generator = torch.Generator().manual_seed(seed)
-    times = torch.zeros(resamples, len(sequences), dtype=torch.int64)
+    times = torch.zeros(bootstrap_samples, len(sequences), dtype=torch.int64)
     for sequence in dict.fromkeys(sequences):
         frames = torch.tensor([i for i, name in enumerate(sequences) if name == sequence])
         length = min(block, len(frames))
         blocks = -(-len(frames) // length)
-        starts = torch.randint(0, len(frames) - length + 1, (resamples, blocks, 1), generator=generator)
+        starts = torch.randint(0, len(frames) - length + 1, (bootstrap_samples, blocks, 1), generator=generator)
         drawn = (starts + torch.arange(length)).flatten(1)[:, : len(frames)]
         times.scatter_add_(1, frames[drawn], torch.ones_like(drawn))
     return times
 
 
-def interval(
+def bootstrap_interval(
     matrices: Tensor,
     num_classes: int,
     sequences: Sequence[str],
     block: int,
-    resamples: int,
+    bootstrap_samples: int,
     seed: int,
     level: float = 0.95,
 ) -> tuple[float, float]:
@@ -45,8 +45,8 @@ def interval(
 
     It speaks of other frames of these videos; two or three videos say nothing of other videos.
     """
-    weights = draws(sequences, block, resamples, seed).double()
-    summed = (weights @ matrices.flatten(1).double().cpu()).view(resamples, *matrices.shape[1:])
+    weights = resample_counts(sequences, block, bootstrap_samples, seed).double()
+    summed = (weights @ matrices.flatten(1).double().cpu()).view(bootstrap_samples, *matrices.shape[1:])
     scores = torch.tensor([Scores.of(matrix, num_classes).miou for matrix in summed], dtype=torch.float64)
     low, high = scores.nanquantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)).tolist()
     return low, high

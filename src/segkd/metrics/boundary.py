@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
-from segkd.metrics.confusion import count
+from segkd.metrics.confusion import count_confusions
 from segkd.types import IGNORE_INDEX
 
 
-def band(labels: Tensor, width: int, edges: bool) -> Tensor:
+def boundary_band(labels: Tensor, width: int, edges: bool) -> Tensor:
     """Where another label lies within `width` pixels, diagonals included: B H W bool of B H W labels.
 
     One pass serves all classes: the square around a pixel is of one class where its least and greatest labels are equal.
@@ -32,7 +32,7 @@ def band(labels: Tensor, width: int, edges: bool) -> Tensor:
     return ((greatest(maps) != maps) | (greatest(-maps) != -maps))[:, 0]
 
 
-def contour_width(size: tuple[int, int], share: float = 0.02) -> int:
+def boundary_width(size: tuple[int, int], share: float = 0.02) -> int:
     """Cheng et al.'s width: a fiftieth of the image's diagonal, 1 pixel at least."""
     return max(1, round(share * math.hypot(*size)))
 
@@ -46,7 +46,7 @@ class BoundaryIoU(Metric):
 
     Args:
         num_classes: K.
-        width: d in pixels; by default `contour_width` of each image.
+        width: d in pixels; by default `boundary_width` of each image.
     """
 
     full_state_update = False
@@ -61,10 +61,10 @@ class BoundaryIoU(Metric):
 
     def update(self, predicted: Tensor, target: Tensor) -> None:
         """Count a batch of classes, B H W; what is no class is void."""
-        width = self.width or contour_width((target.shape[-2], target.shape[-1]))
+        width = self.width or boundary_width((target.shape[-2], target.shape[-1]))
         void = target == IGNORE_INDEX
         truth, said = (torch.where(void, self.num_classes, labels) for labels in (target, predicted))
-        outline, drawn = band(truth, width, True), band(said, width, True)
+        outline, drawn = boundary_band(truth, width, True), boundary_band(said, width, True)
 
         def pixels(labels: Tensor, where: Tensor) -> Tensor:
             return torch.bincount(labels[where], minlength=self.num_classes + 1)[: self.num_classes]
@@ -99,8 +99,8 @@ class TrimapConfusion(Metric):
     def update(self, predicted: Tensor, target: Tensor) -> None:
         """Count a batch of classes, B H W."""
         for matrix, width in zip(self.counts, self.widths, strict=True):
-            near = band(target, width, False) & (target != IGNORE_INDEX)
-            matrix += count(target[near], predicted[near], self.size)
+            near = boundary_band(target, width, False) & (target != IGNORE_INDEX)
+            matrix += count_confusions(target[near], predicted[near], self.size)
 
     def compute(self) -> Tensor:
         """The matrices, one a width."""

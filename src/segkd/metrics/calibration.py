@@ -12,7 +12,7 @@ from torchmetrics import Metric
 from segkd.types import IGNORE_INDEX
 
 
-class Calibrated(NamedTuple):
+class CalibrationScores(NamedTuple):
     """Means over labelled pixels."""
 
     ece: float
@@ -66,8 +66,8 @@ class Calibration(Metric):
         # Σ (p - y)² = Σ p² - 2 p_label + 1
         self.brier += (p.double().square().sum(1) - 2 * of_label.exp() + 1).sum()
 
-    def compute(self) -> Calibrated:
+    def compute(self) -> CalibrationScores:
         """The three scores; NaN without a labelled pixel."""
         n = self.pixels.sum().double()
         gaps = (self.hits - self.confidence).abs().sum() / n
-        return Calibrated(gaps.item(), (self.nll / n).item(), (self.brier / n).item())
+        return CalibrationScores(gaps.item(), (self.nll / n).item(), (self.brier / n).item())

@@ -36,7 +36,7 @@ PER_CLASS = 1000
 """An instance is class × PER_CLASS + number in a map of instances."""
 
 
-def category_matrix(matrix: Tensor, classes: tuple[str, ...]) -> Tensor:
+def to_category_matrix(matrix: Tensor, classes: tuple[str, ...]) -> Tensor:
     """The confusion matrix of the categories from that of the classes, K × K or with void as last; void stays the last.
 
     A pixel that is taken for another class of its category is right here.
@@ -47,7 +47,7 @@ def category_matrix(matrix: Tensor, classes: tuple[str, ...]) -> Tensor:
     return merged.index_put_((group[:, None], group[None]), matrix, accumulate=True)
 
 
-class InstanceHits(Metric):
+class InstanceIoU(Metric):
     """Found and missed pixels of instances, each weighted by its class's average size over its own: of iIoU.
 
     iIoU = iTP / (iTP + FP + iFN), where false positives are counted as in IoU, since a prediction has no instances.
@@ -94,7 +94,7 @@ class InstanceHits(Metric):
         return self.found, self.missed, self.found_category, self.missed_category
 
 
-def instance_iou(found: Tensor, missed: Tensor, matrix: Tensor, names: tuple[str, ...]) -> dict[str, float]:
+def compute_instance_iou(found: Tensor, missed: Tensor, matrix: Tensor, names: tuple[str, ...]) -> dict[str, float]:
     """iIoU of what has instances among `names`, the rows of the confusion matrix; NaN for what is nowhere."""
     false = matrix[: len(names)].sum(0)[: len(names)] - matrix.diag()[: len(names)]
     score = found / (found + missed + false)

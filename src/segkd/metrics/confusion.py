@@ -53,14 +53,14 @@ class ConfusionMatrix(Metric):
         truth = torch.where(void, self.num_classes, target)
         if not self.count_void:
             predicted, truth = predicted[~void], truth[~void]
-        self.counts += count(truth, predicted, self.size)
+        self.counts += count_confusions(truth, predicted, self.size)
 
     def compute(self) -> Tensor:
         """The matrix."""
         return self.counts
 
 
-def count(truth: Tensor, predicted: Tensor, size: int) -> Tensor:
+def count_confusions(truth: Tensor, predicted: Tensor, size: int) -> Tensor:
     """How often each true class (rows) is taken for each class (columns), size × size int64."""
     return torch.bincount((truth * size + predicted).flatten(), minlength=size**2).view(size, size)
 
@@ -88,8 +88,8 @@ class Scores(NamedTuple):
     def facts(self, classes: tuple[str, ...]) -> dict[str, Any]:
         """For a JSON file: NaN, which JSON lacks, becomes null."""
         plain = {"miou": self.miou, "class_accuracy": self.class_accuracy, "pixel_accuracy": self.pixel_accuracy}
-        values = {key: or_none(value) for key, value in plain.items()}
-        return {**values, "iou": {name: or_none(value) for name, value in zip(classes, self.iou, strict=True)}}
+        values = {key: nan_to_none(value) for key, value in plain.items()}
+        return {**values, "iou": {name: nan_to_none(value) for name, value in zip(classes, self.iou, strict=True)}}
 
 
 def constant_class_miou(matrix: Tensor) -> float:
@@ -99,6 +99,6 @@ def constant_class_miou(matrix: Tensor) -> float:
     return (truth.max() / truth.sum() / present).item() if present else float("nan")
 
 
-def or_none(value: float) -> float | None:
+def nan_to_none(value: float) -> float | None:
     """A number as JSON knows it: NaN becomes null."""
     return None if value != value else value

@@ -2,7 +2,7 @@
 
 What the wrapped network must do is take images (B 3 H W) and answer with class scores: a tensor, or a tuple, list or
 mapping that holds them. All else is said beside it: how to build it, how it wants its images, and which of its
-modules are taps.
+modules are features.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from segkd.errors import UserError
 from segkd.models.base import IMAGENET_MEAN, IMAGENET_STD, Normalization, SegmentationModel
-from segkd.models.layers import to_multiple
-from segkd.types import Tap
+from segkd.models.layers import pad_to_multiple
+from segkd.types import FeatureInfo
 
 EXTRAS = {
     "transformers": "huggingface",
@@ -39,7 +39,7 @@ class Adapter(SegmentationModel):
     """A foreign network behind our contract.
 
     It is built, probed once with an empty image, and from then on answers with `Outputs`: its class scores, and the output
-    of each module that `taps` names. The tap `scores` is its answer, if no module is named for it. Where it refuses images
+    of each module that `features` names. The feature `kd_logits` is its answer, if no module is named for it. Where it refuses images
     whose sides 8, 16 or 32 does not divide, they are filled up at the right and the bottom, and its maps cut again.
 
     Args:
@@ -51,7 +51,7 @@ class Adapter(SegmentationModel):
         arguments: of the constructor.
         classes_argument: the constructor's name for the number of classes, such as `num_labels`; `arguments` may set it to
             another number, for a teacher with a `class_map`.
-        taps: name → dotted path of a module whose output is a map, B C h w. Pair-wise and feature losses read `encoder`.
+        features: name → dotted path of a module whose output is a map, B C h w. Pair-wise and feature losses read `encoder`.
         mean: RGB in 0..255 that is subtracted; null for the data set's statistics.
         std: RGB in 0..255 that is divided by.
         bgr: whether it wants BGR.
@@ -59,7 +59,7 @@ class Adapter(SegmentationModel):
 
     Raises:
         UserError: there is no such network, its package is missing, it takes images of one size alone, it answers with
-            something else, or a tap is no map.
+            something else, or a feature is no map.
     """
 
     align_corners: bool
@@ -71,17 +71,19 @@ class Adapter(SegmentationModel):
         network: str | None = None,
         arguments: dict[str, Any] | None = None,
         classes_argument: str | None = None,
-        taps: dict[str, str] | None = None,
+        features: dict[str, str] | None = None,
         mean: tuple[float, float, float] | None = IMAGENET_MEAN,
         std: tuple[float, float, float] | None = IMAGENET_STD,
         bgr: bool = False,
         align_corners: bool = False,
     ) -> None:
         if network is None:
-            raise UserError("the adapter wraps a network; say which: network=PACKAGE.CLASS (docs/own_networks.md)")
+            raise UserError(
+                "the adapter wraps a network; say which: network=PACKAGE.CLASS (docs/how-to/custom-network.md)"
+            )
         if (mean is None) != (std is None):
             raise UserError("mean and std belong together; give both, or null for both (the data set's)")
-        paths, given = dict(taps or {}), dict(arguments or {})
+        paths, given = dict(features or {}), dict(arguments or {})
         if classes_argument is not None:
             given.setdefault(classes_argument, num_classes)
         own = normalization if mean is None or std is None else Normalization(mean, std, bgr)
@@ -89,7 +91,7 @@ class Adapter(SegmentationModel):
         self.arguments = {
             "network": network,
             "arguments": given,
-            "taps": paths,
+            "features": paths,
             "mean": None if mean is None else list(mean),
             "std": None if std is None else list(std),
             "bgr": bgr,
@@ -101,14 +103,17 @@ class Adapter(SegmentationModel):
         self._check_paths()
         self._probe()
 
-    def segment(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        filled = to_multiple(images, self.multiple)
+    def forward_normalized(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        filled = pad_to_multiple(images, self.multiple)
         with self._listening() as heard:
-            logits = _cut(_scores_in(self.network(filled), self._title()), images, filled)
-        taps = {name: _cut(_map_in(heard.get(name), name, path), images, filled) for name, path in self.paths.items()}
-        return logits, {"scores": logits, **taps}
+            logits = _crop(_extract_logits(self.network(filled), self._title()), images, filled)
+        features = {
+            name: _crop(_extract_feature(heard.get(name), name, path), images, filled)
+            for name, path in self.paths.items()
+        }
+        return logits, {"kd_logits": logits, **features}
 
-    def adopt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def convert_state_dict(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A state dict of the wrapped network under our names."""
         ours = all(key.startswith("network.") for key in state)
         return dict(state) if ours else {f"network.{key}": tensor for key, tensor in state.items()}
@@ -122,7 +127,7 @@ class Adapter(SegmentationModel):
             if path not in modules:
                 near = [p for p in modules if p and p.count(".") <= path.count(".")]
                 raise UserError(
-                    f"{self._title()} has no module '{path}' for the tap '{name}'; it has {', '.join(near[:12])}"
+                    f"{self._title()} has no module '{path}' for the feature '{name}'; it has {', '.join(near[:12])}"
                     f"{', …' if len(near) > 12 else ''}"
                 )
 
@@ -136,11 +141,11 @@ class Adapter(SegmentationModel):
             )
         self.multiple = next((side for side in _STRIDES if not self._refusal(_PROBE + side)), 1)
         with torch.no_grad():
-            logits, taps = self.segment(torch.zeros(1, 3, _PROBE, _PROBE))
+            logits, features = self.forward_normalized(torch.zeros(1, 3, _PROBE, _PROBE))
         self.train(training)
         self.num_classes = logits.shape[1]
-        for name, maps in taps.items():
-            self.taps[name] = Tap(maps.shape[1], max(1, round(_PROBE / maps.shape[-1])))
+        for name, maps in features.items():
+            self.features[name] = FeatureInfo(maps.shape[1], max(1, round(_PROBE / maps.shape[-1])))
 
     @torch.no_grad()
     def _refusal(self, side: int) -> str | None:
@@ -209,7 +214,7 @@ def _constructor(path: str) -> Any:
     )
 
 
-def _scores_in(answer: Any, whose: str) -> Tensor:
+def _extract_logits(answer: Any, whose: str) -> Tensor:
     """The class scores in whatever a network answers with, B K h w."""
     found = answer
     if isinstance(found, Mapping):
@@ -227,23 +232,25 @@ def _scores_in(answer: Any, whose: str) -> Tensor:
     return found
 
 
-def _map_in(output: Any, tap: str, path: str) -> Tensor:
+def _extract_feature(output: Any, feature: str, path: str) -> Tensor:
     """The map in what a tapped module says."""
     if output is None:
-        raise UserError(f"the tap '{tap}': module '{path}' took no part in the forward pass; choose another")
+        raise UserError(f"the feature '{feature}': module '{path}' took no part in the forward pass; choose another")
     several = list(output) if isinstance(output, tuple | list) else [output]
     if sum(isinstance(one, Tensor) and one.ndim == 4 for one in several) > 1:
         shapes = ", ".join(_shape(one) for one in several)
         raise UserError(
-            f"the tap '{tap}': module '{path}' gives several maps ({shapes}); choose a module that gives one"
+            f"the feature '{feature}': module '{path}' gives several maps ({shapes}); choose a module that gives one"
         )
     found = several[0] if several else output
     if not isinstance(found, Tensor) or found.ndim != 4:
-        raise UserError(f"the tap '{tap}': module '{path}' gives {_shape(found)}, not a map B C h w; choose another")
+        raise UserError(
+            f"the feature '{feature}': module '{path}' gives {_shape(found)}, not a map B C h w; choose another"
+        )
     return found
 
 
-def _cut(maps: Tensor, images: Tensor, filled: Tensor) -> Tensor:
+def _crop(maps: Tensor, images: Tensor, filled: Tensor) -> Tensor:
     """The part of the maps that the images take of what they were filled up to."""
     height, width = (
         -(-side * whole // full)

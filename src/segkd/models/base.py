@@ -1,10 +1,10 @@
 """The contract of a network.
 
 A network is built with `num_classes` and a `normalization`, takes RGB images in 0..255, normalises them itself, and answers
-with `Outputs`. It declares its *taps*, the inner maps that a loss may read, by name. Two names are the same for all:
+with `NetworkOutput`. It declares its *features*, the inner maps that a loss may read, by name. Two names are the same for all:
 
 - `encoder`: the deepest features, before any classifier;
-- `scores`: class scores where a student is distilled: at the encoder's stride, or the network's answer where it has no other
+- `kd_logits`: class scores where a student is distilled: at the encoder's stride, or the network's answer where it has no other
   classifier. A teacher's answer is its logits.
 
 `auxiliary`, where a network has it, holds the scores of a side head that only the supervised loss reads.
@@ -20,13 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from segkd.errors import UserError
-from segkd.types import Outputs, Tap, Taps
+from segkd.types import FeatureInfo, FeatureInfos, NetworkOutput
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 """RGB, 0..255, over ImageNet's pixels: what nearly all pretrained networks were trained with."""
 
 
-class Origin(NamedTuple):
+class ForeignCheckpoint(NamedTuple):
     """Whose checkpoint a foreign state dict is, and what has to be true for it to load."""
 
     author: str
@@ -65,53 +65,55 @@ class Normalization(nn.Module):
 class SegmentationModel(nn.Module, ABC):
     """A network that labels every pixel.
 
-    Subclasses set `taps` and `arguments` in their constructor and implement `segment`.
+    Subclasses set `features` and `arguments` in their constructor and implement `forward_normalized`.
     """
 
     align_corners: bool = True
     """How the family enlarges its maps; the authors of all families here trained with aligned corners."""
-    smallest: ClassVar[int] = 32
+    min_size: ClassVar[int] = 32
     """The least height and width that it can be trained on, in pixels."""
 
-    def __init__(self, num_classes: int, normalization: Normalization, taps: Taps, **arguments: Any) -> None:
+    def __init__(
+        self, num_classes: int, normalization: Normalization, features: FeatureInfos, **arguments: Any
+    ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.normalization = normalization
-        self.taps: dict[str, Tap] = dict(taps)
+        self.features: dict[str, FeatureInfo] = dict(features)
         self.arguments = arguments
         """What rebuilds it, besides the classes and the normalisation."""
 
-    def forward(self, images: Tensor) -> Outputs:
-        """Class scores and taps of RGB images, B 3 H W in 0..255."""
-        if images.shape[-2] < self.smallest or images.shape[-1] < self.smallest:
+    def forward(self, images: Tensor) -> NetworkOutput:
+        """Class scores and features of RGB images, B 3 H W in 0..255."""
+        if images.shape[-2] < self.min_size or images.shape[-1] < self.min_size:
             height, width = images.shape[-2:]
             raise UserError(
-                f"{type(self).__name__} takes images of {self.smallest}×{self.smallest} pixels and more, not {height}×{width}; "
+                f"{type(self).__name__} takes images of {self.min_size}×{self.min_size} pixels and more, not {height}×{width}; "
                 "enlarge the images or data.crop_size"
             )
-        logits, taps = self.segment(self.normalization(images))
-        return Outputs(logits, taps, self.align_corners)
+        logits, features = self.forward_normalized(self.normalization(images))
+        return NetworkOutput(logits, features, self.align_corners)
 
     @abstractmethod
-    def segment(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits B K h w and the declared taps of normalised images."""
+    def forward_normalized(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits B K h w and the declared features of normalised images."""
 
     @classmethod
-    def recognise(cls, state: Mapping[str, Tensor]) -> Origin | None:  # noqa: ARG003
+    def match_checkpoint(cls, state: Mapping[str, Tensor]) -> ForeignCheckpoint | None:  # noqa: ARG003
         """Whose checkpoint of this family the state dict is, by its keys and shapes; None if nobody's that we know."""
         return None
 
-    def adopt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def convert_state_dict(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A state dict that nobody recognised, under our names."""
         return dict(state)
 
 
-def parameters_of(network: nn.Module) -> int:
+def count_parameters(network: nn.Module) -> int:
     """How many numbers the network learns."""
     return sum(p.numel() for p in network.parameters())
 
 
-def rename(state: Mapping[str, Tensor], prefixes: Mapping[str, str]) -> dict[str, Tensor]:
+def rename_keys(state: Mapping[str, Tensor], prefixes: Mapping[str, str]) -> dict[str, Tensor]:
     """A state dict with each key's longest matching prefix replaced; keys without one stay."""
     ordered = sorted(prefixes.items(), key=lambda pair: -len(pair[0]))
 
@@ -121,7 +123,7 @@ def rename(state: Mapping[str, Tensor], prefixes: Mapping[str, str]) -> dict[str
     return {named(key): tensor for key, tensor in state.items()}
 
 
-def with_batch_counts(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def add_num_batches_tracked(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A state dict that has BatchNorm's counter beside every running mean.
 
     PyTorch before 0.4.1 did not save the counter; nothing depends on its value while BatchNorm's momentum is a number.

@@ -47,7 +47,7 @@ class Discriminator(nn.Module):
         image_channels: 3, or 0 for the unconditional critic of the published code.
     """
 
-    smallest = 16
+    min_size = 16
     """The least height and width of a map: four halvings leave one pixel."""
 
     def __init__(self, num_classes: int, width: int = 64, image_channels: int = 3) -> None:

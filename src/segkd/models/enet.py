@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segkd.models.base import Normalization, SegmentationModel
-from segkd.models.layers import SampleDropout2d, to_multiple
-from segkd.types import Tap
+from segkd.models.layers import SampleDropout2d, pad_to_multiple
+from segkd.types import FeatureInfo
 
 _STRIDE = 8
 _CONTEXT = ((3, 1), (3, 2), (5, 1), (3, 4), (3, 1), (3, 8), (5, 1), (3, 16))
@@ -118,8 +118,8 @@ def _doubling(channels: int, out_channels: int) -> nn.ConvTranspose2d:
 class ENet(SegmentationModel):
     """ENet; class scores at full size.
 
-    It has no classifier before its end (its authors train one on the encoder first and throw it away), so the tap
-    `scores` is its answer, B K H W. The tap `encoder` is B 128 H/8 W/8. Images are filled up with zeros to multiples of 8.
+    It has no classifier before its end (its authors train one on the encoder first and throw it away), so the feature
+    `kd_logits` is its answer, B K H W. The feature `encoder` is B 128 H/8 W/8. Images are filled up with zeros to multiples of 8.
 
     Args:
         dropout: share of channels dropped, per sample, at the end of each block from stride 8 on.
@@ -129,8 +129,8 @@ class ENet(SegmentationModel):
     def __init__(
         self, num_classes: int, normalization: Normalization, dropout: float = 0.1, dropout_early: float = 0.01
     ) -> None:
-        taps = {"encoder": Tap(128, _STRIDE), "scores": Tap(num_classes, 1)}
-        super().__init__(num_classes, normalization, taps, dropout=dropout, dropout_early=dropout_early)
+        features = {"encoder": FeatureInfo(128, _STRIDE), "kd_logits": FeatureInfo(num_classes, 1)}
+        super().__init__(num_classes, normalization, features, dropout=dropout, dropout_early=dropout_early)
         early, late = _drops(dropout_early, 0), _drops(dropout, 5)
         self.initial = Initial()
         self.down1 = Down(16, 64, next(early))
@@ -143,15 +143,15 @@ class ENet(SegmentationModel):
         self.stage5 = Bottleneck(16, nn.ReLU, next(late))
         self.classifier = _doubling(16, num_classes)
 
-    def segment(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward_normalized(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         height, width = images.shape[-2:]
-        quarter, indices1 = self.down1(self.initial(to_multiple(images, _STRIDE)))
+        quarter, indices1 = self.down1(self.initial(pad_to_multiple(images, _STRIDE)))
         eighth, indices2 = self.down2(self.stage1(quarter))
         features = self.context(eighth)
         up = self.stage4(self.up2(features, indices2))
         up = self.stage5(self.up1(up, indices1))
         logits = self.classifier(up)[..., :height, :width]
-        return logits, {"encoder": features, "scores": logits}
+        return logits, {"encoder": features, "kd_logits": logits}
 
 
 def _drops(p: float, salt: int) -> Iterator[SampleDropout2d]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from segkd.errors import UserError
 from segkd.models.base import Normalization, SegmentationModel
-from segkd.types import Outputs, Tap
+from segkd.types import FeatureInfo, NetworkOutput
 
 ClassMap = Mapping[str, Sequence[int]]
 """Our class → the classes of a network that are it."""
@@ -17,13 +17,13 @@ ClassMap = Mapping[str, Sequence[int]]
 _NOTHING = 1e-12  # the logarithm of a probability of zero is no number
 
 
-class Remapped(SegmentationModel):
+class ClassRemap(SegmentationModel):
     """A network whose classes are gathered into ours.
 
         Q_k = log Σ_{j in map(k)} exp Q_j
 
     so that softmax over ours is the sum of the network's probabilities, over what is mapped at all: its other classes
-    are left out and the rest is scaled to 1. Its taps stay; `scores` becomes the answer.
+    are left out and the rest is scaled to 1. Its features stay; `kd_logits` becomes the answer.
 
     Args:
         network: what answers.
@@ -36,17 +36,17 @@ class Remapped(SegmentationModel):
 
     def __init__(self, network: SegmentationModel, class_map: ClassMap, classes: Sequence[str]) -> None:
         groups = _groups(class_map, classes, network.num_classes)
-        taps = {**network.taps, "scores": Tap(len(classes), network.taps["scores"].stride)}
-        super().__init__(len(classes), _untouched(), taps)
+        features = {**network.features, "kd_logits": FeatureInfo(len(classes), network.features["kd_logits"].stride)}
+        super().__init__(len(classes), _untouched(), features)
         self.align_corners = network.align_corners
         self.network = network
         self.groups = groups
 
-    def segment(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        answer: Outputs = self.network(images)
+    def forward_normalized(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        answer: NetworkOutput = self.network(images)
         scores = answer.logits.float()
         logits = torch.stack([scores[:, group].logsumexp(1) for group in self.groups], 1)
-        return logits, {**answer.taps, "scores": logits}
+        return logits, {**answer.features, "kd_logits": logits}
 
 
 class Ensemble(SegmentationModel):
@@ -54,7 +54,7 @@ class Ensemble(SegmentationModel):
 
         Q = log Σ_i w_i softmax(Q_i),   Σ w_i = 1
 
-    at the size of the first network's answer, whose taps they share.
+    at the size of the first network's answer, whose features they share.
 
     Args:
         members: by name, all of the same classes.
@@ -68,7 +68,7 @@ class Ensemble(SegmentationModel):
         self, members: Mapping[str, SegmentationModel] | None, weights: Mapping[str, float] | None = None
     ) -> None:
         if not members:
-            raise UserError("an ensemble has members; give teacher.members.NAME={…} (docs/own_networks.md)")
+            raise UserError("an ensemble has members; give teacher.members.NAME={…} (docs/how-to/custom-network.md)")
         given = dict.fromkeys(members, 1.0) | dict(weights or {})
         if strangers := given.keys() - members.keys():
             raise UserError(f"there is no member {', '.join(sorted(strangers))}; the members are {', '.join(members)}")
@@ -78,23 +78,23 @@ class Ensemble(SegmentationModel):
         if any(other.num_classes != first.num_classes for other in others):
             counts = ", ".join(f"{name} {member.num_classes}" for name, member in members.items())
             raise UserError(f"the members score unequal classes ({counts}); give class_map to those that differ")
-        taps = {**first.taps, "scores": Tap(first.num_classes, first.taps["scores"].stride)}
-        super().__init__(first.num_classes, _untouched(), taps)
+        features = {**first.features, "kd_logits": FeatureInfo(first.num_classes, first.features["kd_logits"].stride)}
+        super().__init__(first.num_classes, _untouched(), features)
         self.align_corners = first.align_corners
         self.members = nn.ModuleDict(members)
         self.shares = [given[name] / sum(given.values()) for name in members]
 
-    def segment(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        answers: list[Outputs] = [member(images) for member in self.members.values()]
+    def forward_normalized(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        answers: list[NetworkOutput] = [member(images) for member in self.members.values()]
         first = answers[0]
         size = (first.logits.shape[-2], first.logits.shape[-1])
         probabilities = sum(
-            share * answer._replace(logits=answer.logits.float()).at(size).softmax(1)
+            share * answer._replace(logits=answer.logits.float()).logits_at(size).softmax(1)
             for share, answer in zip(self.shares, answers, strict=True)
         )
         assert isinstance(probabilities, Tensor)
         logits = probabilities.clamp(min=_NOTHING).log()
-        return logits, {**first.taps, "scores": logits}
+        return logits, {**first.features, "kd_logits": logits}
 
 
 def _untouched() -> Normalization:

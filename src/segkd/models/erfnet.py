@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segkd.models.base import Normalization, SegmentationModel
-from segkd.models.layers import SampleDropout2d, to_multiple
-from segkd.types import Tap
+from segkd.models.layers import SampleDropout2d, pad_to_multiple
+from segkd.types import FeatureInfo
 
 _EPS = 1e-3
 _STRIDE = 8
@@ -66,7 +66,7 @@ class Factorized(nn.Module):
 class ERFNet(SegmentationModel):
     """ERFNet; class scores at full size.
 
-    The authors train the encoder first, with a 1×1 classifier that stays in their network; its scores are the tap `scores`,
+    The authors train the encoder first, with a 1×1 classifier that stays in their network; its scores are the feature `kd_logits`,
     B K H/8 W/8, and also the auxiliary head, which keeps it trained. `encoder` is B 128 H/8 W/8. Images are filled up with
     zeros to multiples of 8.
 
@@ -78,9 +78,9 @@ class ERFNet(SegmentationModel):
     def __init__(
         self, num_classes: int, normalization: Normalization, dropout: float = 0.3, dropout_early: float = 0.03
     ) -> None:
-        scores = Tap(num_classes, _STRIDE)
-        taps = {"encoder": Tap(128, _STRIDE), "scores": scores, "auxiliary": scores}
-        super().__init__(num_classes, normalization, taps, dropout=dropout, dropout_early=dropout_early)
+        scores = FeatureInfo(num_classes, _STRIDE)
+        features = {"encoder": FeatureInfo(128, _STRIDE), "kd_logits": scores, "auxiliary": scores}
+        super().__init__(num_classes, normalization, features, dropout=dropout, dropout_early=dropout_early)
         self.encoder = nn.Sequential(
             Down(3, 16),
             Down(16, 64),
@@ -94,9 +94,9 @@ class ERFNet(SegmentationModel):
         )
         self.classifier = nn.ConvTranspose2d(16, num_classes, 2, stride=2)
 
-    def segment(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward_normalized(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         height, width = images.shape[-2:]
-        features = self.encoder(to_multiple(images, _STRIDE))
+        features = self.encoder(pad_to_multiple(images, _STRIDE))
         scores = self.head(features)
         logits = self.classifier(self.decoder(features))[..., :height, :width]
-        return logits, {"encoder": features, "scores": scores, "auxiliary": scores}
+        return logits, {"encoder": features, "kd_logits": scores, "auxiliary": scores}

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segkd.errors import UserError
-from segkd.models.base import Normalization, Origin, SegmentationModel, rename, with_batch_counts
-from segkd.types import Tap
+from segkd.models.base import ForeignCheckpoint, Normalization, SegmentationModel, add_num_batches_tracked, rename_keys
+from segkd.types import FeatureInfo
 
 _DILATIONS = (1, 2, 4, 8, 16)
 _EPS = 1e-3  # the authors' BatchNorm
@@ -120,18 +120,18 @@ class ESPNetC(SegmentationModel):
 
     def __init__(self, num_classes: int, normalization: Normalization, p: int = 2, q: int = 8, width: int = 1) -> None:
         channels = _CHANNELS * width
-        taps = {"encoder": Tap(channels, 8), "scores": Tap(num_classes, 8)}
-        super().__init__(num_classes, normalization, taps, p=p, q=q, width=width)
+        features = {"encoder": FeatureInfo(channels, 8), "kd_logits": FeatureInfo(num_classes, 8)}
+        super().__init__(num_classes, normalization, features, p=p, q=q, width=width)
         self.encoder = Encoder(p, q, width)
         self.classifier = nn.Conv2d(channels, num_classes, 1, bias=False)
 
-    def segment(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward_normalized(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         *_, features = self.encoder(images)
         scores = self.classifier(features)
-        return scores, {"encoder": features, "scores": scores}
+        return scores, {"encoder": features, "kd_logits": scores}
 
     @classmethod
-    def recognise(cls, state: Mapping[str, Tensor]) -> Origin | None:
+    def match_checkpoint(cls, state: Mapping[str, Tensor]) -> ForeignCheckpoint | None:
         head = state.get("classifier.conv.weight")
         if head is None or "level1.conv.weight" not in state:
             return None
@@ -145,7 +145,7 @@ class ESPNetC(SegmentationModel):
 class ESPNet(SegmentationModel):
     """ESPNet: ESPNet-C and a light decoder that climbs back to full size by transposed convolutions.
 
-    Its 1/8 scores (the tap `scores`, which is also the auxiliary head) are where distillation acts, as the authors of
+    Its 1/8 scores (the feature `kd_logits`, which is also the auxiliary head) are where distillation acts, as the authors of
     SKD did ("in the middle": structure_knowledge_distillation, issue 32).
 
     Args:
@@ -165,9 +165,9 @@ class ESPNet(SegmentationModel):
             raise UserError(
                 f"ESPNet's decoder needs {len(_DILATIONS)} classes and more, not {num_classes}; choose espnet_c"
             )
-        channels, scores = _CHANNELS * width, Tap(num_classes, 8)
-        taps = {"encoder": Tap(channels, 8), "scores": scores, "auxiliary": scores}
-        super().__init__(num_classes, normalization, taps, p=p, q=q, skip=skip, width=width)
+        channels, scores = _CHANNELS * width, FeatureInfo(num_classes, 8)
+        features = {"encoder": FeatureInfo(channels, 8), "kd_logits": scores, "auxiliary": scores}
+        super().__init__(num_classes, normalization, features, p=p, q=q, skip=skip, width=width)
         self.skip = skip
         self.encoder = Encoder(p, q, width)
         self.classifier = nn.Conv2d(channels, num_classes, 1, bias=False)
@@ -181,7 +181,7 @@ class ESPNet(SegmentationModel):
         self.fuse1 = ConvNormAct(num_classes + 16 * width + skip - 16, num_classes)
         self.up1 = nn.ConvTranspose2d(num_classes, num_classes, 2, stride=2, bias=False)
 
-    def segment(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward_normalized(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         stem, level1, level2, features = self.encoder(images)
         scores = self.classifier(features)
         up = _crop(self.up3(self.norm3(scores)), level2)
@@ -189,10 +189,10 @@ class ESPNet(SegmentationModel):
         up = _crop(self.norm_act2(self.up2(up)), level1)
         up = self.fuse1(torch.cat([up, level1 if self.skip == 19 else stem], 1))
         logits = _crop(self.up1(up), images)
-        return logits, {"encoder": features, "scores": scores, "auxiliary": scores}
+        return logits, {"encoder": features, "kd_logits": scores, "auxiliary": scores}
 
     @classmethod
-    def recognise(cls, state: Mapping[str, Tensor]) -> Origin | None:
+    def match_checkpoint(cls, state: Mapping[str, Tensor]) -> ForeignCheckpoint | None:
         joined = state.get("conv.conv.weight")  # K × (K + skip) × 3 × 3
         if joined is None or "up_l3.0.weight" not in state:
             return None
@@ -279,10 +279,12 @@ _CAMVID_OUTPUTS = (11, 12)
 _OUTPUTS_WITH_VOID = (12, 20)  # CamVid's 11 classes and Cityscapes' 19, and void
 
 
-def _origin(state: Mapping[str, Tensor], arguments: dict[str, int], keys: dict[str, str], by_mehta: bool) -> Origin:
-    weights = with_batch_counts(rename(state, keys))
+def _origin(
+    state: Mapping[str, Tensor], arguments: dict[str, int], keys: dict[str, str], by_mehta: bool
+) -> ForeignCheckpoint:
+    weights = add_num_batches_tracked(rename_keys(state, keys))
     if not by_mehta:
-        return Origin("Liu et al., 2019", arguments, Normalization(**_SKD, bgr=True), weights)
+        return ForeignCheckpoint("Liu et al., 2019", arguments, Normalization(**_SKD, bgr=True), weights)
     facts = _MEHTA_CAMVID if arguments["num_classes"] in _CAMVID_OUTPUTS else _MEHTA_CITYSCAPES
     over_255 = {"mean": facts["mean"], "std": tuple(255 * s for s in facts["std"])}
-    return Origin("Mehta et al., 2018", arguments, Normalization(**over_255, bgr=True), weights)
+    return ForeignCheckpoint("Mehta et al., 2018", arguments, Normalization(**over_255, bgr=True), weights)

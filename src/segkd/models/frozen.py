@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from segkd.models.base import SegmentationModel
-from segkd.models.weights import fingerprint
-from segkd.types import Outputs
+from segkd.models.checkpoint_io import state_hash
+from segkd.types import NetworkOutput
 
 
 class Frozen:
@@ -27,9 +27,9 @@ class Frozen:
     def __init__(self, network: SegmentationModel, bf16: bool = False) -> None:
         self.network, self.bf16 = network.eval().requires_grad_(False), bf16
 
-    def __call__(self, images: Tensor) -> Outputs:
+    def __call__(self, images: Tensor) -> NetworkOutput:
         with torch.no_grad(), self.precision(images.device):
-            answer: Outputs = self.network(images)
+            answer: NetworkOutput = self.network(images)
         return answer
 
     def precision(self, device: torch.device) -> AbstractContextManager[Any]:
@@ -41,6 +41,6 @@ class Frozen:
         self.network.to(device)
         return self
 
-    def fingerprint(self) -> str:
+    def state_hash(self) -> str:
         """A hash of all its weights and statistics."""
-        return fingerprint(self.network)
+        return state_hash(self.network)

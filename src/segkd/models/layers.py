@@ -17,7 +17,7 @@ _keys: ContextVar[Tensor | None] = ContextVar("sample_keys", default=None)
 
 
 @contextmanager
-def sample_keys(keys: Tensor) -> Iterator[None]:
+def use_sample_seeds(keys: Tensor) -> Iterator[None]:
     """Within it, `SampleDropout2d` draws from these keys, B int64."""
     token = _keys.set(keys)
     try:
@@ -45,11 +45,11 @@ class SampleDropout2d(nn.Module):
         keys = _keys.get()
         if keys is None:
             return nn.functional.dropout2d(x, self.p)
-        kept = uniform(keys, x.shape[1], self.salt) >= self.p
+        kept = draw_uniform(keys, x.shape[1], self.salt) >= self.p
         return x * (kept.to(x) / (1 - self.p))[:, :, None, None]
 
 
-def uniform(keys: Tensor, count: int, salt: int = 0) -> Tensor:
+def draw_uniform(keys: Tensor, count: int, salt: int = 0) -> Tensor:
     """`count` uniform numbers in [0, 1) for each key: B count, the same on every device and in every process."""
     generator = torch.Generator()
     rows = [torch.rand(count, generator=generator.manual_seed(_mix(key, salt))) for key in keys.tolist()]
@@ -61,7 +61,7 @@ def _mix(key: int, salt: int) -> int:
     return (key ^ (0x9E3779B97F4A7C15 * (salt + 1))) & 0x7FFFFFFFFFFFFFFF
 
 
-def to_multiple(x: Tensor, side: int) -> Tensor:
+def pad_to_multiple(x: Tensor, side: int) -> Tensor:
     """B C H W with zeros at the right and the bottom, so that `side` divides its height and width."""
     height, width = x.shape[-2:]
     return nn.functional.pad(x, (0, -width % side, 0, -height % side))

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segkd.models.base import Normalization, SegmentationModel
-from segkd.models.layers import SampleDropout2d, to_multiple
-from segkd.types import Tap, resize
+from segkd.models.layers import SampleDropout2d, pad_to_multiple
+from segkd.types import FeatureInfo, resize
 
 _STRIDE = 8
 _SLOPE = 0.01  # of the activated BatchNorm (in-place ABN) that LightNet uses
@@ -52,7 +52,7 @@ class InvertedResidual(nn.Module):
         return x + y if self.residual else y
 
 
-class Excitation(nn.Module):
+class SqueezeExcite(nn.Module):
     """The map weighted by channel, and the map weighted by place, summed."""
 
     def __init__(self, channels: int) -> None:
@@ -99,21 +99,21 @@ def _norm_act(channels: int) -> nn.Sequential:
 class MobileNetV2Plus(SegmentationModel):
     """MobileNetV2Plus; class scores at 1/4.
 
-    It has one classifier, at its end, so the tap `scores` is its answer, B K H/4 W/4. The tap `encoder` is what the pyramid
+    It has one classifier, at its end, so the feature `kd_logits` is its answer, B K H/4 W/4. The feature `encoder` is what the pyramid
     leaves, B 256 H/8 W/8. Images are filled up with zeros to multiples of 8. Unlike LightNet's, the pyramid adds no border
     to its map (a padded 1×1 convolution there, which moves everything outward), and maps are enlarged with aligned corners, as
     Liu et al. evaluate.
 
     Args:
-        pyramid: channels of the pyramid, which are those of the tap `encoder`.
+        pyramid: channels of the pyramid, which are those of the feature `encoder`.
         dropout: share of channels dropped after the pyramid, per sample.
     """
 
     def __init__(
         self, num_classes: int, normalization: Normalization, pyramid: int = 256, dropout: float = 0.2
     ) -> None:
-        taps = {"encoder": Tap(pyramid, _STRIDE), "scores": Tap(num_classes, 4)}
-        super().__init__(num_classes, normalization, taps, pyramid=pyramid, dropout=dropout)
+        features = {"encoder": FeatureInfo(pyramid, _STRIDE), "kd_logits": FeatureInfo(num_classes, 4)}
+        super().__init__(num_classes, normalization, features, pyramid=pyramid, dropout=dropout)
         self.stem = nn.Sequential(nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU())
         self.stages = nn.ModuleList()
         channels = 32
@@ -123,12 +123,12 @@ class MobileNetV2Plus(SegmentationModel):
             self.stages.append(nn.Sequential(*blocks))
             channels = width
         every = sum(width for _, width, *_ in _STAGES)
-        self.excite = Excitation(every)
+        self.excite = SqueezeExcite(every)
         self.pyramid = Pyramid(every, pyramid)
         self.dropout = SampleDropout2d(dropout)
         joined = pyramid + _STAGES[1][1] + _STAGES[0][1]
         self.classifier = nn.Sequential(
-            Excitation(joined),
+            SqueezeExcite(joined),
             _norm_act(joined),
             nn.Conv2d(joined, joined, 3, padding=2, dilation=2, bias=False),
             _norm_act(joined),
@@ -140,9 +140,9 @@ class MobileNetV2Plus(SegmentationModel):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def segment(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward_normalized(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         height, width = images.shape[-2:]
-        x, maps = self.stem(to_multiple(images, _STRIDE)), []
+        x, maps = self.stem(pad_to_multiple(images, _STRIDE)), []
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
@@ -152,7 +152,7 @@ class MobileNetV2Plus(SegmentationModel):
         features = self.pyramid(self.excite(every))
         up = resize(self.dropout(features), (quarter.shape[-2], quarter.shape[-1]), self.align_corners)
         scores = self.classifier(torch.cat([up, quarter, half_as_quarter], 1))[..., : -(-height // 4), : -(-width // 4)]
-        return scores, {"encoder": features, "scores": scores}
+        return scores, {"encoder": features, "kd_logits": scores}
 
 
 def _halve(x: Tensor) -> Tensor:

@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segkd.errors import UserError
-from segkd.models.base import Normalization, Origin, SegmentationModel, rename
+from segkd.models.base import ForeignCheckpoint, Normalization, SegmentationModel, rename_keys
 from segkd.models.layers import SampleDropout2d
-from segkd.types import Tap, resize
+from segkd.types import FeatureInfo, resize
 
 _BINS = (1, 2, 3, 6)
 _BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -158,13 +158,13 @@ class PSPNet(SegmentationModel):
         depth: 18, 50 or 101.
         width: channels of the first stage; 64, or 32 for the paper's ResNet18 (0.5).
         deep_stem: three 3×3 convolutions instead of one 7×7.
-        pyramid: channels of the pyramid, which are those of the tap `encoder`.
+        pyramid: channels of the pyramid, which are those of the feature `encoder`.
         slope: leaky ReLU of pyramid and auxiliary head; 1 means none.
         auxiliary: a side head on the third stage, for the supervised loss alone.
         dropout: share of channels dropped before each classifier, per sample.
     """
 
-    smallest = 33
+    min_size = 33
 
     def __init__(
         self,
@@ -180,13 +180,13 @@ class PSPNet(SegmentationModel):
     ) -> None:
         if depth not in _BLOCKS:
             raise UserError(f"depth is one of {', '.join(map(str, _BLOCKS))}, not {depth}")
-        taps = {"encoder": Tap(pyramid, 8), "scores": Tap(num_classes, 8)}
+        features = {"encoder": FeatureInfo(pyramid, 8), "kd_logits": FeatureInfo(num_classes, 8)}
         if auxiliary:
-            taps["auxiliary"] = Tap(num_classes, 8)
+            features["auxiliary"] = FeatureInfo(num_classes, 8)
         super().__init__(
             num_classes,
             normalization,
-            taps,
+            features,
             depth=depth,
             width=width,
             deep_stem=deep_stem,
@@ -197,7 +197,7 @@ class PSPNet(SegmentationModel):
         )
         self.backbone = ResNet(depth, width, deep_stem)
         deep = self.backbone.channels
-        self.taps["backbone"] = Tap(deep, 8)
+        self.features["backbone"] = FeatureInfo(deep, 8)
         self.pyramid = Pyramid(deep, pyramid, slope)
         self.dropout = SampleDropout2d(dropout)
         self.classifier = nn.Conv2d(pyramid, num_classes, 1)
@@ -218,22 +218,22 @@ class PSPNet(SegmentationModel):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def segment(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward_normalized(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         if self.training and len(images) == 1:
             raise UserError(
                 "PSPNet's pyramid normalises one value per image and needs 2 images at once to train; "
                 "raise data.batch_size, or lower trainer.micro_batches"
             )
         third, deepest = self.backbone(images)
-        features = self.pyramid(deepest)
-        scores = self.classifier(self.dropout(features))
-        taps = {"backbone": deepest, "encoder": features, "scores": scores}
+        pooled = self.pyramid(deepest)
+        scores = self.classifier(self.dropout(pooled))
+        features = {"backbone": deepest, "encoder": pooled, "kd_logits": scores}
         if self.auxiliary is not None:
-            taps["auxiliary"] = self.auxiliary(third)
-        return scores, taps
+            features["auxiliary"] = self.auxiliary(third)
+        return scores, features
 
     @classmethod
-    def recognise(cls, state: Mapping[str, Tensor]) -> Origin | None:
+    def match_checkpoint(cls, state: Mapping[str, Tensor]) -> ForeignCheckpoint | None:
         head, narrow = state.get("head.weight"), state.get("layer1.0.conv1.weight")
         if head is None or narrow is None or not {"pspmodule.bottleneck.0.weight", "conv3.weight"} <= state.keys():
             return None
@@ -253,10 +253,10 @@ class PSPNet(SegmentationModel):
         keys = {"pspmodule.": "pyramid.", "head.": "classifier.", "dsn.3.": "auxiliary.4.", "dsn.": "auxiliary."}
         stem = {f"{name}.": f"backbone.{name}." for name in ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3")}
         stages = {f"layer{i}.": f"backbone.layer{i}." for i in range(1, 5)}
-        renamed = rename(state, {**keys, **stem, **stages})
+        renamed = rename_keys(state, {**keys, **stem, **stages})
         # Caffe's statistics, without a scale: BGR minus mean in 0..255 (utils/train_options.py of the reference).
         normalization = Normalization((122.67891434, 116.66876762, 104.00698793), (1.0, 1.0, 1.0), bgr=True)
-        return Origin("Liu et al., 2019", arguments, normalization, _inplace_to_batchnorm(renamed))
+        return ForeignCheckpoint("Liu et al., 2019", arguments, normalization, _inplace_to_batchnorm(renamed))
 
 
 def _count(state: Mapping[str, Tensor], stage: str) -> int:

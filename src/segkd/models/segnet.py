@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segkd.models.base import Normalization, SegmentationModel
-from segkd.models.layers import to_multiple
-from segkd.types import Tap
+from segkd.models.layers import pad_to_multiple
+from segkd.types import FeatureInfo
 
 _STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 """Channels of VGG16's convolutions, between its five poolings."""
@@ -30,15 +30,15 @@ def _stage(channels: int, widths: tuple[int, ...]) -> nn.Sequential:
 class SegNet(SegmentationModel):
     """SegNet; class scores at full size.
 
-    It has no classifier before its end, so the tap `scores` is its answer, B K H W. The tap `encoder` is the map after
+    It has no classifier before its end, so the feature `kd_logits` is its answer, B K H W. The feature `encoder` is the map after
     the last pooling, B 512 H/32 W/32. Images are filled up with zeros to multiples of 32.
     """
 
-    smallest = 33  # at 32 the deepest map has one value per image, too few for BatchNorm to train on one image
+    min_size = 33  # at 32 the deepest map has one value per image, too few for BatchNorm to train on one image
 
     def __init__(self, num_classes: int, normalization: Normalization) -> None:
-        taps = {"encoder": Tap(_STAGES[-1][-1], _STRIDE), "scores": Tap(num_classes, 1)}
-        super().__init__(num_classes, normalization, taps)
+        features = {"encoder": FeatureInfo(_STAGES[-1][-1], _STRIDE), "kd_logits": FeatureInfo(num_classes, 1)}
+        super().__init__(num_classes, normalization, features)
         pairs = [*zip((3, *(widths[-1] for widths in _STAGES[:-1])), _STAGES, strict=True)]
         self.encoder = nn.ModuleList(_stage(channels, widths) for channels, widths in pairs)
         # A stage gives back the channels that its mirror took, but for the first, which took the image's.
@@ -51,9 +51,9 @@ class SegNet(SegmentationModel):
                 assert module.bias is not None
                 nn.init.zeros_(module.bias)
 
-    def segment(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward_normalized(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         height, width = images.shape[-2:]
-        x, stood = to_multiple(images, _STRIDE), []
+        x, stood = pad_to_multiple(images, _STRIDE), []
         for stage in self.encoder:
             x, indices = F.max_pool2d(stage(x), 2, return_indices=True)
             stood.append(indices)
@@ -61,4 +61,4 @@ class SegNet(SegmentationModel):
         for stage in self.decoder:
             x = stage(F.max_unpool2d(x, stood.pop(), (2, 2)))
         logits = self.classifier(x)[..., :height, :width]
-        return logits, {"encoder": features, "scores": logits}
+        return logits, {"encoder": features, "kd_logits": logits}

@@ -1,0 +1,1 @@
+"""Measure networks, exported files and training steps."""

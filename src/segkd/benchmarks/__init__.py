@@ -1,1 +1,0 @@
-"""The modes of `python -m segkd.benchmark`: each finds something out and returns it as `Findings`."""

@@ -1,1 +1,0 @@
-"""Observers of a run: they never change a loss, a weight or a learning rate."""

@@ -1,0 +1,1 @@
+"""The command line: Hydra entry point, exit codes and error messages."""

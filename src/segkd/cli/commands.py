@@ -1,0 +1,48 @@
+"""The commands: `python -m segkd.NAME`, or `segkd NAME`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, NoReturn
+
+COMMANDS = {
+    "train": "train a student from labels, a frozen teacher and a discriminator",
+    "evaluate": "score a network on a split of a data set",
+    "predict": "predict images, videos or a camera stream",
+    "serve": "serve a web demo that compares networks",
+    "export": "export a student to ONNX, OpenVINO, TorchScript or int8, and verify its mIoU",
+    "benchmark": "measure networks, exported files and training steps",
+    "compare": "compare methods over seeds, at equal steps and at equal time",
+    "report": "write an HTML report that compares runs",
+    "study": "train, score and tabulate methods over seeds",
+    "calibrate": "find loss weights for given shares of the gradient",
+    "check": "check the images and labels of a data set",
+    "stats": "compute means, class frequencies and class weights of a data set",
+    "pack": "pack a data set into one memory-mapped file",
+    "download": "download CamVid, or the authors' weights",
+}
+"""Name → purpose."""
+
+RETIRED = {
+    "demo": "make demo",
+    "clip": "python -m segkd.predict run=[DIR,DIR] …",
+    "ladder": "python -m segkd.study …",
+}
+"""A command of earlier versions → what replaces it."""
+
+
+def load_command(name: str) -> Callable[..., Any]:
+    """Return the function behind a command; its module is imported here, and no earlier."""
+    package = f"segkd.{name}"
+    module = f"{package}.main" if find_spec(f"{package}.main") else package
+    command: Callable[..., Any] = getattr(import_module(module), name)
+    return command
+
+
+def refuse_retired_command(name: str) -> NoReturn:
+    """Name the successor of a command of earlier versions, and exit with code 2."""
+    print(f"segkd: there is no command 'segkd.{name}'; use: {RETIRED[name]}", file=sys.stderr)
+    sys.exit(2)

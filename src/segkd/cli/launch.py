@@ -1,0 +1,117 @@
+"""What every command shares: Hydra's entry, errors in one sentence, exit codes.
+
+0 well · 1 faults found, or a crash · 2 a user's mistake · 130 interrupted · 143 terminated.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra._internal.utils import get_args_parser  # which options are Hydra's own is said nowhere else
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from segkd.cli.commands import load_command
+from segkd.cli.messages import keys_named, list_keys, print_error
+from segkd.config.paths import CONFIGS, PRETRAINED
+from segkd.errors import UserError
+from segkd.utils.files import exclusive_lock
+
+# ${pretrained:NAME} in a config is the checkpoint of a network that comes with segkd.
+OmegaConf.register_new_resolver("pretrained", lambda name: str(PRETRAINED / name / "student.safetensors"), replace=True)
+
+# ${unless:${dry_run},DIR} is where a command runs: in its own folder, or, where it leaves nothing, in the user's.
+OmegaConf.register_new_resolver("unless", lambda dry, folder: "." if dry is True else folder, replace=True)
+
+# ${sum:A,B} numbers the jobs of a sweep that goes on where it was left.
+OmegaConf.register_new_resolver("sum", lambda *numbers: sum(numbers), replace=True)
+
+FAILURE_FILE = "failure.txt"
+"""Why a job of a sweep has no result."""
+
+
+class JobFailed(Exception):
+    """A job of a sweep ended with this code, and has been reported: it may have run in another process."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def launch(command: str) -> NoReturn:
+    """Run a command under Hydra, and exit with the code that the outcome deserves.
+
+    Its module is imported once the config is composed, so that `--help` and a mistyped key do not wait for torch. In a sweep, a
+    failing job is reported at once and leaves its traceback in its folder; the other jobs run, and the exit code is that of the
+    first failure.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print its own report and end with 1 whatever the cause
+
+    def job(cfg: DictConfig) -> Any:
+        folder, is_multirun = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().mode == RunMode.MULTIRUN
+        try:
+            if not is_multirun:
+                return load_command(command)(cfg)
+            with exclusive_lock(folder / ".lock", f"another process that is at work in {folder}"):
+                (folder / FAILURE_FILE).unlink(missing_ok=True)
+                return load_command(command)(cfg)
+        except Exception as error:
+            code = print_error(error, command)
+            if is_multirun:
+                (folder / FAILURE_FILE).write_text("".join(traceback.format_exception(error)))
+                raise JobFailed(code) from None
+            _remove_if_empty(folder)
+            raise SystemExit(code) from None
+
+    try:
+        _check_options(command)
+        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=command)(job)()
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except SystemExit as end:
+        if type(end).__name__ == "SIGTERMException":  # Lightning's, by name: importing it takes seconds
+            sys.exit(128 + signal.SIGTERM)
+        # Lightning answers an interrupt with exit(1).
+        interrupted = isinstance(end.__context__, KeyboardInterrupt)
+        sys.exit(128 + signal.SIGINT if interrupted else end.code)
+    except JobFailed as failed:
+        sys.exit(failed.code)
+    except Exception as error:
+        if isinstance(error, OSError) and not isinstance(error, HydraException):  # Hydra makes the run's folder
+            error = UserError(f"cannot make the folder {error.filename} ({error.strerror}); give another output_dir")
+        sys.exit(print_error(error, command))
+    sys.exit(0)
+
+
+def _check_options(config_name: str) -> None:
+    """Options are Hydra's own.
+
+    Raises:
+        UserError: another, as in `--epochs 3`, or one of them with what it does not take.
+    """
+
+    def refuse(message: str) -> NoReturn:
+        option = re.search(r"--?([\w-]+)", message)
+        keys = keys_named(option[1].replace("-", "_"), list_keys(config_name)) if option else []
+        hint = f" (did you mean {keys[0]}=VALUE?)" if keys else ""
+        raise UserError(f"{message}{hint}; keys are written without dashes, KEY=VALUE; --help lists them")
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]  # it would print how Hydra is used, and end the process
+    if foreign := parser.parse_known_args()[1]:
+        refuse(f"there is no option '{foreign[0].partition('=')[0]}'")
+
+
+def _remove_if_empty(directory: Path) -> None:
+    # A command without a folder of its own runs in the user's, which may be empty and stays.
+    if directory != Path.cwd() and directory.is_dir() and not any(directory.iterdir()):
+        directory.rmdir()

@@ -1,1 +1,0 @@
-"""A network in a file that runs without segkd, and what runs such files."""

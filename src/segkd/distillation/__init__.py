@@ -1,0 +1,1 @@
+"""The training step: the LightningModule, its phases and the adversarial game."""

@@ -1,0 +1,174 @@
+"""The LightningModule: it sequences a step and knows no loss, network or data set by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+from segkd.distillation.adversary import Adversary
+from segkd.distillation.micro_batching import forward_in_chunks
+from segkd.distillation.nan_guard import NanGuard
+from segkd.distillation.phases import Phase, build_phases
+from segkd.distillation.schedules import Schedule
+from segkd.losses.weighted_sum import LossSum
+from segkd.metrics import ConfusionMatrix, Scores
+from segkd.models.base import SegmentationModel
+from segkd.models.frozen import Frozen
+from segkd.types import Batch, Step, resize
+
+OptimizerFactory = Callable[[Sequence[nn.Parameter]], Optimizer]
+
+
+class Distiller(pl.LightningModule):
+    """A student that learns from labels, a frozen teacher and a critic, each as far as there is one.
+
+    Optimisation is manual: each phase of a step has its own loss and optimiser. Lightning's `global_step` counts optimiser
+    steps; `step_count` counts batches, and is what everything here goes by.
+
+    Args:
+        student: what is trained, validated and kept.
+        teacher: None to train on labels alone.
+        losses: the student's objective, connected.
+        adversary: None for no critic.
+        optimizers: by phase.
+        schedule: factor of every phase's learning rate.
+        total_steps: batches in the whole run.
+        classes: names of the data set's classes.
+        gradient_clip: greatest norm of a phase's gradient.
+        ema: moving average of the student; None for none.
+        micro_batches: parts in which a batch goes through the networks.
+        guard: what happens when an update is not finite.
+    """
+
+    step_count: Tensor
+
+    def __init__(
+        self,
+        student: SegmentationModel,
+        teacher: Frozen | None,
+        losses: LossSum,
+        adversary: Adversary | None,
+        optimizers: Mapping[str, OptimizerFactory],
+        schedule: Schedule,
+        total_steps: int,
+        classes: Sequence[str],
+        gradient_clip: float | None = None,
+        ema: AveragedModel | None = None,
+        guard: NanGuard | None = None,
+        micro_batches: int = 1,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.student, self.teacher, self.losses, self.adversary = student, teacher, losses, adversary
+        self.phases = build_phases(student, losses, adversary)
+        self.optimizer_factories, self.classes = optimizers, tuple(classes)
+        self.schedule, self.total_steps, self.gradient_clip = schedule, total_steps, gradient_clip
+        self.ema, self.guard, self.micro_batches = ema, guard or NanGuard(), micro_batches
+        self.confusion = ConfusionMatrix(len(self.classes))
+        self.register_buffer("step_count", torch.tensor(0))
+        self._progress = 0.0
+
+    @property
+    def eval_model(self) -> SegmentationModel:
+        """What is validated and kept: the moving average, where there is one, or the student."""
+        return self.student if self.ema is None else cast("SegmentationModel", self.ema.module)
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        optimizers = [self.optimizer_factories[phase.name](phase.parameters()) for phase in self.phases]
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["initial_lr"] = group["lr"]
+        return optimizers
+
+    def on_train_start(self) -> None:
+        if self.teacher is not None:
+            self.teacher.to(self.device)
+        self._update_learning_rates()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        step = self.forward_networks(batch)
+        for phase, optimizer in zip(self.phases, self._optimizers(), strict=True):
+            for repeat in range(phase.repeats):
+                self.run_phase(phase, optimizer, step._replace(repeat=repeat))
+        if self.ema is not None:
+            self.ema.update_parameters(self.student)
+        self.step_count += 1
+        self._update_learning_rates()
+
+    def forward_networks(self, batch: Batch) -> Step:
+        """One forward of each network, shared by all phases."""
+        self.guard.snapshot_buffers(self.student)
+        student = forward_in_chunks(self.student, batch, self.micro_batches)
+        teacher = None if self.teacher is None else forward_in_chunks(self.teacher, batch, self.micro_batches)
+        return Step(batch, student, teacher, progress=self._progress)
+
+    def run_phase(self, phase: Phase, optimizer: LightningOptimizer, step: Step) -> None:
+        """One update of a phase: the only place where weights change."""
+        with self.toggled_optimizer(optimizer):
+            total, terms = phase.objective(step)
+            optimizer.zero_grad()
+            self.manual_backward(total)
+            norm = nn.utils.get_total_norm(p.grad for p in phase.parameters() if p.grad is not None)
+            if self.gradient_clip is not None:
+                nn.utils.clip_grads_with_norm_(phase.parameters(), self.gradient_clip, norm)
+            rate = optimizer.param_groups[0]["lr"]
+            values = {**terms, "total": total, "gradient": norm}
+            if self.guard.allows_update(
+                self.trainer, self.student, phase.name, step.batch, int(self.step_count), values
+            ):
+                optimizer.step()
+            else:
+                optimizer.zero_grad()
+        logged: dict[str, Any] = {f"train/{name}": value.detach() for name, value in terms.items()}
+        several = self.trainer.world_size > 1
+        self.log_dict({**logged, f"lr/{phase.name}": rate}, sync_dist=several)
+        if phase.name == "student":
+            self.log("train/total", total.detach(), prog_bar=True, sync_dist=several)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The logits at the labels' size, for whoever looks on."""
+        said = self.eval_model(batch.images)
+        logits = resize(said.logits.float(), (batch.target.shape[-2], batch.target.shape[-1]), said.align_corners)
+        self.confusion.update(logits, batch.target)
+        return logits
+
+    def on_validation_start(self) -> None:
+        self._sync_batchnorm_buffers()
+
+    def on_validation_epoch_end(self) -> None:
+        scores = Scores.of(self.confusion.compute(), len(self.classes))
+        self.confusion.reset()
+        self.log("val/miou", scores.miou, prog_bar=True)
+        self.log_dict({"val/class_accuracy": scores.class_accuracy, "val/pixel_accuracy": scores.pixel_accuracy})
+        self.log_dict({f"val/iou/{name}": iou for name, iou in zip(self.classes, scores.iou, strict=True)})
+
+    def on_train_epoch_end(self) -> None:
+        self._sync_batchnorm_buffers()
+
+    def _optimizers(self) -> list[LightningOptimizer]:
+        held = self.optimizers()
+        return cast("list[LightningOptimizer]", held if isinstance(held, list) else [held])
+
+    def _update_learning_rates(self) -> None:
+        """And the learning rates that follow from it."""
+        self._progress = self.step_count.item() / self.total_steps
+        factor = self.schedule(self._progress)
+        for optimizer in self._optimizers():
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * factor
+
+    def _sync_batchnorm_buffers(self) -> None:
+        """Each process's BatchNorm saw its own images; what is validated and kept is their mean."""
+        if self.trainer.world_size > 1:
+            for buffer in (*self.student.buffers(), *(self.ema.buffers() if self.ema is not None else ())):
+                if buffer.is_floating_point():
+                    torch.distributed.all_reduce(buffer)
+                    buffer /= self.trainer.world_size

@@ -1,0 +1,1 @@
+"""Export a student to formats that run without segkd."""

@@ -1,0 +1,1 @@
+"""Predict images, videos and camera streams."""

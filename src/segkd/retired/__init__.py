@@ -1,0 +1,1 @@
+"""Commands of earlier versions: each names its successor."""

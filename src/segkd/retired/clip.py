@@ -1,0 +1,5 @@
+"""`python -m segkd.clip`: name the command that replaced it."""
+
+from segkd.cli.commands import refuse_retired_command
+
+refuse_retired_command("clip")

@@ -1,0 +1,80 @@
+"""What a run leaves about itself: enough to know what was run, and to run it again."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from segkd import __version__
+from segkd.runs.layout import RECORD_FILES, SUMMARY_FILE
+
+_PACKAGES = (
+    "torch",
+    "pytorch-lightning",
+    "torchmetrics",
+    "hydra-core",
+    "omegaconf",
+    "albumentations",
+    "numpy",
+    "opencv-python-headless",
+)
+
+
+def write_record(directory: Path, config: dict[str, Any], seed: int) -> None:
+    """Write `config.yaml` (resolved) and `environment.json` (command, versions, seed, git state, machine)."""
+    config_file, environment_file = (directory / name for name in RECORD_FILES)
+    config_file.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    environment = {
+        "segkd": __version__,
+        "command": ["python", "-m", "segkd.train", *sys.argv[1:]],
+        "seed": seed,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "git": _git(),
+        "machine": platform.machine(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+    environment_file.write_text(json.dumps(environment, indent=1) + "\n")
+
+
+def finished_miou(directory: Path, steps: int) -> float | None:
+    """The last `val/miou` of a run of so many steps that has left its summary, which is written last; None where there is none."""
+    file = directory / SUMMARY_FILE
+    summary = json.loads(file.read_text()) if file.is_file() else {}
+    if summary.get("steps") != steps:
+        return None
+    print(f"segkd: {directory} has nothing left to do", file=sys.stderr)
+    return math.nan if summary["val_miou"] is None else float(summary["val_miou"])
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit and whether the tree differs from it, of the checkout that segkd runs from; None for an installed wheel."""
+    here = Path(__file__).parents[3]
+    if not (here / "pyproject.toml").is_file():
+        return None
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changes = subprocess.run(
+            ["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit, "modified": bool(changes.strip())}

@@ -1,0 +1,1 @@
+"""Run a study: methods over seeds, trained, scored and tabulated."""

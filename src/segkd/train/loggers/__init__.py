@@ -1,0 +1,1 @@
+"""Lightning loggers of a training."""

@@ -1,0 +1,93 @@
+"""The curves of a run on disk, whatever else happens."""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities import rank_zero_only
+
+from segkd.runs.layout import METRICS_FILE
+
+
+class MetricsFileLogger(Logger):
+    """`metrics.csv`: a row for each logged step, a column for each curve; empty where a curve has no value.
+
+    An existing file is continued, so that a resumed run has one file. A curve that first appears later widens the table. On a
+    full disk the rows wait until there is room.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__()
+        self.path = directory / METRICS_FILE
+        self._columns: list[str] = []
+        self._waiting: list[dict[str, Any]] = []
+        self._told = False
+
+    @property
+    def name(self) -> str:
+        return ""
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the run's folder holds its config."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self._waiting.append({"step": step, **metrics})
+        try:
+            self._write()
+        except OSError as error:
+            if not self._told:
+                print(
+                    f"segkd: {self.path} cannot be written ({error.strerror}); its rows are kept for later",
+                    file=sys.stderr,
+                )
+            self._told = True
+
+    def truncate_after(self, steps: int) -> None:
+        """Take out the rows of steps that a resumed run will take again, and a last row that is not whole."""
+        if self.path.is_file():
+            columns, rows = self._read()
+            whole = [row for row in rows if None not in row.values() and (row.get("step") or "").isdigit()]
+            self._replace(columns, [row for row in whole if int(row["step"]) < steps])
+
+    def _write(self) -> None:
+        """Append what is waiting; a row that a full disk cuts off is taken back."""
+        known = self._columns or (self._read()[0] if self.path.is_file() else [])
+        missing = dict.fromkeys(name for row in self._waiting for name in row if name not in known)
+        if missing:
+            rows = self._read()[1] if self.path.is_file() else []
+            self._replace([*known, *missing], rows)
+        self._columns = [*known, *missing]
+        size = self.path.stat().st_size
+        try:
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self._columns).writerows(self._waiting)
+        except OSError:
+            os.truncate(self.path, size)
+            raise
+        self._waiting.clear()
+
+    def _read(self) -> tuple[list[str], list[dict[str, str]]]:
+        with self.path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            return list(reader.fieldnames or []), list(reader)
+
+    def _replace(self, columns: Sequence[str], rows: Sequence[dict[str, str]]) -> None:
+        """The whole file anew, or, where that fails, as it was."""
+        new = self.path.with_suffix(".part")
+        with new.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        new.replace(self.path)

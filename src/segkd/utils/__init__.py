@@ -1,0 +1,1 @@
+"""Files, tables, threads, signals and devices."""

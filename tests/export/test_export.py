@@ -1,0 +1,177 @@
+"""`python -m segkd.export`: what it leaves, what it refuses to leave, and what it says of mistakes."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+import yaml
+
+from segkd.config.paths import PRETRAINED
+from segkd.data.streets import Streets
+from segkd.export import main as module
+from segkd.export.formats import FORMATS, write_onnx
+from segkd.export.graph import Graph
+from segkd.models.base import Normalization
+from segkd.models.checkpoint_io import load_student, save_student
+from segkd.models.espnet import ESPNetC
+from segkd.utils.files import sha256
+from tests.helpers.commands import Command
+from tests.helpers.fake_datasets import write_camvid, write_cityscapes
+
+CAMVID = ("dataset=camvid", "dataset.root=camvid", "workers=0", "split=test")
+TEACHER = f"run={PRETRAINED / 'streets_teacher'}"
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with CamVid of odd sizes and a student of 11 classes in `run`."""
+    monkeypatch.chdir(tmp_path)
+    write_camvid(Path("camvid"), size=(73, 99))
+    Path("run").mkdir()
+    save_student(ESPNetC(11, Normalization((110,) * 3, (55,) * 3), p=1, q=1), Path("run"), {"dataset": "CamVid"})
+    return tmp_path
+
+
+def test_a_run_becomes_a_file_with_facts_and_a_card(command: Command) -> None:
+    code, out, err = command("export", "run=run", "normalization=outside", *CAMVID)
+    assert code == 0, err
+    assert {path.name for path in Path("run").iterdir()} == {
+        "student.safetensors", "student.yaml", "student.onnx", "student.onnx.json", "student.onnx.md"
+    }  # fmt: skip
+    facts = json.loads(Path("run/student.onnx.json").read_text())
+    assert facts["sha256"] == {"student.onnx": sha256(Path("run/student.onnx"))}
+    assert facts["normalization"] == {"inside": False, "mean": [110.0] * 3, "std": [55.0] * 3, "bgr": False}
+    scores = facts["scores"]
+    assert (scores["dataset"], scores["split"], scores["images"]) == ("CamVid", "test", 2)
+    assert scores["miou"] == pytest.approx(scores["miou_before"], abs=1e-3)
+    told = f"{100 * scores['miou']:.2f}, the network {100 * scores['miou_before']:.2f}"
+    assert out.splitlines()[-1] == f"run/student.onnx mIoU {told}"
+    card = Path("run/student.onnx.md").read_text()
+    for said in (
+        "mean 110.000",
+        "normalised by the caller",
+        "| 10 bicyclist |",
+        f"**{100 * scores['miou']:.2f}**",
+        "Not known",
+    ):
+        assert said in card
+
+
+def test_a_foreign_checkpoint_becomes_a_file_and_a_student(command: Command) -> None:
+    torch.save(load_student("run").state_dict(), "theirs.pth")
+    chosen = ("model=espnet_c", "model.p=1", "model.q=1", "checkpoint=theirs.pth", "format=openvino", "output_dir=new")
+    code, _, err = command("export", *chosen, *CAMVID)
+    assert code == 0, err
+    assert {"student.xml", "student.bin", "student.xml.md"} <= {path.name for path in Path("new").iterdir()}
+    assert load_student("new").arguments == {"p": 1, "q": 1, "width": 1}
+    assert "RGB in 0..255; the file normalises" in Path("new/student.xml.md").read_text()
+
+
+def damaged(graph: Graph, path: Path, images: object = ()) -> None:
+    """The graph with two classes of its answer exchanged."""
+    write_onnx(graph, path)
+    model = onnx.load(path)
+    (weight,) = (w for w in model.graph.initializer if w.name.endswith("up1.weight"))
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values[:, [3, 8]] = values[:, [8, 3]]
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    onnx.save(model, path)
+
+
+def test_a_file_that_lost_too_much_is_not_kept(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Road and car exchanged. As int8, whose logits are not held to the network's, so that the score alone can find it."""
+    typed = (TEACHER, "dataset=streets", "format=int8", "output_dir=new", "workers=0")
+    monkeypatch.setattr(Streets, "__len__", lambda self: 8)
+    monkeypatch.setitem(FORMATS, "int8", FORMATS["int8"]._replace(write=damaged))
+    code, out, err = command("export", *typed)
+    assert (code, out) == (1, "")
+    (told,) = (line for line in err.splitlines() if line.startswith("segkd: "))
+    assert "student.int8.onnx lost " in told
+    assert "0.1 are allowed; it was not kept" in told
+    assert list(Path("new").iterdir()) == []
+    monkeypatch.setitem(FORMATS, "int8", FORMATS["int8"]._replace(write=write_onnx))
+    code, _, err = command("export", *typed)
+    assert code == 0, err
+    assert Path("new/student.int8.onnx").is_file()
+
+
+def test_the_card_of_a_distilled_student_names_its_recipe(command: Command) -> None:
+    """Also where the weight of a loss is the one that follows from the classes."""
+    config = {
+        "seed": 3,
+        "loss": {"cross_entropy": {"weight": 1.0}, "pixelwise": {"weight": None}},
+        "teacher": {"checkpoint": "t.pth"},
+    }
+    Path("run/config.yaml").write_text(yaml.safe_dump(config))
+    Path("run/environment.json").write_text(json.dumps({"command": ["python", "-m", "segkd.train"]}))
+    assert command("export", "run=run", "format=torchscript", *CAMVID).code == 0
+    card = Path("run/student.torchscript.md").read_text()
+    assert "cross_entropy 1, pixelwise its default" in card
+    assert "t.pth" in card
+
+
+def full(*_: object) -> str:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_leaves_nothing_and_an_earlier_file_as_it_was(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("new").mkdir()
+    Path("new/student.torchscript").write_text("earlier")
+    monkeypatch.setattr(module, "write_model_card", full)
+    code, out, err = command("export", "run=run", "format=torchscript", "output_dir=new", *CAMVID)
+    assert (code, out) == (2, "")
+    assert "cannot write to new (No space left on device); give another output_dir" in err
+    assert [(path.name, path.read_text()) for path in Path("new").iterdir()] == [("student.torchscript", "earlier")]
+
+
+def test_a_split_without_labels_is_told(command: Command) -> None:
+    for path in Path("camvid/testannot").iterdir():
+        cv2.imwrite(str(path), np.full((73, 99), 11, np.uint8))
+    code, _, err = command("export", "run=run", *CAMVID)
+    assert code == 2
+    assert "CamVid test has no labelled pixel to score" in err
+    assert not Path("run/student.onnx").exists()
+
+
+MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "nothing": (CAMVID, ("either run=DIR, or model=NAME and checkpoint=FILE",)),
+    "unfinished": ((*CAMVID, "run=unfinished"), ("no student in unfinished", "folder of a finished run")),
+    "other classes": (
+        ("run=run", "dataset=cityscapes", "dataset.root=cityscapes"),
+        ("scores 11 classes, Cityscapes has 19", "the data set it was trained on"),
+    ),
+    "no data set": (("run=run",), ("was trained on CamVid, and nothing says where it lies; give dataset=NAME",)),
+    "no data set and no run": (("model=espnet_c", "checkpoint=a.pth"), ("say on which data: dataset=NAME",)),
+    "no such run": (("run=runs/typo",), ("no student in runs/typo",)),
+    "format": ((*CAMVID, "run=run", "format=tflite"), ("format", "'onnx', 'openvino'", "tflite")),
+    "no folder": ((*CAMVID, "run=run", "output_dir=file/a"), ("cannot write to file/a (Not a directory)",)),
+    "negative": ((*CAMVID, "run=run", "max_miou_drop=-1"), ("max_miou_drop", "greater than or equal to 0")),
+    "calibration": (
+        (*CAMVID, "run=run", "format=int8", "calibration.split=trian"),
+        ("CamVid has no split 'trian'",),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_are_told_in_one_sentence(command: Command, name: str) -> None:
+    write_cityscapes(Path("cityscapes"), train=1, val=1)
+    Path("unfinished").mkdir()
+    Path("file").touch()
+    before = sorted(Path().rglob("*"))
+    typed, said = MISTAKES[name]
+    code, out, err = command("export", *typed)
+    assert (code, out, len(err.splitlines())) == (2, "", 1), err
+    assert "Traceback" not in err
+    for words in said:
+        assert words in err
+    assert sorted(Path().rglob("*")) == before

@@ -1,0 +1,383 @@
+"""`python -m segkd.train`, on scenes and networks that are as small as they can be."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import signal
+import sys
+import threading
+import time
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from segkd.config.paths import CONFIGS
+from segkd.config.schema import TrainSettings, load_settings
+from segkd.data.streets import Streets
+from segkd.evaluate.loop import compute_confusion_matrix
+from segkd.metrics import Scores
+from segkd.models.base import Normalization
+from segkd.models.checkpoint_io import load_network, load_student, save_student, state_hash
+from segkd.models.espnet import ESPNet, ESPNetC
+from segkd.train import main as train
+from tests.helpers.commands import Command, started
+from tests.helpers.wandb_files import wandb_runs
+
+TINY = (
+    "dataset.images=8",
+    "student.p=1",
+    "student.q=1",
+    "data.batch_size=4",
+    "data.workers=0",
+    "data.crop_size=[128,128]",
+    "trainer=cpu",
+    "trainer.max_epochs=2",
+    "trainer.progress=false",
+    "wandb.mode=disabled",
+    "hydra.job.chdir=false",
+)
+
+
+def distilled(teacher: Path) -> tuple[str, ...]:
+    """A student with all three losses."""
+    return (
+        *TINY,
+        "model@teacher=espnet",
+        f"teacher.checkpoint={teacher}",
+        "loss=[cross_entropy,pixelwise,pairwise]",
+        "adversary=holistic",
+        "adversary.discriminator.width=8",
+        "check_teacher=off",
+    )
+
+
+def curves(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_run_folder_is_complete(command: Command, teacher_file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    result = command("train", *distilled(teacher_file), f"output_dir={run}", "seed=3")
+    assert result.code == 0, result.err
+    assert {file.name for file in run.iterdir()} == {
+        "config.yaml",
+        "environment.json",
+        "last.ckpt",
+        "last.ckpt.sha256",
+        "metrics.csv",
+        "previous.ckpt",
+        "previous.ckpt.sha256",
+        "student.safetensors",
+        "student.yaml",
+        "summary.json",
+    }
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["seed"] == 3
+    assert environment["packages"]["torch"]
+    assert environment["git"] is None or len(environment["git"]["commit"]) == 40
+    assert yaml.safe_load((run / "config.yaml").read_text())["loss"]["pairwise"]["weight"] == 10
+    rows = curves(run)
+    trained = [row for row in rows if row["train/total"]]
+    assert [int(row["step"]) for row in trained] == [0, 1, 2, 3]
+    terms = ("cross_entropy", "pixelwise", "pairwise", "adversarial", "discriminator")
+    for name in (*terms, "discriminator/teacher", "discriminator/student", "discriminator/penalty"):
+        assert all(torch.tensor(float(row[f"train/{name}"])).isfinite() for row in trained)
+    first = {name: float(trained[0][f"train/{name}"]) for name in terms}
+    weighted = (
+        first["cross_entropy"] + 10 / 11 * first["pixelwise"] + 10 * first["pairwise"] + 1e-3 * first["adversarial"]
+    )
+    assert float(trained[0]["train/total"]) == pytest.approx(weighted, rel=1e-5)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["steps"] == 4
+    assert summary["teacher_sha256"] == state_hash(load_student(teacher_file.parent))
+    assert result.out.strip().startswith("run: val mIoU")
+    assert not any(key.startswith("teacher") for key in torch.load(run / "last.ckpt", weights_only=True)["state_dict"])
+
+
+def test_the_result_is_the_last_weights(command: Command, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    # The second epoch is not validated by `validate_every`, the run still is.
+    result = command("train", *TINY, f"output_dir={run}", "trainer.validate_every=3")
+    assert result.code == 0, result.err
+    matrix = compute_confusion_matrix(load_student(run), Streets("val", images=8))
+    expected = Scores.of(matrix, 11).miou
+    assert json.loads((run / "summary.json").read_text())["val_miou"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_resuming_with_another_recipe_is_refused(command: Command, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert command("train", *TINY, f"output_dir={run}").code == 0
+    resume = (*TINY, f"resume={run / 'last.ckpt'}", f"output_dir={tmp_path / 'other'}")
+    for typed, said in (
+        ("optimizers.student.lr=0.1", ("lr=0.0005", "0.1 is asked for")),
+        ("optimizer@optimizers.student=sgd", ("resume with the same optimizers",)),
+        ("student.q=2", ("keys are missing",)),
+        ("seed=1", ("is of another run: seed was 0 and is 1", "student.checkpoint")),
+        ("dataset.images=12", ("dataset.images was 8 and is 12", "batches of an epoch was 2 and is 3")),
+        ("data.batch_size=2", ("data.batch_size was 4 and is 2",)),
+        ("trainer.ema=0.9", ("trainer.ema was None and is 0.9",)),
+    ):
+        result = command("train", *resume, typed)
+        assert result.code == 2, result.err
+        assert [words for words in said if words not in result.err] == [], result.err
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_checkpoint_keeps_the_normalisation(command: Command, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert command("train", *TINY, f"output_dir={run}").code == 0
+    checkpoint = torch.load(run / "last.ckpt", weights_only=True)
+    checkpoint["student"]["normalization"] |= {"mean": [1.0, 2.0, 3.0], "bgr": True}
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    network, _ = load_network(ESPNetC, {}, tmp_path / "other.ckpt", 11, Normalization(Streets.mean, Streets.std))
+    assert network.normalization.facts()["mean"] == [1.0, 2.0, 3.0]
+    assert network.normalization.bgr
+
+
+def test_a_run_is_scored_on_its_own_data_set_unless_another_is_named(command: Command, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert command("train", *TINY, f"output_dir={run}").code == 0
+    assert command("evaluate", f"run={run}", "workers=0").code == 0
+    again = command("evaluate", f"run={run}", "workers=0", "split=test")
+    assert again.code == 0
+    assert f"{run / 'evaluation.json'} held scores of Streets val; output_dir=DIR keeps both" in again.err
+    nowhere = command("evaluate", f"run={run}", "workers=0", f"dataset.root={tmp_path}")
+    assert nowhere.code == 2
+    assert "learnt from data that lie nowhere; leave dataset.root out" in nowhere.err
+    strange = command("evaluate", f"run={run}", "workers=0", "+dataset.images=3")
+    assert strange.code == 2
+    assert "dataset.images of which data set? give dataset=NAME" in strange.err
+    (run / "evaluation.json").write_text("[]")
+    assert command("evaluate", f"run={run}", "workers=0").code == 0
+    (run / "config.yaml").unlink()
+    refused = command("evaluate", f"run={run}", "workers=0")
+    assert refused.code == 2
+    assert "was trained on Streets, and nothing says where it lies; give dataset=NAME" in refused.err
+    named = command("evaluate", f"run={run}", "workers=0", "dataset=streets")
+    assert (named.code, "held scores" in named.err) == (0, False)
+
+
+def test_no_is_no(teacher_file: Path) -> None:
+    """A bool that arrives as text is the bool that it means, not a true text."""
+    GlobalHydra.instance().clear()
+    typed = [a for a in distilled(teacher_file) if not a.startswith("hydra.")]
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose("train", [*typed, "loss.pixelwise.mask_void=no", "output_dir=run"])
+    assert cfg.loss.pixelwise.mask_void == "no"
+    assert load_settings(cfg, TrainSettings).loss["pixelwise"]["mask_void"] is False
+
+
+def test_the_student_starts_the_same_with_and_without_a_teacher(
+    command: Command, teacher_file: Path, tmp_path: Path
+) -> None:
+    one_step = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.limit_val_batches=1")
+    for name, arguments in (("alone", TINY), ("distilled", distilled(teacher_file))):
+        assert command("train", *arguments, *one_step, f"output_dir={tmp_path / name}").code == 0
+    alone, taught = (curves(tmp_path / name)[0]["train/cross_entropy"] for name in ("alone", "distilled"))
+    assert alone == taught
+
+
+def test_a_teacher_that_nothing_hears_is_left_out(command: Command, teacher_file: Path, tmp_path: Path) -> None:
+    terms = ("loss=", "adversary")
+    taught = tuple(argument for argument in distilled(teacher_file) if not argument.startswith(terms))
+    unheard = (*taught, "loss=[cross_entropy]", "adversary=none")
+    for name, arguments in (("alone", TINY), ("unheard", unheard), ("heard", distilled(teacher_file))):
+        ended = command("train", *arguments, "trainer.max_epochs=1", f"output_dir={tmp_path / name}")
+        assert ended.code == 0, ended.err
+        assert ("no loss hears the teacher" in ended.err) == (name == "unheard")
+    weights = {name: (tmp_path / name / "student.safetensors").read_bytes() for name in ("alone", "unheard", "heard")}
+    assert weights["alone"] == weights["unheard"] != weights["heard"]
+    assert json.loads((tmp_path / "unheard" / "summary.json").read_text())["teacher_sha256"] is None
+
+
+def test_more_devices_than_there_are(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    asked = ("trainer.accelerator=gpu", "trainer.devices=2", f"output_dir={tmp_path / 'run'}")
+    result = command("train", *TINY, *asked)
+    assert result.code == 2
+    assert result.err == "segkd: trainer.devices=2, but PyTorch sees 1 GPU; lower it, or use trainer.devices=auto\n"
+
+
+def test_statistics_over_processes_of_which_there_is_one(command: Command, tmp_path: Path) -> None:
+    for synchronised in ("false", "true"):
+        asked = (
+            f"trainer.sync_batchnorm={synchronised}",
+            "trainer.max_epochs=1",
+            f"output_dir={tmp_path / synchronised}",
+        )
+        assert command("train", *TINY, *asked).code == 0
+    ours, theirs = (tmp_path / name / "student.safetensors" for name in ("false", "true"))
+    assert ours.read_bytes() == theirs.read_bytes()
+
+
+class TestPreflight:
+    @pytest.fixture
+    def ignorant(self, tmp_path: Path) -> Path:
+        """A teacher that always says the first class."""
+        directory = tmp_path / "ignorant"
+        directory.mkdir()
+        network = ESPNet(11, Normalization(Streets.mean, Streets.std), p=1, q=1)
+        for parameter in network.parameters():
+            parameter.data.zero_()
+        save_student(network, directory, {})
+        return directory / "student.safetensors"
+
+    def test_stops_when_the_teacher_knows_nothing(self, command: Command, ignorant: Path, tmp_path: Path) -> None:
+        run = tmp_path / "run"
+        result = command("train", *distilled(ignorant), "check_teacher=stop", f"output_dir={run}")
+        assert result.code == 2
+        assert "nothing to teach" in result.err
+        assert not run.exists()
+
+    def test_warns_and_goes_on(self, command: Command, ignorant: Path, tmp_path: Path) -> None:
+        run = tmp_path / "run"
+        result = command(
+            "train", *distilled(ignorant), "check_teacher=warn", "trainer.max_epochs=1", f"output_dir={run}"
+        )
+        assert result.code == 0, result.err
+        assert "going on, as check_teacher=warn says" in result.err
+        assert "256×16×16" in result.err  # the feature `encoder`, for this crop
+
+    def test_a_random_teacher_is_refused(self, command: Command, tmp_path: Path) -> None:
+        result = command("train", *TINY, "model@teacher=espnet", f"output_dir={tmp_path / 'run'}")
+        assert result.code == 2
+        assert "no weights" in result.err
+
+
+class TestWandb:
+    def weights(self, run: Path) -> bytes:
+        return (run / "student.safetensors").read_bytes()
+
+    @pytest.fixture
+    def plain(self, command: Command, tmp_path: Path) -> bytes:
+        run = tmp_path / "plain"
+        assert command("train", *TINY, "trainer.max_epochs=1", f"output_dir={run}").code == 0
+        return self.weights(run)
+
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            "not installed",
+            "init raises",
+            "init hangs",
+            "log raises",
+            "log hangs",
+            "log full",
+            "finish raises",
+            "finish hangs",
+            "Image raises",
+            "Image hangs",
+            "Table raises",
+        ],
+    )
+    def test_its_failure_changes_nothing(
+        self, command: Command, plain: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+    ) -> None:
+        released, finished = threading.Event(), []
+        call, how = fault.split()
+        said = {"raises": "no network", "hangs": "no answer in", "full": "No space left", "installed": "not installed"}[
+            how
+        ]
+
+        def broken(*_: object, **__: object) -> None:
+            if how == "hangs":
+                released.wait()
+            raise OSError(errno.ENOSPC, "No space left on device") if how == "full" else RuntimeError("no network")
+
+        def well(*_: object, **__: object) -> types.SimpleNamespace:
+            return run_of
+
+        run_of = types.SimpleNamespace(define_metric=well, log=well, finish=lambda: finished.append(True))
+        fake = types.SimpleNamespace(init=well, Settings=well, Image=well, Table=well)
+        setattr(run_of if hasattr(run_of, call) else fake, call, broken)
+        monkeypatch.setitem(sys.modules, "wandb", None if call == "not" else fake)
+        run = tmp_path / "run"
+        asked = ("trainer.max_epochs=1", "wandb.mode=offline", "wandb.timeout=1")
+        result = command("train", *TINY, *asked, f"output_dir={run}")
+        released.set()
+        assert result.code == 0, result.err
+        assert result.err.count(said) == 1
+        assert bool(finished) == (call in ("log", "Image", "Table"))  # a run that could be started is closed
+        assert self.weights(run) == plain
+        assert (run / "metrics.csv").exists()
+
+    def test_a_sweep_leaves_one_run_for_each_job(self, command: Command, teacher_file: Path, tmp_path: Path) -> None:
+        sweep = tmp_path / "sweep"
+        arguments = [a for a in distilled(teacher_file) if not a.startswith(("loss=", "wandb", "adversary"))]
+        result = command(
+            "train", "-m", *arguments, "wandb.mode=offline", "trainer.max_epochs=1", f"output_dir={sweep}",
+            "loss=[cross_entropy],[cross_entropy,pixelwise]",
+        )  # fmt: skip
+        assert result.code == 0, result.err
+        runs = {tuple(sorted(run.config["loss"])): run for run in wandb_runs(sweep)}
+        assert runs.keys() == {("cross_entropy",), ("cross_entropy", "pixelwise")}
+        assert len({run.id for run in runs.values()}) == 2
+        assert {run.group for run in runs.values()} == {"sweep"}
+        for number, (losses, run) in enumerate(sorted(runs.items())):
+            summary = json.loads((sweep / str(number) / "summary.json").read_text())
+            assert run.summary["val/miou"] == pytest.approx(summary["val_miou"])
+            assert [row["step"] for row in run.history if "train/total" in row] == [0, 1]
+            assert all(
+                ("train/pixelwise" in row) == ("pixelwise" in losses) for row in run.history if "lr/student" in row
+            )
+
+
+def test_in_a_sweep_a_mistake_ends_its_own_job_only(command: Command, tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    result = command(
+        "train", "-m", *TINY, "trainer.max_epochs=1", f"output_dir={sweep}", "data.crop_size=[8,8],[128,128]"
+    )
+    assert result.code == 2
+    assert "data.crop_size=[8, 8] is less than the 32 pixels" in result.err
+    assert "data.crop_size=[8, 8]" in (sweep / "0" / "failure.txt").read_text()
+    assert (sweep / "1" / "student.safetensors").exists()
+
+
+def test_in_a_sweep_a_crash_leaves_its_traceback(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, save = tmp_path / "sweep", train.save_student
+
+    def crashes_once(student: ESPNet, directory: Path, facts: dict[str, Any]) -> int:
+        if directory.name == "0":
+            raise RuntimeError("planted")
+        return save(student, directory, facts)
+
+    monkeypatch.setattr(train, "save_student", crashes_once)
+    result = command("train", "-m", *TINY, "trainer.max_epochs=1", f"output_dir={sweep}", "seed=0,1")
+    assert result.code == 1
+    assert "RuntimeError: planted" in (sweep / "0" / "failure.txt").read_text()
+    assert (sweep / "1" / "student.safetensors").exists()
+    assert not (sweep / "1" / "failure.txt").exists()
+
+
+def test_a_sweep_over_several_devices_is_refused(command: Command, tmp_path: Path) -> None:
+    result = command("train", "-m", *TINY, "seed=0,1", "trainer.devices=2", f"output_dir={tmp_path / 'sweep'}")
+    assert result.code == 2
+    assert "trainer.devices=1" in result.err
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_a_run_with_their_code(tmp_path: Path, sent: signal.Signals, code: int) -> None:
+    process = started("train", *TINY, "trainer.max_epochs=1000", "output_dir=run", cwd=tmp_path)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run/last.ckpt").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.2)
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    assert torch.load(tmp_path / "run/last.ckpt", weights_only=True)["state_dict"]
