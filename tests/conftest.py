@@ -20,13 +20,13 @@ os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
-_TRUTH = os.environ.get("SEGKD_TRUTH")
+_PUBLISHED_FILES = os.environ.get("SEGKD_TRUTH")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if _TRUTH is None:
+    if _PUBLISHED_FILES is None:
         for item in items:
-            if item.get_closest_marker("truth"):
+            if item.get_closest_marker("published"):
                 item.add_marker(pytest.mark.skip(reason="SEGKD_TRUTH is not set"))
 
 
@@ -34,7 +34,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = [r for r in terminalreporter.stats.get("skipped", []) if "SEGKD_TRUTH" in str(r.longrepr)]
     if skipped:
         terminalreporter.write_line(
-            f"{len(skipped)} truth tests were skipped: SEGKD_TRUTH does not name the folder of the authors' figures"
+            f"{len(skipped)} published-result tests were skipped: SEGKD_TRUTH does not name the folder of the authors' figures"
         )
 
 
@@ -44,10 +44,10 @@ def _seeded() -> None:
 
 
 @pytest.fixture(scope="session")
-def truth() -> Path:
+def published_files() -> Path:
     """The folder of the authors' figures; a file that is missing there fails the test that wants it."""
-    assert _TRUTH is not None
-    return Path(_TRUTH).resolve()
+    assert _PUBLISHED_FILES is not None
+    return Path(_PUBLISHED_FILES).resolve()
 
 
 @pytest.fixture

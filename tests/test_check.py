@@ -93,10 +93,10 @@ def test_planted_faults(command: Command, tmp_path: Path, workers: int) -> None:
     assert "Traceback" not in result.err
 
 
-@pytest.mark.truth
-def test_planted_faults_in_the_data_themselves(command: Command, truth: Path, tmp_path: Path) -> None:
+@pytest.mark.published
+def test_planted_faults_in_the_data_themselves(command: Command, published_files: Path, tmp_path: Path) -> None:
     root = tmp_path / "camvid"
-    shutil.copytree(truth / "data/camvid", root)
+    shutil.copytree(published_files / "data/camvid", root)
     result, *nothing = checked(command, root)
     assert (result.code, nothing) == (0, [set(), set()])
     assert result.out.splitlines()[-1] == "CamVid: 701 images, no faults"

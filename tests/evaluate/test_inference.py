@@ -103,17 +103,17 @@ def test_choices_that_change_nothing_are_the_whole_image() -> None:
     assert len(network.sizes) == 2 * (1 + 9)
 
 
-@pytest.mark.truth
+@pytest.mark.published
 @pytest.mark.parametrize("image", ["frankfurt_000000_000294", "frankfurt_000000_000576"])
 @pytest.mark.parametrize("q", [3, 8])
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
-def test_half_size_is_the_author_s_way_on_cityscapes(truth: Path, part: str, q: int, image: str) -> None:
+def test_half_size_is_the_author_s_way_on_cityscapes(published_files: Path, part: str, q: int, image: str) -> None:
     """From the photograph of 2048×1024 to classes of that size: what the author's code says, each class four times."""
     name = f"city_{part}_q{q}_{image}"
-    file = truth / f"weights/espnet-authors/{part}/espnet_p_2_q_{q}.pth"
+    file = published_files / f"weights/espnet-authors/{part}/espnet_p_2_q_{q}.pth"
     family = ESPNet if part == "decoder" else ESPNetC
     network = load_network(family, {"p": 2, "q": q}, file, 19, Normalization((0, 0, 0), (1, 1, 1)))[0].eval()
-    photograph = cv2.imread(str(truth / f"data/cityscapes-samples/{image}_leftImg8bit.png"))[..., ::-1].copy()
+    photograph = cv2.imread(str(published_files / f"data/cityscapes-samples/{image}_leftImg8bit.png"))[..., ::-1].copy()
     pixels = torch.from_numpy(photograph).permute(2, 0, 1)[None]
     with torch.no_grad():
         classes = half_resolution(network, pixels).max(1).indices[0].to(torch.uint8)
@@ -122,12 +122,12 @@ def test_half_size_is_the_author_s_way_on_cityscapes(truth: Path, part: str, q: 
     small = classes[::2, ::2].contiguous().numpy()
     assert np.array_equal(small.repeat(2, 0).repeat(2, 1), classes)
     if part == "encoder":
-        items = json.loads((truth / "golden/espnet_golden.json").read_text())["cityscapes"]["items"]
+        items = json.loads((published_files / "golden/espnet_golden.json").read_text())["cityscapes"]["items"]
         told = next(item for item in items if item["name"] == name)[
             "argmax_sha256_after_x8_bilinear_align_corners_True"
         ]
         assert hashlib.sha256(small.tobytes()).hexdigest() == told
         return
-    golden = cv2.imread(str(truth / f"golden/{name}_argmax.png"), cv2.IMREAD_UNCHANGED)
+    golden = cv2.imread(str(published_files / f"golden/{name}_argmax.png"), cv2.IMREAD_UNCHANGED)
     assert (small != golden).sum() <= 100, "but for ties"
     assert (full.numpy()[::2, ::2] != golden).mean() > 0.01, "at full size it says something else"

@@ -159,10 +159,10 @@ def test_scores_are_enlarged_as_the_network_says(align_corners: bool) -> None:
     assert not torch.isclose(value, F.cross_entropy(enlarged[1], target))
 
 
-@pytest.mark.truth
-def test_authors_values(truth: Path) -> None:
+@pytest.mark.published
+def test_authors_values(published_files: Path) -> None:
     """Value and gradients are those of the authors' CriterionDSN."""
-    golden = np.load(truth / "golden" / "skd_dsn_ce.npz")
+    golden = np.load(published_files / "golden" / "skd_dsn_ce.npz")
     scores, side = (torch.from_numpy(golden[name]).double().requires_grad_() for name in ("S0", "S1"))
     step = step_for(scores, torch.from_numpy(golden["labels"]), side)
 

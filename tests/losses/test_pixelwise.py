@@ -110,11 +110,11 @@ def test_the_teachers_answer_is_its_logits() -> None:
     assert loss(step._replace(student=student, teacher=teacher._replace(logits=other))) != plain
 
 
-@pytest.mark.truth
+@pytest.mark.published
 @pytest.mark.parametrize("case", range(4))
-def test_authors_values(truth: Path, case: int) -> None:
+def test_authors_values(published_files: Path, case: int) -> None:
     """The authors sum cross-entropies over the batch: theirs = N · (ours + the teacher's entropy), gradient N · ours."""
-    golden = np.load(truth / "golden" / "skd_pixelwise.npz")
+    golden = np.load(published_files / "golden" / "skd_pixelwise.npz")
     student, teacher = (torch.from_numpy(golden[f"case{case}_{name}"]).double() for name in "ST")
     student.requires_grad_()
     entropy = -(teacher.softmax(1) * teacher.log_softmax(1)).sum(1).mean()

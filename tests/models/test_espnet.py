@@ -134,37 +134,37 @@ def assert_says(
     assert torch.equal(logits.max(0).indices[sure], argmax[sure])
 
 
-@pytest.mark.truth
+@pytest.mark.published
 @pytest.mark.parametrize("name", ["0001TP_008550", "Seq05VD_f00120", "Seq05VD_f02100", "Seq05VD_f04080"])
-def test_camvid_logits_of_the_author(truth: Path, name: str) -> None:
-    network = published(truth / "weights/espnet-authors/decoder/espnet_p_2_q_8_camvid.pth", ESPNet, 11)
-    images = read(truth / f"data/camvid/test/{name}.png")
+def test_camvid_logits_of_the_author(published_files: Path, name: str) -> None:
+    network = published(published_files / "weights/espnet-authors/decoder/espnet_p_2_q_8_camvid.pth", ESPNet, 11)
+    images = read(published_files / f"data/camvid/test/{name}.png")
     where = slice(148, 212), slice(176, 304)
-    assert_says(network, images, truth / "golden", f"camvid_{name}", *where)
+    assert_says(network, images, published_files / "golden", f"camvid_{name}", *where)
     network.normalization.bgr = False
     with pytest.raises(AssertionError):
-        assert_says(network, images, truth / "golden", f"camvid_{name}", *where)
+        assert_says(network, images, published_files / "golden", f"camvid_{name}", *where)
 
 
-@pytest.mark.truth
+@pytest.mark.published
 @pytest.mark.parametrize("image", ["frankfurt_000000_000294", "frankfurt_000000_000576"])
 @pytest.mark.parametrize("q", [3, 8])
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
-def test_cityscapes_logits_of_the_author(truth: Path, part: str, q: int, image: str) -> None:
+def test_cityscapes_logits_of_the_author(published_files: Path, part: str, q: int, image: str) -> None:
     """The author shrinks the normalised image; normalising the shrunk one is the same, as both are linear."""
-    file = truth / f"weights/espnet-authors/{part}/espnet_p_2_q_{q}.pth"
+    file = published_files / f"weights/espnet-authors/{part}/espnet_p_2_q_{q}.pth"
     network = published(file, ESPNet if part == "decoder" else ESPNetC, 19)
-    pixels = cv2.imread(str(truth / f"data/cityscapes-samples/{image}_leftImg8bit.png")).astype(np.float32)
+    pixels = cv2.imread(str(published_files / f"data/cityscapes-samples/{image}_leftImg8bit.png")).astype(np.float32)
     shrunk = cv2.resize(pixels, (1024, 512))[..., ::-1].copy()
     where = (slice(224, 288), slice(448, 576)) if part == "decoder" else (slice(None), slice(None))
     images = torch.from_numpy(shrunk).permute(2, 0, 1)[None]
-    assert_says(network, images, truth / "golden", f"city_{part}_q{q}_{image}", *where)
+    assert_says(network, images, published_files / "golden", f"city_{part}_q{q}_{image}", *where)
 
 
-@pytest.mark.truth
-def test_every_published_checkpoint_is_recognised(truth: Path) -> None:
+@pytest.mark.published
+def test_every_published_checkpoint_is_recognised(published_files: Path) -> None:
     """Sizes as the authors' README files say, and the statistics of the golden file to the last bit."""
-    files = sorted((truth / "weights").rglob("*.pth"))
+    files = sorted((published_files / "weights").rglob("*.pth"))
     assert len(files) == 11
     for file in files:
         state = read_state_dict(file)
@@ -172,9 +172,9 @@ def test_every_published_checkpoint_is_recognised(truth: Path) -> None:
         assert origin is not None, file
         assert origin.author.startswith("Mehta" if "espnet-authors" in file.parts else "Liu"), file
         assert origin.arguments["q"] == (3 if "q_3" in file.name else 8), file
-    camvid = json.loads((truth / "golden/espnet_golden.json").read_text())["camvid"]
+    camvid = json.loads((published_files / "golden/espnet_golden.json").read_text())["camvid"]
     origin = ESPNet.match_checkpoint(
-        read_state_dict(truth / "weights/espnet-authors/decoder/espnet_p_2_q_8_camvid.pth")
+        read_state_dict(published_files / "weights/espnet-authors/decoder/espnet_p_2_q_8_camvid.pth")
     )
     assert origin is not None
     facts = origin.normalization.facts()

@@ -168,11 +168,11 @@ def test_what_does_not_fit_is_refused(
         started(ESPNetC, tmp_path, p=1, q=2)
 
 
-@pytest.mark.truth
-def test_the_authors_network_of_cityscapes_starts_one_of_camvid(truth: Path) -> None:
-    file = truth / "weights/skd-authors/cityscapes/espnet_ours_64.pth"
+@pytest.mark.published
+def test_the_authors_network_of_cityscapes_starts_one_of_camvid(published_files: Path) -> None:
+    file = published_files / "weights/skd-authors/cityscapes/espnet_ours_64.pth"
     node = {"_target_": "segkd.models.espnet.ESPNet", "p": 2, "q": 8, "skip": 19, "init_from": str(file)}
-    network, line = build_network(node, CamVid(truth / "data/camvid", "test"))
+    network, line = build_network(node, CamVid(published_files / "data/camvid", "test"))
     assert network.num_classes == 11
     assert network.normalization.bgr
     assert line is not None
@@ -180,13 +180,13 @@ def test_the_authors_network_of_cityscapes_starts_one_of_camvid(truth: Path) -> 
     assert line.endswith("starting anew: " + ", ".join(name for name, _ in network.named_children() if name in DECODER))
 
 
-@pytest.mark.truth
-def test_another_skip_hangs_on_what_starts_anew(truth: Path) -> None:
+@pytest.mark.published
+def test_another_skip_hangs_on_what_starts_anew(published_files: Path) -> None:
     """Mehta et al.'s published network of Cityscapes joins 16 channels where ours joins 19."""
-    file = truth / "weights/espnet-authors/decoder/espnet_p_2_q_8.pth"
+    file = published_files / "weights/espnet-authors/decoder/espnet_p_2_q_8.pth"
     network, line = build_network(
         {"_target_": "segkd.models.espnet.ESPNet", "init_from": str(file)},
-        CamVid(truth / "data/camvid", "test"),
+        CamVid(published_files / "data/camvid", "test"),
     )
     assert network.arguments["skip"] == 19
     assert line is not None

@@ -227,10 +227,13 @@ def test_a_disk_that_fills_up_leaves_what_is_whole(command: Command, monkeypatch
     assert all(read(path).shape == (144, 160) for path in left)
 
 
-@pytest.mark.truth
-def test_label_files_of_the_authors_weights_score_as_published(command: Command, truth: Path) -> None:
+@pytest.mark.published
+def test_label_files_of_the_authors_weights_score_as_published(command: Command, published_files: Path) -> None:
     """60.3 by Liu et al.; 60.35 when the confusion matrix is counted from the files."""
-    weights, root = truth / "weights/skd-authors/camvid/espnet_c_kd_sd_60.3.pth", truth / "data/camvid"
+    weights, root = (
+        published_files / "weights/skd-authors/camvid/espnet_c_kd_sd_60.3.pth",
+        published_files / "data/camvid",
+    )
     network, _ = load_network(ESPNetC, {}, weights, 11, NORMALIZATION)
     save_student(network, Path("run"), facts(CamVid))
     code, out, err = command("predict", "run=run", f"input={root / 'test'}", "output=out", "views=[labels]")
