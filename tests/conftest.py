@@ -11,8 +11,8 @@ import torch
 
 from segkd.data.streets import Streets
 from segkd.models.base import Normalization
-from segkd.models.checkpoint_io import save_student
 from segkd.models.espnet import ESPNet
+from segkd.models.student_io import save_student
 from tests.helpers.commands import Command, in_process
 
 os.environ.setdefault("WANDB_MODE", "disabled")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.train.test_train import curves, distilled
 from torch import Tensor, nn
 
 from segkd.calibrate import Term, measure_terms, propose_weights
@@ -20,6 +19,7 @@ from segkd.losses.weighted_sum import LossSum
 from segkd.models.base import Normalization, SegmentationModel
 from segkd.types import FeatureInfo, Step
 from tests.helpers.commands import Command
+from tests.train.test_train import curves, distilled
 
 CPU = torch.device("cpu")
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from segkd.data.streets import Streets
 from segkd.models.base import Normalization
-from segkd.models.checkpoint_io import save_student
 from segkd.models.espnet import ESPNetC
+from segkd.models.student_io import save_student
 from segkd.predict.sources import open_source, require_av
 from tests.helpers.commands import Command
 

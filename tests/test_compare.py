@@ -1,8 +1,7 @@
-"""`python -m segkd.compare`: figures worked by hand, from run folders as segkd.train leaves them."""
+"""`python -m segkd.compare`: numbers worked by hand, from run folders as segkd.train writes them."""
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import re
@@ -15,121 +14,83 @@ import yaml
 from rich.console import Console
 
 from segkd.errors import UserError
-from segkd.report.comparison import class_table, compare_methods, load_comparable_runs, paired_difference
+from segkd.report.comparison import (
+    MethodResult,
+    build_class_table,
+    compare_methods,
+    compute_paired_difference,
+    load_comparable_runs,
+)
 from segkd.runs.methods import group_by_method
-from segkd.runs.run import find_runs
-from segkd.utils.tables import rich_table
+from segkd.runs.run import Run, find_runs
+from segkd.utils.tables import build_rich_table
 from tests.helpers.commands import Command
+from tests.helpers.run_folders import ADVERSARIAL, EVALUATION, PIXELWISE, write_metrics, write_run_folder
 
-PIXELWISE, HOLISTIC = ("pixelwise",), ("adversarial",)
 T_95_2 = 4.302652729911275  # 0.975 quantile of Student's t with 2 degrees of freedom, from a table
 
 
-def folder(
-    parent: Path,
-    miou: float | None,
-    terms: tuple[str, ...] = (),
-    seed: int = 0,
-    seconds: float = 10.0,
-    epochs: int = 2,
-    steps: int = 100,
-    iou: dict[str, float] | None = None,
-    data: str = "Streets",
-    teacher: Path | None = None,
-    name: str = "run",
-    **loss: Any,
-) -> Path:
-    """A run's folder; without a score it did not finish."""
-    where = parent / f"{len(list(parent.iterdir())):02d}"
-    where.mkdir()
-    config = {
-        "name": name,
-        "seed": seed,
-        "output_dir": str(where),
-        "dataset": {"_target_": f"segkd.data.{data.lower()}.{data}"},
-        "data": {"batch_size": 4, "val_split": "val"},
-        "loss": {
-            "cross_entropy": {"_target_": "segkd.losses.cross_entropy.CrossEntropy", "weight": 1.0},
-            **{
-                term: {"_target_": f"segkd.losses.{term}.{term.display_name()}", "weight": 2.0, **loss}
-                for term in terms
-                if term != "holistic"
-            },
-        },
-        "adversary": {
-            "_target_": "segkd.distillation.adversary.Adversary" if "adversarial" in terms else None,
-            "weight": 0.1,
-        },
-        "teacher": {"checkpoint": str(teacher or parent / "nowhere.safetensors")},
-        "trainer": {"max_epochs": epochs},
-    }
-    (where / "config.yaml").write_text(yaml.safe_dump(config))
-    if miou is not None:
-        (where / "summary.json").write_text(json.dumps({"steps": steps, "seconds": seconds, "val_miou": miou}))
-        values = {"step": steps, "val/miou": miou, **{f"val/iou/{k}": v for k, v in (iou or {"road": miou}).items()}}
-        with (where / "metrics.csv").open("w") as file:
-            writer = csv.DictWriter(file, list(values))
-            writer.writeheader()
-            writer.writerow({"step": 0})
-            writer.writerow(values)
-    return where
+def load_methods(folder: Path) -> dict[str, list[Run]]:
+    return group_by_method(find_runs([str(folder / "*")])[0])
 
 
-def rows(tmp_path: Path, **given: Any) -> dict[str, Any]:
-    return {row.name: row for row in compare_methods(group_by_method(find_runs([str(tmp_path / "*")])[0]), **given)}
+def compare_folder(folder: Path, **arguments: Any) -> dict[str, MethodResult]:
+    return {method.name: method for method in compare_methods(load_methods(folder), **arguments)}
 
 
 def test_gains_are_paired_by_seed_with_students_interval(tmp_path: Path) -> None:
-    alone, distilled = {0: 0.40, 1: 0.44, 2: 0.41, 7: 0.10}, {2: 0.45, 0: 0.43, 1: 0.46}
-    for seed, miou in alone.items():
-        folder(tmp_path, miou, seed=seed)
+    baseline, distilled = {0: 0.40, 1: 0.44, 2: 0.41, 7: 0.10}, {2: 0.45, 0: 0.43, 1: 0.46}
+    for seed, miou in baseline.items():
+        write_run_folder(tmp_path, miou, seed=seed)
     for seed, miou in distilled.items():
-        folder(tmp_path, miou, PIXELWISE, seed)
-    gain = rows(tmp_path)["pixelwise"].at_equal_steps
+        write_run_folder(tmp_path, miou, PIXELWISE, seed)
+    gain = compare_folder(tmp_path)["pixelwise"].at_equal_steps
     differences = [0.03, 0.02, 0.04]
     half = T_95_2 * stdev(differences) / 3**0.5
     assert gain.pairs == 3  # seed 7 has no partner
     assert (gain.mean, gain.low, gain.high) == pytest.approx((0.03, 0.03 - half, 0.03 + half))
-    unpaired = fmean(distilled.values()) - fmean(alone.values())
-    assert abs(gain.mean - unpaired) > 0.05  # what a comparison of means would have said
+    unpaired = fmean(distilled.values()) - fmean(baseline.values())
+    assert abs(gain.mean - unpaired) > 0.05  # the difference of unpaired means
 
 
 def test_equal_time_counts_the_teacher(tmp_path: Path) -> None:
     teacher = tmp_path / "teacher"
     teacher.mkdir()
     (teacher / "summary.json").write_text(json.dumps({"seconds": 30.0}))
-    folder(tmp_path, 0.40, seconds=10)
-    folder(tmp_path, 0.42, seconds=25, epochs=5, steps=250)
-    folder(tmp_path, 0.44, seconds=60, epochs=12, steps=600)
-    folder(tmp_path, 0.45, PIXELWISE, seconds=20, teacher=teacher / "student.safetensors")
-    row = rows(tmp_path)["pixelwise, trainer.max_epochs=2"]
-    assert row.at_equal_steps.mean == pytest.approx(0.05)
-    assert row.teacher_seconds == 30  # so that 50 s are to be matched: by 60, not by 25
-    assert row.at_equal_time.mean == pytest.approx(0.01)
+    write_run_folder(tmp_path, 0.40, seconds=10)
+    write_run_folder(tmp_path, 0.42, seconds=25, epochs=5, steps=250)
+    write_run_folder(tmp_path, 0.44, seconds=60, epochs=12, steps=600)
+    write_run_folder(tmp_path, 0.45, PIXELWISE, seconds=20, teacher=teacher / "student.safetensors")
+    method = compare_folder(tmp_path)["pixelwise, trainer.max_epochs=2"]
+    assert method.at_equal_steps.mean == pytest.approx(0.05)
+    assert (
+        method.teacher_seconds == 30
+    )  # the baseline has to train for 50 s: the one of 60 s does, that of 25 s does not
+    assert method.at_equal_time.mean == pytest.approx(0.01)
     (teacher / "summary.json").unlink()
-    assert rows(tmp_path)["pixelwise, trainer.max_epochs=2"].at_equal_time is None  # what it cost is not known
-    free = rows(tmp_path, teacher_seconds=0)["pixelwise, trainer.max_epochs=2"]
+    assert compare_folder(tmp_path)["pixelwise, trainer.max_epochs=2"].at_equal_time is None  # unknown cost
+    free = compare_folder(tmp_path, teacher_seconds=0)["pixelwise, trainer.max_epochs=2"]
     assert free.at_equal_time.mean == pytest.approx(0.03)
 
 
-def test_a_method_is_its_terms_and_what_else_differs(tmp_path: Path) -> None:
-    folder(tmp_path, 0.45, PIXELWISE, temperature=1.0)
-    folder(tmp_path, 0.45, PIXELWISE, seed=1, temperature=1.0)
-    folder(tmp_path, 0.46, PIXELWISE, temperature=4.0)
-    folder(tmp_path, 0.47, (*PIXELWISE, *HOLISTIC), temperature=1.0)
-    folder(tmp_path, 0.40, temperature=1.0)
-    found = {name: len(runs) for name, runs in group_by_method(find_runs([str(tmp_path / "*")])[0]).items()}
+def test_a_method_is_named_by_its_terms_and_differing_settings(tmp_path: Path) -> None:
+    write_run_folder(tmp_path, 0.45, PIXELWISE, temperature=1.0)
+    write_run_folder(tmp_path, 0.45, PIXELWISE, seed=1, temperature=1.0)
+    write_run_folder(tmp_path, 0.46, PIXELWISE, temperature=4.0)
+    write_run_folder(tmp_path, 0.47, (*PIXELWISE, *ADVERSARIAL), temperature=1.0)
+    write_run_folder(tmp_path, 0.40, temperature=1.0)
+    counts = {name: len(runs) for name, runs in load_methods(tmp_path).items()}
     one, four = (f"loss.pixelwise.temperature={t}" for t in (1, 4))
-    assert list(found.items()) == [
-        ("student alone", 1),
+    assert list(counts.items()) == [
+        ("baseline", 1),
         (f"pixelwise, {one}", 2),
         (f"pixelwise, {four}", 1),
-        (f"pixelwise + holistic, {one}", 1),
+        (f"pixelwise + adversarial, {one}", 1),
     ]
 
 
 @pytest.mark.parametrize(
-    ("temperatures", "said"),
+    ("temperatures", "texts"),
     [
         ((0.12345678901234567, 3.0), ("0.123", "3")),
         ((0.1231, 0.1232, 7.0), ("0.1231", "0.1232", "7")),
@@ -137,157 +98,167 @@ def test_a_method_is_its_terms_and_what_else_differs(tmp_path: Path) -> None:
         ((None, 0.5), ("null", "0.5")),
     ],
 )
-def test_a_number_has_the_digits_that_tell_it_apart(tmp_path: Path, temperatures: tuple[Any, ...], said: str) -> None:
+def test_numbers_in_names_have_as_many_digits_as_they_need(
+    tmp_path: Path, temperatures: tuple[Any, ...], texts: tuple[str, ...]
+) -> None:
     for temperature in temperatures:
-        folder(tmp_path, 0.45, PIXELWISE, temperature=temperature)
-    assert [*group_by_method(find_runs([str(tmp_path / "*")])[0])] == [
-        f"pixelwise, loss.pixelwise.temperature={s}" for s in said
-    ]
+        write_run_folder(tmp_path, 0.45, PIXELWISE, temperature=temperature)
+    assert [*load_methods(tmp_path)] == [f"pixelwise, loss.pixelwise.temperature={text}" for text in texts]
 
 
-def test_the_same_number_is_the_same_method(tmp_path: Path) -> None:
+def test_int_and_float_of_equal_value_are_one_method(tmp_path: Path) -> None:
     for temperature in (4, 4.0):
-        folder(tmp_path, 0.45, PIXELWISE, temperature=temperature)
-    folder(tmp_path, 0.45, PIXELWISE, temperature=1)
-    assert len(group_by_method(find_runs([str(tmp_path / "*")])[0])) == 2
+        write_run_folder(tmp_path, 0.45, PIXELWISE, temperature=temperature)
+    write_run_folder(tmp_path, 0.45, PIXELWISE, temperature=1)
+    assert len(load_methods(tmp_path)) == 2
 
 
-def test_another_loss_of_labels_is_another_student_alone(tmp_path: Path) -> None:
-    folder(tmp_path, 0.40)
-    folder(tmp_path, 0.43, ("lovasz",))
-    folder(tmp_path, 0.45, ("lovasz", *PIXELWISE))
-    found = rows(tmp_path)
-    alone, taught = "student alone, labels=cross_entropy + lovasz", "pixelwise, labels=cross_entropy + lovasz"
-    assert [*found] == ["student alone, labels=cross_entropy", alone, taught]
-    assert found[taught].at_equal_steps.mean == pytest.approx(0.02)
-    assert found["student alone, labels=cross_entropy"].at_equal_steps is None
+def test_each_combination_of_label_losses_has_its_own_baseline(tmp_path: Path) -> None:
+    write_run_folder(tmp_path, 0.40)
+    write_run_folder(tmp_path, 0.43, ("lovasz",))
+    write_run_folder(tmp_path, 0.45, ("lovasz", *PIXELWISE))
+    methods = compare_folder(tmp_path)
+    baseline, distilled = "baseline, labels=cross_entropy + lovasz", "pixelwise, labels=cross_entropy + lovasz"
+    assert [*methods] == ["baseline, labels=cross_entropy", baseline, distilled]
+    assert methods[distilled].at_equal_steps.mean == pytest.approx(0.02)
+    assert methods["baseline, labels=cross_entropy"].at_equal_steps is None
 
 
-def test_classes_without_a_student_alone(tmp_path: Path) -> None:
+def test_class_table_without_a_baseline_has_the_iou_of_all_methods(tmp_path: Path) -> None:
     for miou in (0.4, 0.6):
-        folder(tmp_path, 0.5, PIXELWISE, seed=int(10 * miou), iou={"road": miou})
-    assert class_table([*rows(tmp_path).values()]) == [["class", "pixelwise"], ["road", "50.00"]]
+        write_run_folder(tmp_path, 0.5, PIXELWISE, seed=int(10 * miou), iou={"road": miou})
+    assert build_class_table([*compare_folder(tmp_path).values()]) == [["class", "pixelwise"], ["road", "50.00"]]
 
 
-def test_a_network_is_named_by_its_class(tmp_path: Path) -> None:
+def test_networks_are_named_by_their_class(tmp_path: Path) -> None:
     for kind in ("espnet.ESPNetC", "enet.ENet"):
-        config = folder(tmp_path, 0.4) / "config.yaml"
-        asked = {**yaml.safe_load(config.read_text()), "student": {"_target_": f"segkd.models.{kind}"}}
-        config.write_text(yaml.safe_dump(asked))
-    assert {*rows(tmp_path)} == {"student alone, student=ESPNetC", "student alone, student=ENet"}
+        config = write_run_folder(tmp_path, 0.4) / "config.yaml"
+        changed = {**yaml.safe_load(config.read_text()), "student": {"_target_": f"segkd.models.{kind}"}}
+        config.write_text(yaml.safe_dump(changed))
+    assert {*compare_folder(tmp_path)} == {"baseline, student=ESPNetC", "baseline, student=ENet"}
 
 
-def test_two_folders_of_ones_own_are_different_data(tmp_path: Path) -> None:
+def test_two_custom_datasets_are_different_data(tmp_path: Path) -> None:
     for name in ("farm", "garden"):
-        facts = {"network": "segkd.models.espnet.ESPNetC", "num_classes": 2, "arguments": {}, "normalization": {}}
-        (folder(tmp_path, 0.4, data="Folder") / "student.yaml").write_text(yaml.safe_dump({**facts, "dataset": name}))
+        metadata = {"network": "segkd.models.espnet.ESPNetC", "num_classes": 2, "arguments": {}, "normalization": {}}
+        (write_run_folder(tmp_path, 0.4, data="Folder") / "student.yaml").write_text(
+            yaml.safe_dump({**metadata, "dataset": name})
+        )
     with pytest.raises(UserError, match=r"cannot be compared: .* on farm val.* on garden val"):
         load_comparable_runs([str(tmp_path / "*")])
 
 
-@pytest.mark.parametrize("room", [60, 80, 200])
-def test_no_figure_is_cut_in_a_narrow_terminal(room: int) -> None:
-    cells = [["method", "mIoU", "at equal steps"], ["student alone, " * 9, "44.17 ± 0.61", "+2.84 (-1.33 to 4.34)"]]
-    console = Console(width=room, file=io.StringIO(), force_terminal=True)
-    console.print(rich_table(cells, "", room))
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_no_number_is_cut_in_a_narrow_terminal(width: int) -> None:
+    cells = [["method", "mIoU", "at equal steps"], ["baseline, " * 9, "44.17 ± 0.61", "+2.84 (-1.33 to 4.34)"]]
+    console = Console(width=width, file=io.StringIO(), force_terminal=True)
+    console.print(build_rich_table(cells, "", width))
     printed = console.file.getvalue()
-    assert all(figure in printed for figure in ("44.17", "0.61", "+2.84", "(-1.33", "4.34)"))
-    assert max(map(len, re.sub(r"\x1b\[[0-9;]*m", "", printed).splitlines())) <= room
+    assert all(number in printed for number in ("44.17", "0.61", "+2.84", "(-1.33", "4.34)"))
+    assert max(map(len, re.sub(r"\x1b\[[0-9;]*m", "", printed).splitlines())) <= width
 
 
 def test_class_gains(tmp_path: Path) -> None:
-    folder(tmp_path, 0.4, iou={"road": 0.5, "car": 0.3, "train": float("nan")})
-    folder(tmp_path, 0.5, PIXELWISE, iou={"road": 0.6, "car": 0.25, "train": 0.1})
-    assert rows(tmp_path)["pixelwise"].class_gains == pytest.approx({"road": 0.1, "car": -0.05})
+    write_run_folder(tmp_path, 0.4, iou={"road": 0.5, "car": 0.3, "train": float("nan")})
+    write_run_folder(tmp_path, 0.5, PIXELWISE, iou={"road": 0.6, "car": 0.25, "train": 0.1})
+    assert compare_folder(tmp_path)["pixelwise"].class_gains == pytest.approx({"road": 0.1, "car": -0.05})
 
 
-def test_of_one_pair_there_is_no_interval() -> None:
-    single = paired_difference([0.5], 0.95)
+def test_one_pair_has_no_interval() -> None:
+    single = compute_paired_difference([0.5], 0.95)
     assert single is not None
     assert single.mean == 0.5
     assert single.low != single.low
-    assert paired_difference([], 0.95) is None
+    assert compute_paired_difference([], 0.95) is None
 
 
-def test_evaluation_outranks_validation(tmp_path: Path) -> None:
-    run = folder(tmp_path, 0.4)
-    facts = {"dataset": "CamVid", "split": "test", "images": 2, "protocol": {"void": "ignored"}}
-    (run / "evaluation.json").write_text(json.dumps({**facts, "miou": 0.3, "iou": {"road": 0.3, "car": None}}))
-    (found,), _ = find_runs([str(run)])
-    assert (found.miou, found.iou) == (0.3, {"road": 0.3})
+def test_evaluation_is_preferred_to_validation(tmp_path: Path) -> None:
+    run = write_run_folder(tmp_path, 0.4)
+    scores = {"miou": 0.3, "iou": {"road": 0.3, "car": None}}
+    (run / "evaluation.json").write_text(json.dumps({**EVALUATION, **scores}))
+    (loaded,), _ = find_runs([str(run)])
+    assert (loaded.miou, loaded.iou) == (0.3, {"road": 0.3})
+
+
+def test_runs_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    """Old class paths in `config.yaml`, old keys in `evaluation.json`, and old columns in `metrics.csv`."""
+    old = write_run_folder(tmp_path, 0.4, (*PIXELWISE, *ADVERSARIAL))
+    config = yaml.safe_load((old / "config.yaml").read_text())
+    config["adversary"]["_target_"] = "segkd.adversary.Adversary"
+    config |= {"preflight": "off", "schedule": {"_target_": "segkd.schedules.Poly"}}
+    (old / "config.yaml").write_text(yaml.safe_dump(config))
+    write_metrics(old, [{"step": 1, "train/holistic": 0.5, "train/critic/teacher": 0.2, "share/holistic": 0.1}])
+    evaluation = {**EVALUATION, "miou": 0.4, "iou": {"road": 0.4}, "boundary": {"miou": 0.3}, "sequences": {}}
+    (old / "evaluation.json").write_text(json.dumps(evaluation))
+    new = write_run_folder(tmp_path, 0.4, (*PIXELWISE, *ADVERSARIAL), seed=1)
+    methods = load_methods(tmp_path)
+    assert [(name, len(runs)) for name, runs in methods.items()] == [("pixelwise + adversarial", 2)]
+    run, other = methods["pixelwise + adversarial"]
+    assert (run.directory, other.directory) == (old, new)
+    assert run.read_curves().keys() == {"train/adversarial", "train/discriminator/teacher", "share/adversarial"}
+    assert run.evaluation is not None
+    assert run.evaluation["boundary_iou"] == {"miou": 0.3}
+    assert "per_sequence" in run.evaluation
 
 
 @pytest.mark.parametrize("form", ["table", "markdown", "csv", "latex"])
-def test_every_format_tells_the_same(command: Command, tmp_path: Path, form: str) -> None:
-    folder(tmp_path, 0.40)
-    folder(tmp_path, 0.4321, PIXELWISE)
-    ended = command("compare", f"runs={tmp_path}/*", f"format={form}")
-    assert ended.code == 0, ended.err
-    assert "43.21" in ended.out
-    assert "+3.21" in ended.out
-    assert "40.00" in ended.out
+def test_every_format_has_the_same_numbers(command: Command, tmp_path: Path, form: str) -> None:
+    write_run_folder(tmp_path, 0.40)
+    write_run_folder(tmp_path, 0.4321, PIXELWISE)
+    result = command("compare", f"runs={tmp_path}/*", f"format={form}")
+    assert result.code == 0, result.err
+    assert "43.21" in result.out
+    assert "+3.21" in result.out
+    assert "40.00" in result.out
 
 
-def test_what_is_left_out_is_said(command: Command, tmp_path: Path) -> None:
-    folder(tmp_path, 0.43, PIXELWISE)
-    stopped = folder(tmp_path, None)
+def test_folders_that_are_left_out_are_named(command: Command, tmp_path: Path) -> None:
+    write_run_folder(tmp_path, 0.43, PIXELWISE)
+    stopped = write_run_folder(tmp_path, None)
     (tmp_path / "nothing").mkdir()
-    ended = command("compare", f"runs={tmp_path}/*")
-    assert ended.code == 0
-    for said in (f"{stopped} did not finish", f"{tmp_path / 'nothing'} holds no run", "no student alone"):
-        assert said in ended.err
+    result = command("compare", f"runs={tmp_path}/*")
+    assert result.code == 0
+    for text in (
+        f"{stopped} did not finish",
+        f"{tmp_path / 'nothing'} holds no run",
+        "no baseline is among these runs",
+    ):
+        assert text in result.err
 
 
-def test_mistakes(command: Command, tmp_path: Path) -> None:
-    def refused(*arguments: str) -> str:
-        ended = command("compare", *arguments)
-        assert ended.code == 2
-        assert "Traceback" not in ended.err
-        return ended.err
+def test_mistakes_are_refused(command: Command, tmp_path: Path) -> None:
+    def run_refused(*arguments: str) -> str:
+        result = command("compare", *arguments)
+        assert result.code == 2
+        assert "Traceback" not in result.err
+        return result.err
 
-    assert "say which" in refused()
-    assert "names no folder" in refused(f"runs={tmp_path}/*")
-    stopped = folder(tmp_path, None)
-    assert "none of these runs has finished" in refused(f"runs={tmp_path}/*")
-    folder(tmp_path, 0.4)
-    folder(tmp_path, 0.5, data="CamVid")
-    assert "Streets val" in (told := refused(f"runs={tmp_path}/*"))
-    assert "CamVid val" in told
-    folder(stopped, 0.4)
-    folder(stopped, 0.4)
-    assert "2 times with seed 0" in refused(f"runs={stopped}/0*")
-    (damaged := folder(stopped, 0.4)).joinpath("config.yaml").write_text("seed: [")
-    assert "damaged run" in refused(f"runs={damaged}")
-    (without_curves := folder(stopped, 0.4)).joinpath("metrics.csv").unlink()
-    assert "damaged run (FileNotFoundError" in refused(f"runs={without_curves}")
+    assert "runs='runs/quickstart/*'" in run_refused()
+    assert "matches no folder" in run_refused(f"runs={tmp_path}/*")
+    stopped = write_run_folder(tmp_path, None)
+    assert "none of these runs has finished" in run_refused(f"runs={tmp_path}/*")
+    write_run_folder(tmp_path, 0.4)
+    write_run_folder(tmp_path, 0.5, data="CamVid")
+    error = run_refused(f"runs={tmp_path}/*")
+    assert "Streets val" in error
+    assert "CamVid val" in error
+    write_run_folder(stopped, 0.4)
+    write_run_folder(stopped, 0.4)
+    assert "2 times with seed 0" in run_refused(f"runs={stopped}/0*")
+    (damaged := write_run_folder(stopped, 0.4)).joinpath("config.yaml").write_text("seed: [")
+    assert "damaged run" in run_refused(f"runs={damaged}")
+    (without_curves := write_run_folder(stopped, 0.4)).joinpath("metrics.csv").unlink()
+    assert "damaged run (FileNotFoundError" in run_refused(f"runs={without_curves}")
 
 
-def test_a_file_beside_runs_that_is_none_is_left_out(command: Command, tmp_path: Path) -> None:
-    """As the demo's summary lies beside its runs; what may be a record and is damaged is refused."""
-    folder(tmp_path, 0.4)
-    (other := tmp_path / "demo.json").write_text('{"teacher": 0.5}')
-    ended = command("compare", f"runs={tmp_path}/*")
-    assert ended.code == 0, ended.err
-    assert f"{other} holds no run; left out" in ended.err
+def test_other_json_files_are_left_out(command: Command, tmp_path: Path) -> None:
+    """A JSON file next to runs that is no record; a damaged one, which may be a record, is refused."""
+    write_run_folder(tmp_path, 0.4)
+    (other := tmp_path / "other.json").write_text('{"teacher": 0.5}')
+    result = command("compare", f"runs={tmp_path}/*")
+    assert result.code == 0, result.err
+    assert f"{other} holds no run; left out" in result.err
     other.write_text('{"evaluation": {')
-    ended = command("compare", f"runs={tmp_path}/*")
-    assert ended.code == 2
-    assert f"{other} holds a damaged run" in ended.err
-
-
-@pytest.mark.process
-def test_a_sweep_is_compared(command: Command, tmp_path: Path) -> None:
-    short = [
-        "experiment=quickstart",
-        "dataset.images=4",
-        "trainer.max_epochs=1",
-        "trainer.progress=false",
-        "adversary=none",
-    ]
-    swept = command("train", "-m", *short, "loss=[cross_entropy],[cross_entropy,pixelwise]", f"output_dir={tmp_path}")
-    assert swept.code == 0, swept.err
-    ended = command("compare", f"runs={tmp_path}/*", "format=csv")
-    _, alone, pixelwise = list(csv.reader(ended.out.splitlines()))
-    assert (alone[0], pixelwise[0]) == ("student alone", "pixelwise")
-    scores = [json.loads((tmp_path / job / "summary.json").read_text())["val_miou"] for job in "01"]
-    assert float(pixelwise[3]) == pytest.approx(100 * (scores[1] - scores[0]), abs=0.01)
+    result = command("compare", f"runs={tmp_path}/*")
+    assert result.code == 2
+    assert f"{other} holds a damaged run" in result.err

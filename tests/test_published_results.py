@@ -13,8 +13,8 @@ from segkd.data.camvid import CLASSES, CamVid
 from segkd.evaluate.loop import compute_confusion_matrix
 from segkd.metrics import Scores
 from segkd.models.base import Normalization, SegmentationModel
-from segkd.models.checkpoint_io import load_network
 from segkd.models.espnet import ESPNet
+from segkd.models.pretrained import load_network
 from segkd.utils.files import sha256
 from tests.helpers.commands import Command, Result, in_own_process
 
@@ -60,7 +60,7 @@ def assert_scored(
     assert matrix.sum() == (
         233 * 360 * 480 if len(matrix) == 12 else pytest.approx(233 * 360 * 480 * 0.96167, rel=1e-4)
     )
-    assert Scores.of(matrix, 11).miou == pytest.approx(facts["miou"])
+    assert Scores.from_confusion_matrix(matrix, 11).miou == pytest.approx(facts["miou"])
     return facts
 
 
@@ -94,8 +94,8 @@ class OneImage(CamVid):
 
     only: str
 
-    def image_label_pairs(self, part: str) -> list[tuple[Path, Path]]:
-        return [pair for pair in super().image_label_pairs(part) if pair[0].stem == self.only]
+    def find_image_label_pairs(self, part: str) -> list[tuple[Path, Path]]:
+        return [pair for pair in super().find_image_label_pairs(part) if pair[0].stem == self.only]
 
 
 @pytest.mark.parametrize("name", ["0001TP_008550", "Seq05VD_f00120", "Seq05VD_f02100", "Seq05VD_f04080"])
@@ -114,7 +114,7 @@ def test_the_wrong_order_of_colours_would_show(published_files: Path, author_s: 
     images = CamVid(published_files / "data/camvid", "test")
 
     def miou() -> float:
-        return 100 * Scores.of(compute_confusion_matrix(author_s, images, limit=24), 11).miou
+        return 100 * Scores.from_confusion_matrix(compute_confusion_matrix(author_s, images, limit=24), 11).miou
 
     right = miou()
     assert 50 < right < 65

@@ -15,7 +15,7 @@ __path__ = [*__path__, str(Path(__file__).parent / "retired")]  # so that `pytho
 def __getattr__(name: str) -> Any:
     """Import on first use: a command line that is refused does not wait for torch."""
     if name == "load_student":
-        from segkd.models.checkpoint_io import load_student
+        from segkd.models.student_io import load_student
 
         return load_student
     raise AttributeError(f"module 'segkd' has no attribute '{name}'")

@@ -7,7 +7,7 @@ import sys
 
 from segkd import __version__
 from segkd.cli.commands import COMMANDS, RETIRED
-from segkd.config.suggestions import unknown_name_message
+from segkd.config.suggestions import explain_unknown_name
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
         # Lightning starts further processes by the name of the module that is `__main__`.
         runpy.run_module(f"segkd.{name}", run_name="__main__", alter_sys=True)
     else:
-        print(f"segkd: {unknown_name_message('command', name, list(COMMANDS))}", file=sys.stderr)
+        print(f"segkd: {explain_unknown_name('command', name, list(COMMANDS))}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -1,4 +1,4 @@
-"""`python -m segkd.check`: what is wrong with the files of a data set, before a training finds it."""
+"""`python -m segkd.check`: find faults in the files of a dataset."""
 
 from __future__ import annotations
 
@@ -13,122 +13,139 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig
 from pydantic import PositiveInt
-from rich.console import Console
-from rich.table import Column, Table
 
 from segkd.build.datasets import open_splits
 from segkd.cli.launch import launch
-from segkd.config.schema import Settings, SpecNode, load_settings
+from segkd.config.schema import DatasetSpec, Settings, load_settings
 from segkd.data.base import FileDataset
 from segkd.data.folder import METADATA_FILE
-from segkd.data.integrity import Issue, SampleReport, cross_split_issues, inspect_sample
+from segkd.data.integrity import Issue, SampleReport, find_cross_split_issues, inspect_sample
 from segkd.utils.files import atomic_write, make_dir
+from segkd.utils.tables import print_table
 from segkd.utils.threads import thread_map
 
-MAX_SHOWN = 40
-"""Faults in print; check.json has all."""
+MAX_PRINTED = 40
+"""Number of issues printed; check.json lists all."""
+_MAX_SIZES = 3  # per split, in the table
 
 
 class CheckSettings(Settings):
     """`python -m segkd.check`."""
 
-    dataset: SpecNode
+    dataset: DatasetSpec
     splits: list[str] | None
     output_dir: Path | None
     workers: PositiveInt
 
 
 def check(cfg: DictConfig) -> None:
-    """Print a table and the faults, write `check.json` if a folder is given; exit code 1 where there are faults."""
+    """Print a table and all faults, and write `check.json` if a folder is given.
+
+    Raises:
+        SystemExit: With code 1 if there are faults.
+    """
     settings = load_settings(cfg, CheckSettings)
     splits = open_splits(settings.dataset, settings.splits, complete=False)
     directory = None if settings.output_dir is None else make_dir(settings.output_dir)
-    seen = {
+    samples = {
         name: list(thread_map(partial(inspect_sample, split), range(len(split)), settings.workers, f"checking {name}"))
         for name, split in splits.items()
     }
-    facts = _facts(splits, seen, _faults(splits, seen))
+    report = _build_report(splits, samples)
     if directory is not None:
-        with atomic_write(directory / "check.json") as part:
-            part.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
-    _show(facts)
-    images, faults = sum(map(len, seen.values())), len(facts["faults"])
-    print(f"{facts['dataset']}: {images} images, {faults or 'no'} fault{'s' * (faults != 1)}")
+        with atomic_write(directory / "check.json") as partial_file:
+            partial_file.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    _print_report(report)
+    images, faults = sum(map(len, samples.values())), len(report["faults"])
+    print(f"{report['dataset']}: {images} images, {faults or 'no'} fault{'s' * (faults != 1)}")
     if faults:
         raise SystemExit(1)
 
 
-def _faults(splits: Mapping[str, FileDataset], seen: Mapping[str, Sequence[SampleReport]]) -> list[Issue]:
-    """All of them, by path, the notes last; what a file of two splits has is met twice."""
-    faults = [fault for samples in seen.values() for sample in samples for fault in sample.faults]
-    orphans = {label for name, split in splits.items() for label in split.labels_without_image(name)}
-    faults += [Issue(label, "no image", f"{label} has no image") for label in orphans]
-    faults += cross_split_issues(seen)
-    return sorted(dict.fromkeys(faults), key=lambda fault: (fault.note, fault.path))
-
-
 def propose_classes(dataset: FileDataset, samples: Iterable[SampleReport]) -> dict[str, Any] | None:
-    """Where labels are coded in another way than the data set says: how, and the classes by code, as `dataset=folder` takes them.
+    """Propose `labels` and `classes` of a `classes.yaml` for labels in another encoding than the dataset's.
 
-    Classes that the data set has the colour of are named after it.
+    Classes get the name that the dataset has for their color.
+
+    Returns:
+        The proposal, or None if no label has another encoding.
     """
-    otherwise = [seen for seen in samples if seen.coding]
-    if not otherwise:
+    differing = [sample for sample in samples if sample.label_encoding]
+    if not differing:
         return None
-    coding = Counter(seen.coding for seen in otherwise).most_common(1)[0][0]
-    colors = {code: color for seen in otherwise if seen.coding == coding for code, color in seen.colors.items()}
-    known = dict(zip(dataset.colors, dataset.classes, strict=True))
+    encoding = Counter(sample.label_encoding for sample in differing).most_common(1)[0][0]
+    colors = {
+        value: color
+        for sample in differing
+        if sample.label_encoding == encoding
+        for value, color in sample.colors.items()
+    }
+    names = dict(zip(dataset.colors, dataset.classes, strict=True))
     classes = [
-        {"name": known.get(color, f"class {i}"), **({"id": code} if coding == "palette" else {}), "color": list(color)}
-        for i, (code, color) in enumerate(sorted(colors.items()))
+        {
+            "name": names.get(color, f"class {i}"),
+            **({"id": value} if encoding == "palette" else {}),
+            "color": list(color),
+        }
+        for i, (value, color) in enumerate(sorted(colors.items()))
     ]
-    return {"labels": coding, "classes": classes}
+    return {"labels": encoding, "classes": classes}
 
 
-def _facts(
-    splits: Mapping[str, FileDataset], seen: Mapping[str, Sequence[SampleReport]], faults: list[Issue]
-) -> dict[str, Any]:
-    first = next(iter(splits.values()))
+def _build_report(splits: Mapping[str, FileDataset], samples: Mapping[str, Sequence[SampleReport]]) -> dict[str, Any]:
+    """Return the content of `check.json`."""
+    issues = _collect_issues(splits, samples)
+    dataset = next(iter(splits.values()))
     return {
-        "dataset": first.display_name(),
-        "root": str(first.root),
-        "splits": {name: {"images": len(samples), "sizes": dict(_sizes(samples))} for name, samples in seen.items()},
-        "faults": [_plain(fault) for fault in faults if not fault.note],
-        "notes": [_plain(fault) for fault in faults if fault.note],
-        "proposal": propose_classes(first, itertools.chain(*seen.values())),
+        "dataset": dataset.display_name,
+        "root": str(dataset.root),
+        "splits": {
+            name: {"images": len(reports), "sizes": dict(_count_sizes(reports))} for name, reports in samples.items()
+        },
+        "faults": [_to_dict(issue) for issue in issues if issue.severity == "fault"],
+        "notes": [_to_dict(issue) for issue in issues if issue.severity == "note"],
+        "proposal": propose_classes(dataset, itertools.chain(*samples.values())),
     }
 
 
-def _plain(fault: Issue) -> dict[str, str]:
-    return {"file": str(fault.path), "kind": fault.kind, "what": fault.what}
+def _collect_issues(splits: Mapping[str, FileDataset], samples: Mapping[str, Sequence[SampleReport]]) -> list[Issue]:
+    """Return all issues, faults first, each sorted by path; a file in two splits has its issues twice, so they are deduplicated."""
+    issues = [issue for reports in samples.values() for report in reports for issue in report.issues]
+    unpaired = {label for name, split in splits.items() for label in split.find_labels_without_image(name)}
+    issues += [Issue(label, "no image", f"{label} has no image") for label in unpaired]
+    issues += find_cross_split_issues(samples)
+    return sorted(dict.fromkeys(issues), key=lambda issue: (issue.severity == "note", issue.path))
 
 
-def _sizes(samples: Sequence[SampleReport]) -> list[tuple[str, int]]:
-    """How many images there are of each size, height × width, the commonest first."""
-    return Counter(f"{seen.size[0]}×{seen.size[1]}" for seen in samples if seen.size).most_common()
+def _to_dict(issue: Issue) -> dict[str, str]:
+    return {"file": str(issue.path), "kind": issue.kind, "what": issue.message}
 
 
-def _show(facts: dict[str, Any]) -> None:
-    table = Table(Column("split"), Column("images", justify="right"), Column("height × width"), title=facts["dataset"])
-    for name, split in facts["splits"].items():
+def _count_sizes(samples: Sequence[SampleReport]) -> list[tuple[str, int]]:
+    """Return the number of images of each size, height × width, most common first."""
+    return Counter(f"{sample.size[0]}×{sample.size[1]}" for sample in samples if sample.size).most_common()
+
+
+def _print_report(report: dict[str, Any]) -> None:
+    rows = [["split", "images", "height × width"]]
+    for name, split in report["splits"].items():
         sizes = [f"{size} ({count})" for size, count in split["sizes"].items()]
-        more = f" and {len(sizes) - 3} more" if len(sizes) > 3 else ""
-        table.add_row(name, str(split["images"]), ", ".join(sizes[:3]) + more)
-    Console().print(table)
-    said = [*(fault["what"] for fault in facts["faults"]), *(f"note: {note['what']}" for note in facts["notes"])]
-    print(*said[:MAX_SHOWN], sep="\n", end="\n" * bool(said))
-    if len(said) > MAX_SHOWN:
-        print(f"and {len(said) - MAX_SHOWN} more; output_dir=DIR writes all to check.json")
-    if facts["proposal"] is not None:
-        print(
-            f"proposed for {METADATA_FILE} of dataset=folder (docs/how-to/custom-dataset.md):",
-            f"labels: {facts['proposal']['labels']}",
-            sep="\n",
-        )
-        lines = (
-            yaml.safe_dump(entry, default_flow_style=True, sort_keys=False) for entry in facts["proposal"]["classes"]
-        )
-        print("classes:", *(f"  - {line.strip()}" for line in lines), sep="\n")
+        hidden = f" and {len(sizes) - _MAX_SIZES} more" if len(sizes) > _MAX_SIZES else ""
+        rows.append([name, str(split["images"]), ", ".join(sizes[:_MAX_SIZES]) + hidden])
+    print_table(rows, "table", report["dataset"])
+    lines = [issue["what"] for issue in report["faults"]] + [f"note: {issue['what']}" for issue in report["notes"]]
+    print(*lines[:MAX_PRINTED], sep="\n", end="\n" * bool(lines))
+    if len(lines) > MAX_PRINTED:
+        print(f"and {len(lines) - MAX_PRINTED} more; output_dir=DIR writes all to check.json")
+    if report["proposal"] is not None:
+        _print_proposal(report["proposal"])
+
+
+def _print_proposal(proposal: dict[str, Any]) -> None:
+    print(f"proposed for {METADATA_FILE} of dataset=folder (docs/how-to/custom-dataset.md):")
+    print(f"labels: {proposal['labels']}", "classes:", sep="\n")
+    for entry in proposal["classes"]:
+        print(f"  - {yaml.safe_dump(entry, default_flow_style=True, sort_keys=False).strip()}")
 
 
 if __name__ == "__main__":

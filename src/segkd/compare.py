@@ -1,4 +1,4 @@
-"""`python -m segkd.compare`: methods side by side, over their seeds, against the student alone."""
+"""`python -m segkd.compare`: compare methods over their seeds with the baseline."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pydantic import Field
 
 from segkd.cli.launch import launch
 from segkd.config.schema import RunFolders, Settings, load_settings
-from segkd.report.comparison import class_table, compare_methods, load_comparable_runs, summary_table
+from segkd.report.comparison import build_class_table, build_summary_table, compare_methods, load_comparable_runs
 from segkd.runs.methods import BASELINE, group_by_method
 from segkd.utils.tables import TableFormat, print_table
 
 
 class CompareSettings(Settings):
-    """`python -m segkd.compare`."""
+    """Settings of `python -m segkd.compare`."""
 
     runs: RunFolders
     format: TableFormat
@@ -27,20 +27,23 @@ class CompareSettings(Settings):
 def compare(cfg: DictConfig) -> None:
     """Print a table of methods: scores, gains at equal steps and at equal time, and costs; or the gains by class."""
     settings = load_settings(cfg, CompareSettings)
-    scored, left_out = load_comparable_runs(settings.runs)
-    for sentence in left_out:
-        _say(f"{sentence}; left out")
-    rows = compare_methods(group_by_method(scored), settings.confidence, settings.teacher_seconds)
-    if all(row.runs[0].terms for row in rows):
-        _say(
-            f"no {BASELINE} is among these runs: add some without a teacher (loss=[cross_entropy] adversary=none) to see what is gained"
+    runs, left_out = load_comparable_runs(settings.runs)
+    for reason in left_out:
+        _print_note(f"{reason}; left out")
+    methods = compare_methods(group_by_method(runs), settings.confidence, settings.teacher_seconds)
+    if not any(method.is_baseline for method in methods):
+        _print_note(
+            f"no {BASELINE} is among these runs; to see the gain of distillation, "
+            "train without a teacher: loss=[cross_entropy] adversary=none"
         )
-    assert scored[0].score is not None
-    title = f"{scored[0].score.measured_on}; {100 * settings.confidence:g} % intervals"
-    print_table(class_table(rows) if settings.classes else summary_table(rows), settings.format, title)
+    assert runs[0].score is not None
+    title = f"{runs[0].score.measured_on}; {100 * settings.confidence:g} % intervals"
+    print_table(
+        build_class_table(methods) if settings.classes else build_summary_table(methods), settings.format, title
+    )
 
 
-def _say(text: str) -> None:
+def _print_note(text: str) -> None:
     print(f"segkd: {text}", file=sys.stderr)
 
 

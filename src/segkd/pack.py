@@ -1,4 +1,4 @@
-"""`python -m segkd.pack`: a data set decoded into one file for each split, to be read without decoding (`dataset=packed`)."""
+"""`python -m segkd.pack`: decode a dataset into one memory-mapped file per split, for `dataset=packed`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import PositiveInt
 
 from segkd.build.datasets import open_splits
 from segkd.cli.launch import launch
-from segkd.config.schema import Settings, SpecNode, load_settings
+from segkd.config.schema import DatasetSpec, Settings, load_settings
 from segkd.data.packed import write_pack
 from segkd.errors import UserError
 from segkd.utils.files import atomic_write, make_dir
@@ -18,25 +18,29 @@ from segkd.utils.files import atomic_write, make_dir
 class PackSettings(Settings):
     """`python -m segkd.pack`."""
 
-    dataset: SpecNode
+    dataset: DatasetSpec
     splits: list[str] | None
     output_dir: Path | None
     workers: PositiveInt
 
 
 def pack(cfg: DictConfig) -> None:
-    """Write the pack: all of it, or nothing under its name."""
+    """Write a pack; if that fails, nothing is left under its name.
+
+    Raises:
+        UserError: No output folder is given, it is not empty, or the dataset cannot be opened.
+    """
     settings = load_settings(cfg, PackSettings)
     directory = settings.output_dir
     if directory is None:
-        raise UserError("say where the pack goes: output_dir=DIR")
+        raise UserError("pack needs a folder to write to: give output_dir=DIR")
     if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
         raise UserError(f"{directory} already holds something; delete it, or give another output_dir")
-    parts = open_splits(settings.dataset, settings.splits, complete=True)
+    splits = open_splits(settings.dataset, settings.splits, complete=True)
     make_dir(directory.parent)
-    with atomic_write(directory) as part:
-        size = write_pack(part, list(parts.values()), settings.workers)
-    images = sum(map(len, parts.values()))
+    with atomic_write(directory) as partial_dir:
+        size = write_pack(partial_dir, list(splits.values()), settings.workers)
+    images = sum(map(len, splits.values()))
     print(f"{images} images, {size / 1e6:.0f} MB → {directory}; open it with dataset=packed dataset.root={directory}")
 
 

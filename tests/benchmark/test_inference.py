@@ -11,8 +11,8 @@ import torch
 from segkd.benchmark.inference import Speed, _engine, check_scores, format_rows
 from segkd.benchmark.pareto import Point, pareto_front
 from segkd.models.base import Normalization
-from segkd.models.checkpoint_io import save_student
 from segkd.models.espnet import ESPNetC
+from segkd.models.student_io import save_student
 from segkd.utils.tables import to_markdown
 from tests.helpers.commands import Command
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.train.test_train import TINY, distilled
 
 from segkd.benchmark.training_step import BARE, DATA, WHOLE, Clock, format_rows
 from segkd.losses.pixelwise import Pixelwise
@@ -19,6 +18,7 @@ from segkd.models.espnet import ESPNetC
 from segkd.models.frozen import Frozen
 from segkd.utils.tables import to_markdown
 from tests.helpers.commands import Command
+from tests.train.test_train import TINY, distilled
 
 SHORT = ("repeats=2", "warmup=1")
 

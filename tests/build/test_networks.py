@@ -13,9 +13,9 @@ import yaml
 
 from segkd.data.camvid import CLASSES
 from segkd.models.adapter import Adapter
-from segkd.models.checkpoint_io import load_student
+from segkd.models.student_io import load_student
 from tests.helpers.commands import Command
-from tests.helpers.third_party_networks import Foreign
+from tests.helpers.third_party_networks import ThirdPartyNetwork
 
 QUICK = (
     "data.crop_size=[128,128]",
@@ -30,7 +30,7 @@ QUICK = (
 )
 TAUGHT = ("loss=[cross_entropy,pixelwise,pairwise]", "adversary=holistic", "adversary.discriminator.width=8")
 SMALL = "student={p: 1, q: 1}"
-NETWORK = ("network=tests.helpers.third_party_networks.Foreign", "features={encoder: backbone}")
+NETWORK = ("network=tests.helpers.third_party_networks.ThirdPartyNetwork", "features={encoder: backbone}")
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ def as_teacher(*keys: str) -> list[str]:
 
 
 def test_anybodys_network_teaches_and_learns(command: Command) -> None:
-    torch.save(Foreign().state_dict(), "theirs.pth")
+    torch.save(ThirdPartyNetwork().state_dict(), "theirs.pth")
     adapter = as_teacher(*NETWORK, "arguments={outputs: 11}", "checkpoint=theirs.pth")
     taught = command("train", *QUICK, *TAUGHT, SMALL, "model@teacher=adapter", *adapter, "output_dir=taught")
     assert taught.code == 0, taught.err
@@ -58,17 +58,17 @@ def test_anybodys_network_teaches_and_learns(command: Command) -> None:
     assert learnt.code == 0, learnt.err
     student = load_student("learnt")
     assert isinstance(student, Adapter)
-    assert isinstance(student.network, Foreign)
+    assert isinstance(student.network, ThirdPartyNetwork)
     scored = command("evaluate", "run=learnt", "workers=0")
     assert scored.code == 0, scored.err
 
 
 def test_a_teacher_of_other_classes_and_a_second_one(command: Command, teacher_file: Path) -> None:
     """Foreign scores 13 classes, two of which are cars and one nothing of ours; the small ESPNet scores ours."""
-    torch.save(Foreign(13).state_dict(), "theirs.pth")
+    torch.save(ThirdPartyNetwork(13).state_dict(), "theirs.pth")
     mapped = {name: [i] for i, name in enumerate(CLASSES)}
     foreign = {
-        "network": "tests.helpers.third_party_networks.Foreign",
+        "network": "tests.helpers.third_party_networks.ThirdPartyNetwork",
         "arguments": {"outputs": 13},
         "checkpoint": "theirs.pth",
     }

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from segkd.models.base import Normalization
-from segkd.models.checkpoint_io import save_student
 from segkd.models.espnet import ESPNet
+from segkd.models.student_io import save_student
 from tests.helpers.commands import Command, in_own_process
 from tests.helpers.fake_datasets import write_camvid
 
@@ -223,7 +223,7 @@ def test_what_is_typed(command: Command, name: str) -> None:
         (unlabelled_image, ("have no label", "trainannot")),
         (stranger_id, ("holds the ids 77, 99", "CamVid allows 0–11", "trainannot")),
         (other_size, ("but its label", "same size")),
-        (truncated, ("is no whole image", "trainannot")),
+        (truncated, ("is not a complete image", "trainannot")),
     ],
 )
 @pytest.mark.parametrize("workers", [0, 1])

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from segkd.models.base import Normalization
-from segkd.models.checkpoint_io import save_student
 from segkd.models.espnet import ESPNetC
+from segkd.models.student_io import save_student
 from tests.helpers.commands import Command
 
 QUICK = (
@@ -114,7 +114,7 @@ TARGETS = {
     "through us": ("student._target_=segkd.cli.launch.os.system", "there is no"),
     "a function of ours": ("student._target_=segkd.models.checkpoint_io.safe_load", "is not a class of segkd"),
     "through the optimisers": ("optimizers.student._target_=torch.optim.lr_scheduler.os.system", "there is no"),
-    "nested": ("adversary.form._target_=os.system", "'os.system' is not allowed"),
+    "nested": ("adversary.gan_loss._target_=os.system", "'os.system' is not allowed"),
     "partial": ("+student._partial_=true", "takes no '_partial_'"),
     "call by method": ("+loss.cross_entropy._recursive_=false", "takes no '_recursive_'"),
     "interpolated": ("student._target_=${oc.env:PLANTED}", "'os.system' is not allowed"),

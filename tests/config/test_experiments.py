@@ -10,8 +10,8 @@ import torch
 
 from segkd.config.paths import CONFIGS
 from segkd.models.base import Normalization
-from segkd.models.checkpoint_io import load_student, save_student
 from segkd.models.pspnet import PSPNet
+from segkd.models.student_io import load_student, save_student
 from tests.helpers.commands import Command
 from tests.helpers.fake_datasets import write_camvid, write_cityscapes
 

@@ -43,7 +43,7 @@ def test_it_says_all_that_tells_the_forms_apart_and_trains(
         loss["pairwise"]["node"],
         loss["pairwise"]["pooling"],
         adversary["weight"],
-        adversary["form"]["_target_"].rpartition(".")[2],
+        adversary["gan_loss"]["_target_"].rpartition(".")[2],
         adversary["order"],
         adversary["sees"],
         adversary["discriminator"]["image_channels"],

@@ -1,4 +1,4 @@
-"""The main job on real input: one epoch of CamVid, taught by the authors' best ESPNet."""
+"""One epoch of distillation on CamVid, with the authors' best ESPNet as the teacher."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import yaml
 from segkd.build.datamodule import build_datamodule
 from segkd.build.distiller import build_distiller
 from segkd.config.schema import TrainSettings
-from segkd.models.checkpoint_io import load_student
 from segkd.models.espnet import ESPNet
 from segkd.models.frozen import Frozen
-from tests.helpers.commands import in_own_process
+from segkd.models.student_io import load_student
+from tests.helpers.commands import Command, in_own_process
 
 pytestmark = pytest.mark.published
 
@@ -25,14 +25,14 @@ TEACHER = "weights/skd-authors/camvid/espnet_kd_sd_unlabelled_65.1.pth"
 
 @pytest.fixture(scope="module")
 def run(published_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("real")
+    folder = tmp_path_factory.mktemp("camvid")
     result = in_own_process(
         "train", "experiment=espnet_c_camvid", f"dataset.root={published_files / 'data/camvid'}", f"teacher.checkpoint={published_files / TEACHER}",
         "trainer=cpu", "trainer.max_epochs=1", "trainer.progress=false", "wandb.mode=disabled", "output_dir=run",
-        cwd=place, threads=2, timeout=840,
+        cwd=folder, threads=2, timeout=840,
     )  # fmt: skip
     assert result.code == 0, result.err
-    return place / "run"
+    return folder / "run"
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +44,14 @@ def curves(run: Path) -> dict[str, list[float]]:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["cross_entropy", "pixelwise", "pairwise"])
-def test_every_loss_falls(curves: dict[str, list[float]], name: str) -> None:
+def test_each_loss_decreases(curves: dict[str, list[float]], name: str) -> None:
     values = curves[f"train/{name}"]
     fifth = len(values) // 5
     assert len(values) == 45
     assert sum(values[-fifth:]) < sum(values[:fifth])
 
 
-def test_the_critic_plays(run: Path, curves: dict[str, list[float]]) -> None:
+def test_discriminator_is_trained(run: Path, curves: dict[str, list[float]]) -> None:
     for name in (
         "discriminator/teacher",
         "discriminator/student",
@@ -63,28 +63,26 @@ def test_the_critic_plays(run: Path, curves: dict[str, list[float]]) -> None:
     settings = TrainSettings.model_validate(yaml.safe_load((run / "config.yaml").read_text()))
     untrained, _ = build_distiller(settings, build_datamodule(settings))
     trained = torch.load(run / "last.ckpt", weights_only=True)["state_dict"]
-    critic = {
+    discriminator = {
         key: value for key, value in untrained.state_dict().items() if key.startswith("adversary.") and "weight" in key
     }
-    assert critic
-    assert not any(torch.equal(value, trained[key]) for key, value in critic.items() if value.ndim > 1)
+    assert discriminator
+    assert not any(torch.equal(value, trained[key]) for key, value in discriminator.items() if value.ndim > 1)
 
 
-def test_the_teacher_stood_still(run: Path, published_files: Path) -> None:
+def test_teacher_is_unchanged(run: Path, published_files: Path) -> None:
     from segkd.data.camvid import CamVid
     from segkd.models.base import Normalization
-    from segkd.models.checkpoint_io import load_network
+    from segkd.models.pretrained import load_network
 
     teacher, _ = load_network(ESPNet, {}, published_files / TEACHER, 11, Normalization(CamVid.mean, CamVid.std))
     assert json.loads((run / "summary.json").read_text())["teacher_sha256"] == Frozen(teacher).state_hash()
 
 
-def test_the_student_is_scored(run: Path, published_files: Path) -> None:
+def test_student_is_evaluated(command: Command, run: Path, published_files: Path) -> None:
     assert load_student(run).num_classes == 11
-    result = in_own_process(
-        "evaluate", f"run={run}", "dataset=camvid", f"dataset.root={published_files / 'data/camvid'}", "split=val",
-        cwd=run.parent, threads=2,
-    )  # fmt: skip
+    root = published_files / "data/camvid"
+    result = command("evaluate", f"run={run}", "dataset=camvid", f"dataset.root={root}", "split=val")
     assert result.code == 0, result.err
     evaluation = json.loads((run / "evaluation.json").read_text())
     assert evaluation["images"] == 101

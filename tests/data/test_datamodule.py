@@ -1,4 +1,4 @@
-"""The order of serving: the same global batches, and every evaluated image once, on any number of processes."""
+"""Samplers and data module: the same global batches, and each evaluated image once, on any number of processes."""
 
 from __future__ import annotations
 
@@ -23,59 +23,62 @@ from segkd.types import IGNORE_INDEX
 
 
 class OwnOrder(DistributedShuffleSampler):
-    """A fault: each process shuffles for itself."""
+    """A faulty sampler: each process has its own order."""
 
-    def __init__(self, length: int, batch_size: int, seed: int, rank: int, world: int) -> None:
-        super().__init__(length, batch_size, seed + rank, rank, world)
+    def __init__(self, length: int, batch_size: int, seed: int, rank: int, world_size: int) -> None:
+        super().__init__(length, batch_size, seed + rank, rank, world_size)
 
 
-def global_batches(
-    kind: type[DistributedShuffleSampler], length: int, batch: int, world: int, epoch: int = 0, seed: int = 7
+def collect_global_batches(
+    kind: type[DistributedShuffleSampler], length: int, batch_size: int, world_size: int, epoch: int = 0, seed: int = 7
 ) -> list[list[int]]:
-    shards = [kind(length, batch, seed, rank, world) for rank in range(world)]
-    draws = []
-    for shard in shards:
-        shard.set_epoch(epoch)
-        draws.append(list(shard))
-        assert len(shard) == len(draws[-1])
-        assert all(draw.epoch == epoch for draw in draws[-1])
-    share = batch // world
-    steps = len(draws[0]) // share
-    return [[d.image for rank in draws for d in rank[step * share : (step + 1) * share]] for step in range(steps)]
+    indices = []
+    for rank in range(world_size):
+        sampler = kind(length, batch_size, seed, rank, world_size)
+        sampler.set_epoch(epoch)
+        indices.append(list(sampler))
+        assert len(sampler) == len(indices[-1])
+        assert all(index.epoch == epoch for index in indices[-1])
+    share = batch_size // world_size
+    steps = len(indices[0]) // share
+    return [
+        [index.image for of_rank in indices for index in of_rank[step * share : (step + 1) * share]]
+        for step in range(steps)
+    ]
 
 
 @pytest.mark.parametrize("length", [4, 9, 11, 16])
-def test_global_batches_do_not_depend_on_processes(length: int) -> None:
+def test_global_batches_do_not_depend_on_the_number_of_processes(length: int) -> None:
     for epoch in range(3):
-        alone = global_batches(DistributedShuffleSampler, length, 4, 1, epoch)
+        alone = collect_global_batches(DistributedShuffleSampler, length, 4, 1, epoch)
         assert [len(batch) for batch in alone] == [4] * (length // 4)
         assert len(set(chain(*alone))) == length // 4 * 4
-        for world in (2, 4):
-            assert global_batches(DistributedShuffleSampler, length, 4, world, epoch) == alone
-    assert global_batches(OwnOrder, 16, 4, 2) != global_batches(OwnOrder, 16, 4, 1)  # the control
+        for world_size in (2, 4):
+            assert collect_global_batches(DistributedShuffleSampler, length, 4, world_size, epoch) == alone
+    assert collect_global_batches(OwnOrder, 16, 4, 2) != collect_global_batches(OwnOrder, 16, 4, 1)  # the control
 
 
-def test_epochs_and_seeds_are_shuffled_differently() -> None:
+def test_order_depends_on_epoch_and_seed() -> None:
     orders = [
-        tuple(chain(*global_batches(DistributedShuffleSampler, 16, 4, 1, epoch, seed)))
+        tuple(chain(*collect_global_batches(DistributedShuffleSampler, 16, 4, 1, epoch, seed)))
         for epoch in range(4)
         for seed in range(4)
     ]
     assert len({*orders, tuple(range(16))}) == 17
 
 
-@pytest.mark.parametrize("world", [1, 2, 3, 4])
-def test_every_image_is_evaluated_once(world: int) -> None:
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+def test_every_image_is_evaluated_once(world_size: int) -> None:
     for length in range(1, 10):
-        shards = [list(DistributedEvalSampler(length, rank, world)) for rank in range(world)]
-        images = [draw.image for shard in shards for draw in shard if draw != EMPTY]
+        shares = [list(DistributedEvalSampler(length, rank, world_size)) for rank in range(world_size)]
+        images = [index.image for share in shares for index in share if index != EMPTY]
         assert sorted(images) == list(range(length))
-        assert all(shard == [EMPTY] for shard in shards[length:])
-        assert all(EMPTY not in shard for shard in shards[:length])
+        assert all(share == [EMPTY] for share in shares[length:])
+        assert all(EMPTY not in share for share in shares[:length])
 
 
-class Specks(Streets):
-    """Nine tiny images; the first channel is what `matrix` predicts."""
+class TinyImages(Streets):
+    """Images of 4×5; `sum_confusion_matrices` takes the first channel as the prediction."""
 
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng(index)
@@ -83,68 +86,73 @@ class Specks(Streets):
         return Sample(rng.integers(0, 11, (4, 5, 3)).astype(np.uint8), np.where(label == 11, IGNORE_INDEX, label))
 
 
-def matrix(length: int, samplers: list[object]) -> torch.Tensor:
-    """The sum of the confusion matrices of all processes."""
+def sum_confusion_matrices(length: int, samplers: list[object]) -> torch.Tensor:
+    """Return the sum of the confusion matrices of all processes."""
     total = torch.zeros(11, 11, dtype=torch.int64)
     for sampler in samplers:
-        counts = ConfusionMatrix(11)
-        for batch in build_loader(SampleDataset(Specks("train", images=length)), sampler):  # type: ignore[arg-type]
-            counts.update(F.one_hot(batch.images[:, 0].long(), 11).permute(0, 3, 1, 2).float(), batch.target)
-        total += counts.counts
+        matrix = ConfusionMatrix(11)
+        for batch in build_loader(SampleDataset(TinyImages("train", images=length)), sampler):  # type: ignore[arg-type]
+            matrix.update(F.one_hot(batch.images[:, 0].long(), 11).permute(0, 3, 1, 2).float(), batch.target)
+        total += matrix.counts
     return total
 
 
-@pytest.mark.parametrize("world", [2, 3, 4])
-def test_confusion_matrices_sum_to_that_of_one_process(world: int) -> None:
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+def test_confusion_matrices_sum_to_that_of_one_process(world_size: int) -> None:
     for length in range(1, 10):
-        alone = matrix(length, [DistributedEvalSampler(length)])
+        alone = sum_confusion_matrices(length, [DistributedEvalSampler(length)])
         assert torch.equal(
-            matrix(length, [DistributedEvalSampler(length, rank, world) for rank in range(world)]), alone
+            sum_confusion_matrices(
+                length, [DistributedEvalSampler(length, rank, world_size) for rank in range(world_size)]
+            ),
+            alone,
         )
 
 
-def test_a_padding_sampler_counts_images_twice() -> None:
-    """The control: five images on four processes make eight."""
+def test_padding_sampler_counts_images_twice() -> None:
+    """Negative control: torch's sampler turns five images on four processes into eight."""
 
     class Padding(DistributedSampler[int]):
         def __iter__(self):  # type: ignore[no-untyped-def]
             return (SampleIndex(i, 0) for i in super().__iter__())
 
-    padded = [Padding(SampleDataset(Specks("train", images=5)), 4, rank, shuffle=False) for rank in range(4)]
-    assert matrix(5, padded).sum() > matrix(5, [DistributedEvalSampler(5)]).sum()  # type: ignore[arg-type]
+    padded = [Padding(SampleDataset(TinyImages("train", images=5)), 4, rank, shuffle=False) for rank in range(4)]
+    assert sum_confusion_matrices(5, padded).sum() > sum_confusion_matrices(5, [DistributedEvalSampler(5)]).sum()  # type: ignore[arg-type]
 
 
-def test_a_process_without_an_image_counts_nothing() -> None:
-    samples = SampleDataset(Specks("train", images=1))
+def test_process_without_an_image_contributes_nothing() -> None:
+    samples = SampleDataset(TinyImages("train", images=1))
     assert (samples[EMPTY].target == IGNORE_INDEX).all()
     assert (samples[SampleIndex(0, 0)].target != IGNORE_INDEX).any()
 
 
-def data(batch_size: int, images: int = 10) -> SegmentationDataModule:
+def build_datamodule(batch_size: int, images: int = 10) -> SegmentationDataModule:
     return SegmentationDataModule(Streets("train", images), Streets("val", images), Augmentation((32, 32)), batch_size)
 
 
-def test_steps_do_not_depend_on_processes() -> None:
-    served = data(4)
-    assert served.steps_per_epoch() == 2 == len(served.train_dataloader())
-    served.trainer = SimpleNamespace(global_rank=1, world_size=2)  # type: ignore[assignment]
-    train = served.train_dataloader()
-    assert served.steps_per_epoch() == 2 == len(train)
+def test_steps_do_not_depend_on_the_number_of_processes() -> None:
+    datamodule = build_datamodule(4)
+    assert datamodule.steps_per_epoch == 2 == len(datamodule.train_dataloader())
+    datamodule.trainer = SimpleNamespace(global_rank=1, world_size=2)  # type: ignore[assignment]
+    train = datamodule.train_dataloader()
+    assert datamodule.steps_per_epoch == 2 == len(train)
     assert next(iter(train)).images.shape == (2, 3, 32, 32)
-    assert len(served.val_dataloader()) == 32
-    assert next(iter(served.val_dataloader())).images.shape == (1, 3, *Streets.size)
+    assert len(datamodule.val_dataloader()) == 32
+    assert next(iter(datamodule.val_dataloader())).images.shape == (1, 3, *Streets.size)
 
 
-def test_batch_sizes_that_cannot_be() -> None:
+def test_impossible_batch_sizes_are_refused() -> None:
     with pytest.raises(UserError, match=r"data\.batch_size=11 exceeds the 10 images of train; lower it"):
-        data(11)
-    odd = data(5)
-    odd.trainer = SimpleNamespace(global_rank=0, world_size=2)  # type: ignore[assignment]
+        build_datamodule(11)
+    datamodule = build_datamodule(5)
+    datamodule.trainer = SimpleNamespace(global_rank=0, world_size=2)  # type: ignore[assignment]
     with pytest.raises(UserError, match=r"data\.batch_size=5 counts all 2 processes and must be divisible by 2"):
-        odd.train_dataloader()
+        datamodule.train_dataloader()
 
 
-class Threads(Dataset[int]):
+class NumThreads(Dataset[int]):
+    """Returns the number of OpenCV threads of the loading process."""
+
     def __len__(self) -> int:
         return 1
 
@@ -152,12 +160,12 @@ class Threads(Dataset[int]):
         return cv2.getNumThreads()
 
 
-def test_a_worker_has_one_thread() -> None:
-    threads, before = Threads(), cv2.getNumThreads()
+def test_worker_uses_one_thread() -> None:
+    dataset, before = NumThreads(), cv2.getNumThreads()
     cv2.setNumThreads(4)
     try:
-        assert threads[0] == 4  # what a worker would inherit
-        (counted,) = build_loader(threads, SequentialSampler(threads), workers=1)  # type: ignore[arg-type]
+        assert dataset[0] == 4  # what a worker would inherit
+        (num_threads,) = build_loader(dataset, SequentialSampler(dataset), workers=1)  # type: ignore[arg-type]
     finally:
         cv2.setNumThreads(before)
-    assert counted <= 1
+    assert num_threads <= 1

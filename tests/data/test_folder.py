@@ -12,7 +12,7 @@ import yaml
 
 from segkd.data.folder import Folder
 from segkd.errors import UserError
-from segkd.models.checkpoint_io import load_student
+from segkd.models.student_io import load_student
 from segkd.types import IGNORE_INDEX
 from tests.helpers.commands import Command
 from tests.helpers.fake_datasets import write_folder
@@ -28,8 +28,8 @@ def say(root: Path, **facts: object) -> None:
 def test_labels_as_ids_and_as_colours(tmp_path: Path, labels: str) -> None:
     write_folder(tmp_path, labels)
     data = Folder(tmp_path, "train")
-    assert (data.classes, data.size, data.display_name()) == (("soil", "crop", "weed"), (40, 60), tmp_path.name)
-    assert data.name(1) == "train/field/1"
+    assert (data.classes, data.size, data.display_name) == (("soil", "crop", "weed"), (40, 60), tmp_path.name)
+    assert data.get_name(1) == "train/field/1"
     write_folder(tmp_path / "ids")
     raw = cv2.imread(str(tmp_path / "ids/labels/train/field/0.png"), cv2.IMREAD_UNCHANGED)
     assert (data.label(0) == np.select([raw == 10, raw == 20, raw == 30], [0, 1, 2], IGNORE_INDEX)).all()
@@ -53,7 +53,7 @@ def test_what_may_be_left_out(tmp_path: Path) -> None:
     assert data.ids == {0: 0, 1: 1, **dict.fromkeys((10, 20, 30, 255), IGNORE_INDEX)}
     assert data.colors[0] != data.colors[1]
     assert (data.mean, data.std) == ((127.5,) * 3, (127.5,) * 3)
-    assert data.display_name() == "Farm"
+    assert data.display_name == "Farm"
     say(tmp_path, mean=[1, 2, 3.5])
     assert Folder(tmp_path, "train").mean == (1, 2, 3.5)
 

@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 import torch
 from pytorch_lightning.loggers.logger import DummyLogger
-from tests.distillation.test_distiller import BATCHES, EPOCHS, SETTINGS, batches, made
-from tests.train.test_train import distilled
 from torch import Tensor, nn
 
 import segkd.distillation.gradient_shares
@@ -18,7 +16,9 @@ import segkd.train.callbacks.gradient_shares
 from segkd.distillation.gradient_shares import compute_gradient_norms, compute_gradient_shares
 from segkd.models.espnet import ESPNetC
 from segkd.train.trainer import build_trainer
+from tests.distillation.test_distiller import BATCHES, EPOCHS, SETTINGS, batches, made
 from tests.helpers.commands import Command
+from tests.train.test_train import distilled
 
 HEAVY = {"labels": 1.0, "pixelwise": 10 / 3, "pairwise": 10.0, "holistic": 0.1}
 

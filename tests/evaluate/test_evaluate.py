@@ -1,87 +1,26 @@
-"""Scoring a network: the geometry, and `python -m segkd.evaluate` with what it says of mistakes."""
+"""`python -m segkd.evaluate`: scores, tables and error messages."""
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
 import yaml
-from torch import Tensor
 
-from segkd.data.base import Sample, SegmentationDataset
-from segkd.evaluate.loop import compute_confusion_matrix
 from segkd.metrics import Scores
-from segkd.models.base import Normalization, SegmentationModel
-from segkd.models.checkpoint_io import save_student
+from segkd.models.base import Normalization
 from segkd.models.espnet import ESPNetC
-from segkd.types import IGNORE_INDEX, FeatureInfo
+from segkd.models.student_io import save_student
 from segkd.utils.files import sha256
 from tests.helpers.commands import Command, Result, in_own_process
 from tests.helpers.fake_datasets import write_camvid, write_cityscapes
-from tests.helpers.official_scorer import write as write_official
-from tests.helpers.reference_state_dicts import espnet_state
+from tests.helpers.reference_state_dicts import make_espnet_state
 
 STATISTICS = Normalization((110, 110, 110), (55, 55, 55))
-
-
-class Coarse(SegmentationModel):
-    """Answers 2×3 maps, whatever the image: class 1 in the middle column and 0 elsewhere."""
-
-    def __init__(self) -> None:
-        super().__init__(2, STATISTICS, {"scores": FeatureInfo(2, 8)})
-        self.weight = torch.nn.Parameter(torch.ones(()))
-
-    def forward_normalized(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        score = self.weight * torch.tensor([-1.0, 0.5, -1.0]).expand(len(images), 1, 2, 3)
-        logits = torch.cat([-score, score], 1)
-        return logits, {"scores": logits}
-
-
-class Plain(SegmentationDataset):
-    """Images of 32×41 of class 0, the last two columns void; image i has its first i rows of class 1."""
-
-    classes = ("a", "b")
-    splits = ("all",)
-
-    def __len__(self) -> int:
-        return 7
-
-    def name(self, index: int) -> str:
-        return str(index)
-
-    def __getitem__(self, index: int) -> Sample:
-        label = np.zeros((32, 41), np.uint8)
-        label[:index] = 1
-        label[:, -2:] = IGNORE_INDEX
-        return Sample(np.zeros((32, 41, 3), np.uint8), label)
-
-
-@pytest.mark.parametrize(("align_corners", "middle"), [(True, range(14, 27)), (False, range(16, 25))])
-def test_logits_are_enlarged_to_the_label_as_the_family_does(
-    align_corners: bool, middle: range, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By hand: a map's 3 columns lie at 0, 20, 40 of the image's 41 with aligned corners, else at 6.3, 20, 33.7; the score
-    of class 1 rises from -1 to 0.5 between them, and passes zero after two thirds of the way."""
-    monkeypatch.setattr(Coarse, "align_corners", align_corners)
-    network = Coarse().train()
-    matrix = compute_confusion_matrix(network, Plain("all"), limit=1)
-    assert matrix.tolist() == [[32 * (39 - len(middle)), 32 * len(middle)], [0, 0]]
-    assert network.training, "the mode is left as it was"
-
-
-def test_a_limit_takes_images_evenly_spread() -> None:
-    def rows_of_class_1(limit: int | None) -> int:
-        return int(compute_confusion_matrix(Coarse(), Plain("all"), limit=limit).sum(1)[1]) // 39
-
-    assert rows_of_class_1(None) == rows_of_class_1(9) == sum(range(7))
-    assert rows_of_class_1(3) == 0 + 2 + 4
 
 
 KEYS = {
@@ -91,264 +30,208 @@ KEYS = {
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with CamVid, a student of 11 classes in `run`, and a checkpoint `theirs.pth` of 19."""
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder with CamVid, a student of 11 classes in `run`, and a checkpoint `other.pth` of 19."""
     monkeypatch.chdir(tmp_path)
     write_camvid(Path("camvid"), size=(72, 96))
     Path("run").mkdir()
     save_student(ESPNetC(11, STATISTICS, p=1, q=1), Path("run"), {})
-    torch.save(ESPNetC(19, STATISTICS, p=1, q=1).state_dict(), "theirs.pth")
+    torch.save(ESPNetC(19, STATISTICS, p=1, q=1).state_dict(), "other.pth")
     return tmp_path
 
 
 CAMVID = ("dataset=camvid", "dataset.root=camvid", "workers=0", "accelerator=cpu")
 
 
-def test_a_run_is_scored_into_its_folder(command: Command, place: Path) -> None:
+def test_run_is_scored_into_its_folder(command: Command, workspace: Path) -> None:
     code, out, err = command("evaluate", "run=run", "split=test", *CAMVID)
     assert code == 0, err
-    facts = json.loads(Path("run/evaluation.json").read_text())
-    assert facts.keys() >= KEYS
-    assert out.splitlines()[-1] == f"mIoU {100 * facts['miou']:.2f}"
-    assert list(facts["iou"]) == facts["classes"]
-    assert len(facts["classes"]) == 11
-    assert (facts["images"], facts["dataset"], facts["split"]) == (2, "CamVid", "test")
-    assert facts["checkpoint_sha256"] == sha256(Path("run/student.safetensors"))
-    assert np.array(facts["confusion_matrix"]).shape == (11, 11)
-    assert facts["protocol"]["void"] == "ignored"
+    evaluation = json.loads(Path("run/evaluation.json").read_text())
+    assert evaluation.keys() >= KEYS
+    assert out.splitlines()[-1] == f"mIoU {100 * evaluation['miou']:.2f}"
+    assert list(evaluation["iou"]) == evaluation["classes"]
+    assert len(evaluation["classes"]) == 11
+    assert (evaluation["images"], evaluation["dataset"], evaluation["split"]) == (2, "CamVid", "test")
+    assert evaluation["checkpoint_sha256"] == sha256(Path("run/student.safetensors"))
+    assert np.array(evaluation["confusion_matrix"]).shape == (11, 11)
+    assert evaluation["protocol"]["void"] == "ignored"
 
 
-def test_the_file_says_its_size_and_void_may_compete(command: Command, place: Path) -> None:
-    """Files of another size than the yaml's, with void as one output more than the data set's classes."""
+def test_checkpoint_sets_the_size_and_void_may_compete(command: Command, workspace: Path) -> None:
+    """Load files of another size than the yaml's, with void as an output beyond the dataset's classes."""
     write_cityscapes(Path("cityscapes"), train=1, val=2)
-    torch.save(espnet_state(12, 3, 19, nested=True, counted=False), "camvid.pth")
-    torch.save(espnet_state(20, 5, 16, nested=True, counted=False), "cityscapes.pth")
-    torch.save(espnet_state(20, 5, counted=False), "encoder.pth")
+    torch.save(make_espnet_state(12, 3, 19, is_nested=True, has_counters=False), "camvid.pth")
+    torch.save(make_espnet_state(20, 5, 16, is_nested=True, has_counters=False), "cityscapes.pth")
+    torch.save(make_espnet_state(20, 5, has_counters=False), "encoder.pth")
     for file, model, classes, size in (
         ("camvid", "espnet", 11, 19),
         ("cityscapes", "espnet", 19, 16),
         ("encoder", "espnet_c", 19, None),
     ):
-        data = "camvid" if file == "camvid" else "cityscapes"
+        dataset = "camvid" if file == "camvid" else "cityscapes"
         for void in ("counted", "ignored"):
             code, _, err = command(
-                "evaluate", f"model={model}", f"checkpoint={file}.pth", f"dataset={data}", f"dataset.root={data}",
+                "evaluate", f"model={model}", f"checkpoint={file}.pth", f"dataset={dataset}", f"dataset.root={dataset}",
                 "split=val", "workers=0", "accelerator=cpu", f"void={void}", f"output_dir={void}",
             )  # fmt: skip
             assert code == 0, err
             assert f"Mehta et al., 2018's ESPNet{'' if size else 'C'} (p=2, q={3 if size == 19 else 5}" in err
             assert f"{classes + 1} outputs" in err
-            facts = json.loads(Path(void, "evaluation.json").read_text())
-            assert np.array(facts["confusion_matrix"]).shape == (classes + (void == "counted"),) * 2
-            assert len(facts["iou"]) == classes
-            assert facts["protocol"]["void"] == void
+            evaluation = json.loads(Path(void, "evaluation.json").read_text())
+            assert np.array(evaluation["confusion_matrix"]).shape == (classes + (void == "counted"),) * 2
+            assert len(evaluation["iou"]) == classes
+            assert evaluation["protocol"]["void"] == void
 
 
-def assert_refused(result: Result, *said: str) -> None:
+def assert_refused(result: Result, *phrases: str) -> None:
     assert result.code == 2, result
     assert result.out == ""
-    told = [line for line in result.err.splitlines() if line.startswith("segkd: ")]
-    assert len(told) == 1, result.err
-    for words in said:
-        assert words in told[0]
+    messages = [line for line in result.err.splitlines() if line.startswith("segkd: ")]
+    assert len(messages) == 1, result.err
+    for phrase in phrases:
+        assert phrase in messages[0]
     assert "Traceback" not in result.err
     assert not list(Path().rglob("evaluation.json"))
 
 
-THEIRS = ("model=espnet_c", "model.q=1", "model.p=1", "checkpoint=theirs.pth")
-EITHER = "either run=DIR, or model=NAME and checkpoint=FILE"
+OTHER = ("model=espnet_c", "model.q=1", "model.p=1", "checkpoint=other.pth")
+EITHER = "give run=DIR, or model=NAME and checkpoint=FILE"
 MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "nothing": (CAMVID, (EITHER,)),
     "half": ((*CAMVID, "model=espnet"), (EITHER,)),
-    "other half": ((*CAMVID, "checkpoint=theirs.pth"), (EITHER,)),
-    "no model": ((*CAMVID, "model=none", "checkpoint=theirs.pth"), (EITHER,)),
-    "both": ((*CAMVID, *THEIRS, "run=run"), (EITHER,)),
+    "other half": ((*CAMVID, "checkpoint=other.pth"), (EITHER,)),
+    "no model": ((*CAMVID, "model=none", "checkpoint=other.pth"), (EITHER,)),
+    "both": ((*CAMVID, *OTHER, "run=run"), (EITHER,)),
     "one block": (
-        (*CAMVID, "run=run", "split=test", "scores=[interval]"),
+        (*CAMVID, "run=run", "split=test", "metrics=[bootstrap_ci]"),
         ("blocks of 10 frames", "longest sequence of CamVid test has 2", "give a smaller bootstrap_block=N"),
     ),
     "no such run": ((*CAMVID, "run=runs/lost"), ("no student in runs/lost", "folder of a finished run")),
-    "other classes": ((*CAMVID, *THEIRS), ("another shape", "(19, 256, 1, 1) for (11, 256, 1, 1)")),
+    "other classes": ((*CAMVID, *OTHER), ("another shape", "(19, 256, 1, 1) for (11, 256, 1, 1)")),
     "a run of other classes": (
         ("dataset=cityscapes", "dataset.root=cityscapes", "run=run"),
         ("scores 11 classes, Cityscapes has 19", "the data set it was trained on"),
     ),
     "no such file": ((*CAMVID, "model=espnet", "checkpoint=lost.pth"), ("no checkpoint at lost.pth",)),
-    "no such model": ((*CAMVID, "model=espent", "checkpoint=theirs.pth"), ("did you mean 'espnet'?",)),
+    "no such model": ((*CAMVID, "model=espent", "checkpoint=other.pth"), ("did you mean 'espnet'?",)),
     "no such split": ((*CAMVID, "run=run", "split=tset"), ("CamVid has no split 'tset'; it has train, val, test",)),
     "no root": (("dataset=camvid", "run=run"), ("CamVid needs dataset.root=DIR",)),
     "no such root": (("dataset=camvid", "dataset.root=lost", "run=run"), ("no CamVid at lost",)),
     "void": ((*CAMVID, "run=run", "void=dropped"), ("void", "'ignored' or 'counted'", "dropped")),
-    "no such score": ((*CAMVID, "run=run", "scores=[iou,edges]"), ("scores", "'boundary'", "edges")),
-    "agreement with nobody": ((*CAMVID, "run=run", "scores=[agreement]"), ("no teacher", "model@teacher=NAME")),
-    "Cityscapes' scores": ((*CAMVID, "run=run", "scores=[categories]"), ("Cityscapes' own; CamVid has none",)),
-    "Cityscapes' protocol": ((*CAMVID, "run=run", "protocol=espnet"), ("not on CamVid", "void=counted")),
+    "no such metric": ((*CAMVID, "run=run", "metrics=[iou,edges]"), ("metrics", "'boundary_iou'", "edges")),
+    "old metric": (
+        (*CAMVID, "run=run", "metrics=[agreement]"),
+        ("metrics", "'agreement' is now called 'teacher_agreement'"),
+    ),
+    "old protocol": ((*CAMVID, "run=run", "protocol=usual"), ("protocol", "'usual' is now called 'standard'")),
+    "no teacher to agree with": (
+        (*CAMVID, "run=run", "metrics=[teacher_agreement]"),
+        ("no teacher", "model@teacher=NAME"),
+    ),
+    "Cityscapes' metric": (
+        (*CAMVID, "run=run", "metrics=[category_iou]"),
+        ("category_iou is a metric of Cityscapes and does not apply to CamVid",),
+    ),
+    "Cityscapes' protocol": ((*CAMVID, "run=run", "protocol=espnet"), ("not for CamVid", "void=counted")),
     "too small a window": ((*CAMVID, "run=run", "window=[8,64]"), ("window=[8, 64] is less than the 32 pixels",)),
     "no overlap left": ((*CAMVID, "run=run", "overlap=1"), ("overlap", "less than 1")),
-    "no such damage": ((*CAMVID, "run=run", "corruptions=[rain]"), ("corruptions", "'fog'", "rain")),
+    "no such corruption": ((*CAMVID, "run=run", "corruptions=[rain]"), ("corruptions", "'fog'", "rain")),
     "no such severity": ((*CAMVID, "run=run", "severities=[6]"), ("severities", "5", "6")),
     "no such format": ((*CAMVID, "run=run", "format=html"), ("format", "'latex'", "html")),
-    "no folder": ((*CAMVID, "run=run", "output_dir=theirs.pth/a"), ("cannot make the folder", "another output_dir")),
+    "no folder": ((*CAMVID, "run=run", "output_dir=other.pth/a"), ("cannot make the folder", "another output_dir")),
 }
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_mistakes_are_told_in_one_sentence(command: Command, place: Path, name: str) -> None:
+def test_mistakes_give_one_sentence(command: Command, workspace: Path, name: str) -> None:
     write_cityscapes(Path("cityscapes"), train=1, val=1)
-    typed, said = MISTAKES[name]
-    assert_refused(command("evaluate", *typed), *said)
+    arguments, phrases = MISTAKES[name]
+    assert_refused(command("evaluate", *arguments), *phrases)
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("name", ["no such run", "other classes"])
-def test_mistakes_as_a_user_meets_them(place: Path, name: str) -> None:
-    typed, said = MISTAKES[name]
-    result = in_own_process("evaluate", *typed, cwd=place)
-    assert_refused(result, *said)
+def test_mistake_in_a_new_process(workspace: Path) -> None:
+    arguments, phrases = MISTAKES["other classes"]
+    result = in_own_process("evaluate", *arguments, cwd=workspace)
+    assert_refused(result, *phrases)
     assert len(result.err.splitlines()) == 1
 
 
-ALL = "scores=[iou,boundary,trimap,calibration,agreement,sequences,interval]"
+ALL_METRICS = "metrics=[iou,boundary_iou,trimap_iou,calibration,teacher_agreement,per_sequence,bootstrap_ci]"
 TEACHER = ("model@teacher=espnet_c", "teacher.p=1", "teacher.q=1", "teacher.checkpoint=run/student.safetensors")
 
 
-def scored(command: Command, *typed: str) -> tuple[dict[str, Any], str]:
-    """evaluation.json and stdout of a command that goes well."""
-    code, out, err = command("evaluate", *typed)
+def run_evaluate(command: Command, *arguments: str) -> tuple[dict[str, Any], str]:
+    """Return evaluation.json and stdout of a successful command."""
+    code, out, err = command("evaluate", *arguments)
     assert code == 0, err
     return json.loads(Path("out/evaluation.json").read_text()), out
 
 
-def test_all_scores_beside_the_same_iou(command: Command, place: Path) -> None:
+def test_further_metrics_leave_iou_unchanged(command: Command, workspace: Path) -> None:
     run = ("run=run", "split=test", "output_dir=out", *CAMVID)
-    plain, said = scored(command, *run)
-    everything, out = scored(command, *run, ALL, *TEACHER, "bootstrap_samples=50", "bootstrap_block=1")
-    assert {key: everything[key] for key in plain} == plain
-    assert everything.keys() - plain.keys() == {
-        "boundary", "trimap", "calibration", "agreement", "sequences", "interval",
+    plain, plain_out = run_evaluate(command, *run)
+    full, out = run_evaluate(command, *run, ALL_METRICS, *TEACHER, "bootstrap_samples=50", "bootstrap_block=1")
+    assert {key: full[key] for key in plain} == plain
+    assert full.keys() - plain.keys() == {
+        "boundary_iou", "trimap_iou", "calibration", "teacher_agreement", "per_sequence", "bootstrap_ci",
     }  # fmt: skip
-    assert everything["agreement"]["agreement"] == 1, "the teacher is the student itself"
-    assert everything["sequences"] == {"0001TP": {"images": 2, **{k: plain[k] for k in Scores._fields}}}
-    low, high = everything["interval"]["miou"]
+    assert full["teacher_agreement"]["agreement"] == 1, "the teacher is the student itself"
+    assert full["per_sequence"] == {"0001TP": {"images": 2, **{k: plain[k] for k in Scores._fields}}}
+    low, high = full["bootstrap_ci"]["miou"]
     assert low <= plain["miou"] <= high
-    assert everything["boundary"]["widths"] == [2]
-    assert 0 < everything["boundary"]["miou"] < 1
+    assert full["boundary_iou"]["widths"] == [2]
+    assert 0 < full["boundary_iou"]["miou"] < 1
     assert "boundary IoU" in out
-    assert "boundary IoU" not in said
+    assert "boundary IoU" not in plain_out
 
 
-def test_the_teacher_is_the_run_s(command: Command, place: Path) -> None:
+def test_teacher_is_taken_from_the_run(command: Command, workspace: Path) -> None:
     node = {"_target_": "segkd.models.espnet.ESPNetC", "p": 1, "q": 1, "checkpoint": "run/student.safetensors"}
     Path("run/config.yaml").write_text(yaml.safe_dump({"teacher": node}))
-    asked = ("run=run", "output_dir=out", *CAMVID, "scores=[agreement]")
-    assert scored(command, *asked)[0]["agreement"]["agreement"] == 1
+    arguments = ("run=run", "output_dir=out", *CAMVID, "metrics=[teacher_agreement]")
+    assert run_evaluate(command, *arguments)[0]["teacher_agreement"]["agreement"] == 1
     Path("run/config.yaml").write_text(yaml.safe_dump({"teacher": {"_target_": "os.system"}}))
-    code, _, err = command("evaluate", *asked)
+    code, _, err = command("evaluate", *arguments)
     assert code == 2
     assert "'os.system' is not allowed" in err
 
 
-def test_views_say_what_they_did(command: Command, place: Path) -> None:
+def test_protocol_records_the_inference_mode(command: Command, workspace: Path) -> None:
     run = ("run=run", "output_dir=out", *CAMVID)
-    facts, _ = scored(command, *run, "window=[48,48]", "overlap=0.5", "scales=[0.75,1]", "flip=true")
-    assert facts["protocol"]["input"] == "windows of 48×48, overlap 0.5, scales 0.75, 1, flip"
-    plain, _ = scored(command, *run)
+    evaluation, _ = run_evaluate(command, *run, "window=[48,48]", "overlap=0.5", "scales=[0.75,1]", "flip=true")
+    assert evaluation["protocol"]["input"] == "windows of 48×48, overlap 0.5, scales 0.75, 1, flip"
+    plain, _ = run_evaluate(command, *run)
     assert plain["protocol"]["input"] == "whole image, single scale, no flip"
-    assert facts["confusion_matrix"] != plain["confusion_matrix"]
+    assert evaluation["confusion_matrix"] != plain["confusion_matrix"]
 
 
-def test_damaged_images(command: Command, place: Path) -> None:
-    asked = ("run=run", "output_dir=out", *CAMVID, "corruptions=[gaussian_noise,jpeg]", "severities=[1,5]")
-    facts, out = scored(command, *asked)
-    found = facts["corruptions"]
-    assert {name: list(each) for name, each in found["miou"].items()} == {
+def test_corruptions(command: Command, workspace: Path) -> None:
+    arguments = ("run=run", "output_dir=out", *CAMVID, "corruptions=[gaussian_noise,jpeg]", "severities=[1,5]")
+    evaluation, out = run_evaluate(command, *arguments)
+    result = evaluation["corruptions"]
+    assert {name: list(values) for name, values in result["miou"].items()} == {
         "gaussian_noise": ["1", "5"], "jpeg": ["1", "5"],
     }  # fmt: skip
-    assert found["mean"] == pytest.approx(np.mean([v for each in found["miou"].values() for v in each.values()]))
-    assert scored(command, *asked)[0] == facts, "the same seed damages in the same way"
+    assert result["mean"] == pytest.approx(np.mean([v for values in result["miou"].values() for v in values.values()]))
+    assert run_evaluate(command, *arguments)[0] == evaluation, "the same seed gives the same corruptions"
     assert (
-        scored(command, *asked, "seed=1")[0]["corruptions"]["miou"]["gaussian_noise"] != found["miou"]["gaussian_noise"]
+        run_evaluate(command, *arguments, "seed=1")[0]["corruptions"]["miou"]["gaussian_noise"]
+        != result["miou"]["gaussian_noise"]
     )
-    assert "mIoU damaged" in out
+    assert "mIoU on corrupted images" in out
 
 
-def test_tables_to_paste(command: Command, place: Path) -> None:
-    run = ("run=run", "output_dir=out", *CAMVID, "scores=[boundary]")
-    facts, out = scored(command, *run, "format=markdown")
+def test_markdown_and_latex_tables(command: Command, workspace: Path) -> None:
+    run = ("run=run", "output_dir=out", *CAMVID, "metrics=[boundary_iou]")
+    evaluation, out = run_evaluate(command, *run, "format=markdown")
     lines = [line for line in out.splitlines() if line.startswith("|")]
     assert lines[0] == "| class | IoU % | boundary IoU % |"
     assert lines[1] == "| --- | ---: | ---: |"
     assert len(lines) == 2 + 11 + 1
-    assert lines[-1] == f"| mean | {100 * facts['miou']:.2f} | {100 * facts['boundary']['miou']:.2f} |"
-    _, out = scored(command, *run, "format=latex")
+    assert lines[-1] == f"| mean | {100 * evaluation['miou']:.2f} | {100 * evaluation['boundary']['miou']:.2f} |"
+    _, out = run_evaluate(command, *run, "format=latex")
     latex = [line for line in out.splitlines()[:-1] if not line.startswith("%")]
     assert latex[:4] == [r"\begin{tabular}{lrr}", r"\toprule", r"class & IoU \% & boundary IoU \% \\", r"\midrule"]
     assert latex[-1] == r"\end{tabular}"
     assert all(line.count("&") == 2 for line in latex[4:-2])
-
-
-def test_cityscapes_as_its_authors_and_its_server_have_it(command: Command, place: Path) -> None:
-    write_official(Path("cityscapes"))
-    torch.save(espnet_state(20, 1, counted=False), "encoder.pth")
-    asked = (
-        "model=espnet_c", "checkpoint=encoder.pth", "dataset=cityscapes", "dataset.root=cityscapes", "workers=0",
-        "accelerator=cpu", "output_dir=out", "protocol=espnet", "scores=[categories,instances]", "submission_dir=server",
-    )  # fmt: skip
-    facts, out = scored(command, *asked)
-    matrix = np.array(facts["confusion_matrix"])
-    assert matrix.shape == (20, 20)
-    assert not matrix[19].any(), "unlabelled pixels do not count"
-    assert facts["protocol"]["competing"] == "all outputs of the network"
-    assert "half its size" in facts["protocol"]["input"]
-    assert len(facts["categories"]["iou"]) == 7
-    assert facts["instances"]["iou"].keys() == {
-        "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
-    }  # fmt: skip
-    assert "iIoU %" in out
-    files = sorted(Path("server").glob("*"))
-    assert len(files) == 20
-    assert files[0].name == "frankfurt_000001_000019_labelIds.png"
-    written = np.stack([cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in files])
-    assert written.shape == (20, 64, 128)
-    assert set(np.unique(written).tolist()) <= {0, 7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33}
-    blocks = written.reshape(20, 32, 2, 64, 2)
-    assert (blocks == blocks[:, :, :1, :, :1]).all(), "classes doubled by nearest neighbour"
-    code, _, err = command("evaluate", *asked)
-    assert code == 2
-    assert "submission_dir=server is not empty" in err
-
-
-def test_the_server_s_test_split_has_no_labels(command: Command, place: Path) -> None:
-    write_cityscapes(Path("cityscapes"), train=0, val=0, test=2)
-    for label in Path("cityscapes/gtFine/test").rglob("*.png"):
-        cv2.imwrite(str(label), np.zeros((144, 288), np.uint8))
-    asked = (
-        "model=espnet_c", "model.p=1", "model.q=1", "checkpoint=theirs.pth", "dataset=cityscapes", "split=test",
-        "dataset.root=cityscapes", "workers=0", "accelerator=cpu", "output_dir=out",
-    )  # fmt: skip
-    code, out, err = command("evaluate", *asked, "submission_dir=server")
-    assert code == 0, err
-    assert out.splitlines()[-1] == "2 label files in server; no labelled pixel, so no score"
-    assert command("evaluate", *asked).code == 2
-
-
-def test_a_full_disk_leaves_no_half_label_file(command: Command, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("file").touch()
-    code, _, err = command("evaluate", "run=run", *CAMVID, "submission_dir=file/server")
-    assert code == 2
-    assert "cannot make the folder file/server (Not a directory); give another submission_dir" in err
-
-    written = Path.write_bytes
-
-    def full(path: Path, content: bytes) -> int:
-        if "server" not in path.parts:
-            return written(path, content)
-        written(path, content[:9])
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    code, _, err = command("evaluate", "run=run", *CAMVID, "submission_dir=server")
-    assert code == 2
-    assert "cannot write server/0001TP_100000_labelIds.png (No space left on device)" in err
-    assert "another submission_dir" in err
-    assert not list(Path("server").iterdir())

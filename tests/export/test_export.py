@@ -19,8 +19,8 @@ from segkd.export import main as module
 from segkd.export.formats import FORMATS, write_onnx
 from segkd.export.graph import Graph
 from segkd.models.base import Normalization
-from segkd.models.checkpoint_io import load_student, save_student
 from segkd.models.espnet import ESPNetC
+from segkd.models.student_io import load_student, save_student
 from segkd.utils.files import sha256
 from tests.helpers.commands import Command
 from tests.helpers.fake_datasets import write_camvid, write_cityscapes

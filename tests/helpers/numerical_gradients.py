@@ -1,4 +1,4 @@
-"""Gradients that no autograd has seen."""
+"""Gradients without autograd."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Callable
 import numpy as np
 
 
-def slopes(function: Callable[[np.ndarray], float], at: np.ndarray, width: float = 1e-5) -> np.ndarray:
-    """The gradient of a function of an array, by central differences."""
-    found = np.zeros_like(at)
+def compute_numerical_gradient(
+    function: Callable[[np.ndarray], float], at: np.ndarray, width: float = 1e-5
+) -> np.ndarray:
+    """Return the gradient of a function of an array, by central differences."""
+    gradient = np.zeros_like(at)
     for index in np.ndindex(*at.shape):
-        step = np.zeros_like(at)
-        step[index] = width
-        found[index] = (function(at + step) - function(at - step)) / (2 * width)
-    return found
+        offset = np.zeros_like(at)
+        offset[index] = width
+        gradient[index] = (function(at + offset) - function(at - offset)) / (2 * width)
+    return gradient

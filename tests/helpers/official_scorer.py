@@ -27,7 +27,7 @@ from segkd.types import FeatureInfo
 FIGURES = Path(__file__).with_suffix(".json")
 IMAGES, COARSE, BLOCK = 20, (8, 16), 8
 VOID = len(CLASSES)
-TO_CLASS = np.array([Cityscapes.ids[i] if Cityscapes.ids[i] < VOID else VOID for i in range(34)])
+TO_CLASS = np.array([Cityscapes.label_map[i] if Cityscapes.label_map[i] < VOID else VOID for i in range(34)])
 TRAIN, WALL = 31, 12  # of one class there is nothing; of the other nothing but predictions
 
 
@@ -80,7 +80,7 @@ def officially(root: Path, void_competes: bool) -> dict[str, Any]:
     predicted = root / f"predicted_{void_competes}"
     dataset = Cityscapes(root, "val")
     compute_confusion_matrices(
-        Painted(), dataset, count_void=void_competes, observers=[SubmissionWriter(predicted, dataset)]
+        Painted(), dataset, count_void=void_competes, callbacks=[SubmissionWriter(predicted, dataset)]
     )
     labels = sorted((root / "gtFine/val").glob("*/*_labelIds.png"))
     files = [predicted / label.name.replace("_gtFine", "") for label in labels]

@@ -15,18 +15,18 @@ def make_step(
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> Step:
-    """A step of random maps at 1/8; student and teacher differ in the width of their features."""
+    """Make a step of random maps at 1/8; student and teacher differ in the width of their features."""
     g = torch.Generator().manual_seed(seed)
     height, width = 8 * size[0], 8 * size[1]
 
-    def maps(channels: int) -> torch.Tensor:
+    def make_maps(channels: int) -> torch.Tensor:
         return torch.randn(batch, channels, *size, generator=g, dtype=torch.float64).to(dtype)
 
-    def outputs(width_of_features: int) -> NetworkOutput:
-        scores = maps(classes)
-        return NetworkOutput(scores, {"kd_logits": scores, "encoder": maps(width_of_features)}, True)
+    def make_output(channels: int) -> NetworkOutput:
+        logits = make_maps(classes)
+        return NetworkOutput(logits, {"kd_logits": logits, "encoder": make_maps(channels)}, True)
 
-    student, teacher = outputs(features[0]), outputs(features[1])
+    student, teacher = make_output(features[0]), make_output(features[1])
     for tensor in student.features.values():
         tensor.requires_grad_()
     data = Batch(
@@ -39,7 +39,13 @@ def make_step(
 
 
 def make_step_from_maps(student: torch.Tensor, teacher: torch.Tensor, **batch: torch.Tensor) -> Step:
-    """A step whose every map is one of these two; all pixels are valid and of class 0 unless `batch` says otherwise."""
+    """Make a step with these maps as all features; by default all pixels are valid and of class 0.
+
+    Args:
+        student: B C H W.
+        teacher: B C' H W.
+        batch: fields of the batch to replace.
+    """
     count, _, height, width = student.shape
     data = Batch(
         torch.zeros(count, 3, height, width, dtype=torch.uint8),
@@ -47,5 +53,5 @@ def make_step_from_maps(student: torch.Tensor, teacher: torch.Tensor, **batch: t
         torch.ones(count, height, width, dtype=torch.bool),
         torch.arange(count),
     )._replace(**batch)
-    ours, theirs = (NetworkOutput(maps, {"kd_logits": maps, "encoder": maps}, True) for maps in (student, teacher))
-    return Step(data, ours, theirs)
+    outputs = (NetworkOutput(maps, {"kd_logits": maps, "encoder": maps}, True) for maps in (student, teacher))
+    return Step(data, *outputs)

@@ -1,4 +1,4 @@
-"""Networks as other libraries make them, for the tests of the adapter."""
+"""Networks like those of other libraries, for the tests of the adapter."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class Foreign(nn.Module):
-    """A backbone and a head, answering in the way that is asked for; sides that `divisor` does not divide it refuses."""
+class ThirdPartyNetwork(nn.Module):
+    """A backbone and a head, whose output has the form that `output` names; it refuses sides that `divisor` does not divide."""
 
-    def __init__(self, outputs: int = 11, answer: str = "tensor", width: int = 8, divisor: int = 1) -> None:
+    def __init__(self, outputs: int = 11, output: str = "tensor", width: int = 8, divisor: int = 1) -> None:
         super().__init__()
-        self.answer, self.divisor = answer, divisor
+        self.output, self.divisor = output, divisor
         self.backbone = nn.Sequential(
             nn.Conv2d(3, width, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)
         )
@@ -29,31 +29,31 @@ class Foreign(nn.Module):
         self.tokens(features)
         self.pyramid(images, features)
         scores = self.head(features)
-        whole = F.interpolate(scores, images.shape[-2:], mode="bilinear")
-        answers: dict[str, Any] = {
-            "tensor": whole,
-            "half size": scores,
-            "dict": {"aux": scores, "out": whole},
-            "tuple": (whole, scores),
-            "list": [whole, scores],
-            "strange dict": {"prediction": whole},
-            "labels": whole.argmax(1),
-            "nothing": None,
+        full_size = F.interpolate(scores, images.shape[-2:], mode="bilinear")
+        outputs: dict[str, Any] = {
+            "tensor": full_size,
+            "quarter size": scores,
+            "dict": {"aux": scores, "out": full_size},
+            "tuple": (full_size, scores),
+            "list": [full_size, scores],
+            "unknown dict": {"prediction": full_size},
+            "labels": full_size.argmax(1),
+            "none": None,
         }
-        return answers[self.answer]
+        return outputs[self.output]
 
 
 class Pyramid(nn.Module):
-    """Maps of several strides, the images first, as encoders of segmentation_models_pytorch give them."""
+    """Maps of several strides, the images first, like encoders of segmentation_models_pytorch."""
 
     def forward(self, *maps: Tensor) -> list[Tensor]:
         return list(maps)
 
 
 def build(outputs: int = 11) -> nn.Module:
-    """A function that is of no library that we know."""
-    return Foreign(outputs)
+    """Build a network; the module is none of the libraries whose functions are allowed."""
+    return ThirdPartyNetwork(outputs)
 
 
 class NoNetwork:
-    """A class, but of no network."""
+    """A class that is no network."""

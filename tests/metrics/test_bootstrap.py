@@ -45,7 +45,7 @@ def test_the_interval_is_that_of_independent_frames() -> None:
     iou = drawn[:, 0, 0] / (drawn[:, 0].sum(1) + drawn[:, 1, 0])
     width = np.diff(np.quantile(iou, (0.025, 0.975)))[0]
     assert high - low == pytest.approx(width, rel=0.1)
-    assert low < Scores.of(matrices.sum(0), 2).miou < high
+    assert low < Scores.from_confusion_matrix(matrices.sum(0), 2).miou < high
 
 
 def test_frames_that_hang_together_need_blocks() -> None:
@@ -55,4 +55,4 @@ def test_frames_that_hang_together_need_blocks() -> None:
         high - low for low, high in (bootstrap_interval(matrices, 2, video, block, 2000, 0) for block in (1, 10))
     )
     assert 2.3 < wide / narrow < 3.6
-    assert bootstrap_interval(matrices, 2, video, 240, 10, 0) == pytest.approx([Scores.of(matrices.sum(0), 2).miou] * 2)
+    assert bootstrap_interval(matrices, 2, video, 240, 10, 0) == pytest.approx([Scores.from_confusion_matrix(matrices.sum(0), 2).miou] * 2)

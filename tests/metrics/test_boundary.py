@@ -111,7 +111,7 @@ def test_wide_trimaps_are_the_whole_image() -> None:
     narrow, wide = score.compute()
     labelled = target != IGNORE_INDEX
     assert wide.sum() == labelled.sum() > narrow.sum() > 0
-    assert Scores.of(wide, CLASSES).pixel_accuracy == pytest.approx(
+    assert Scores.from_confusion_matrix(wide, CLASSES).pixel_accuracy == pytest.approx(
         (predicted == target)[labelled].double().mean().item()
     )
-    assert Scores.of(narrow, CLASSES).miou < Scores.of(wide, CLASSES).miou
+    assert Scores.from_confusion_matrix(narrow, CLASSES).miou < Scores.from_confusion_matrix(wide, CLASSES).miou

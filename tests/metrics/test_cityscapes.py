@@ -31,11 +31,11 @@ def ours(root: Path, void_competes: bool, void_row: float = 0) -> dict[str, tupl
     """Mean and parts of each kind of IoU; what is nowhere is left out, as in the official file."""
     dataset, device = Cityscapes(root, "val"), torch.device("cpu")
     instances = InstanceIoUReport(dataset, device)
-    matrices = compute_confusion_matrices(Painted(), dataset, count_void=void_competes, observers=[instances])
+    matrices = compute_confusion_matrices(Painted(), dataset, count_void=void_competes, callbacks=[instances])
     if void_competes:
         matrices[:, -1] = (matrices[:, -1] * void_row).long()
-    scores = Scores.of(matrices.sum(0), len(CLASSES))
-    facts, groups = instances.result(matrices).facts, CategoryReport(dataset).result(matrices).facts
+    scores = Scores.from_confusion_matrix(matrices.sum(0), len(CLASSES))
+    facts, groups = instances.compute(matrices).values, CategoryReport(dataset).compute(matrices).values
     found = (
         (scores.miou, dict(zip(CLASSES, scores.iou, strict=True))),
         (groups["miou"], groups["iou"]),
@@ -111,4 +111,4 @@ def test_without_instance_files(streets: Path, tmp_path: Path) -> None:
     dataset.files = [(tmp_path / "lindau_000000_000019_leftImg8bit.png", tmp_path)]
     dataset.root = tmp_path
     with pytest.raises(UserError, match=r"cannot read .*gtFine_instanceIds\.png .*restore the file"):
-        dataset.instances(0)
+        dataset.load_instances(0)

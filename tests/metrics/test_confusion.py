@@ -60,7 +60,7 @@ def test_agrees_with_the_definition(
     assert matrix.dtype == torch.int64
     assert matrix.sum() == (target != IGNORE_INDEX).sum()
     expected = slowly(predicted, target, classes)
-    scores = Scores.of(matrix, classes)
+    scores = Scores.from_confusion_matrix(matrix, classes)
     assert [None if math.isnan(v) else v for v in scores.iou] == pytest.approx(expected)
     there = [v for v in expected if v is not None]
     assert scores.miou == pytest.approx(sum(there) / len(there) if there else math.nan, nan_ok=True)
@@ -75,7 +75,7 @@ def test_by_hand() -> None:
     """Class 0: 3 of 4 found, 1 false. Class 1: 1 of 2 found, 1 false. Class 2: predicted only. Class 3: nowhere."""
     target = torch.tensor([[[0, 0, 0, 0, 1, 1, IGNORE_INDEX, IGNORE_INDEX]]])
     predicted = torch.tensor([[[0, 0, 0, 1, 1, 0, 2, 2]]])
-    scores = Scores.of(counted(predicted, target, 4, 4), 4)
+    scores = Scores.from_confusion_matrix(counted(predicted, target, 4, 4), 4)
     assert scores.iou[:2] == [3 / 5, 1 / 3]
     assert math.isnan(scores.iou[2]), "on void it counts for nothing"
     assert scores.miou == pytest.approx((3 / 5 + 1 / 3) / 2)
@@ -83,7 +83,7 @@ def test_by_hand() -> None:
     assert scores.pixel_accuracy == pytest.approx(4 / 6)
 
     predicted[0, 0, 0] = 2  # now on a labelled pixel: a false positive makes its IoU 0, which counts in the mean
-    scores = Scores.of(counted(predicted, target, 4, 4), 4)
+    scores = Scores.from_confusion_matrix(counted(predicted, target, 4, 4), 4)
     assert scores.iou[2] == 0
     assert scores.miou == pytest.approx((2 / 5 + 1 / 3 + 0) / 3)
     assert scores.class_accuracy == pytest.approx((2 / 4 + 1 / 2) / 2), "over the classes in the labels"
@@ -95,7 +95,7 @@ def test_void_counted_by_hand() -> None:
     predicted = torch.tensor([[[0, 2, 1, 1, 0, 2]]])
     matrix = counted(predicted, target, 2, 3, count_void=True)
     assert matrix.tolist() == [[1, 0, 1], [0, 2, 0], [1, 0, 1]]
-    scores = Scores.of(matrix, 2)
+    scores = Scores.from_confusion_matrix(matrix, 2)
     assert scores.iou == [1 / 3, 1]
     assert scores.miou == pytest.approx(2 / 3)
     assert scores.class_accuracy == pytest.approx((1 / 2 + 1) / 2)
@@ -131,12 +131,12 @@ def test_it_goes_on_counting_where_float32_stops() -> None:
 
 
 def test_facts_know_no_nan() -> None:
-    empty = Scores.of(torch.zeros(2, 2, dtype=torch.int64), 2)
-    assert empty.facts(("a", "b")) == {
+    empty = Scores.from_confusion_matrix(torch.zeros(2, 2, dtype=torch.int64), 2)
+    assert empty.to_dict(("a", "b")) == {
         "miou": None, "class_accuracy": None, "pixel_accuracy": None, "iou": {"a": None, "b": None},
     }  # fmt: skip
     with pytest.raises(ValueError, match="zip"):
-        empty.facts(("a", "b", "c"))
+        empty.to_dict(("a", "b", "c"))
 
 
 def test_constant_class_by_hand() -> None:
@@ -144,6 +144,6 @@ def test_constant_class_by_hand() -> None:
     matrix = torch.tensor([[1, 5, 0, 0], [0, 0, 3, 0], [1, 0, 0, 0], [0, 0, 0, 0]])
     assert constant_class_miou(matrix) == pytest.approx(0.6 / 3)
     target = torch.tensor([[[0] * 6 + [1] * 3 + [2]]])
-    always = Scores.of(counted(torch.zeros_like(target), target, 4, 4), 4)
+    always = Scores.from_confusion_matrix(counted(torch.zeros_like(target), target, 4, 4), 4)
     assert constant_class_miou(matrix) == pytest.approx(always.miou)
     assert math.isnan(constant_class_miou(torch.zeros(2, 2)))

@@ -14,7 +14,8 @@ from torch import Tensor
 from segkd.errors import UserError
 from segkd.models.adapter import Adapter
 from segkd.models.base import IMAGENET_MEAN, IMAGENET_STD, Normalization
-from segkd.models.checkpoint_io import load_network, load_student, save_student
+from segkd.models.pretrained import load_network
+from segkd.models.student_io import load_student, save_student
 from segkd.types import FeatureInfo
 from tests.helpers.third_party_networks import Foreign
 
@@ -111,7 +112,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_its_own_normalisation_is_kept_or_the_data_sets_taken() -> None:
-    assert adapted().normalization.facts()["mean"] == pytest.approx(list(IMAGENET_MEAN))
+    assert adapted().normalization.to_dict()["mean"] == pytest.approx(list(IMAGENET_MEAN))
     assert adapted(mean=None, std=None).normalization is OURS
     bgr = adapted(bgr=True)
     probe = images()

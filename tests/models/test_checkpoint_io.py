@@ -20,16 +20,10 @@ from torch import nn
 
 from segkd.errors import UserError
 from segkd.models.base import Normalization, SegmentationModel
-from segkd.models.checkpoint_io import (
-    flush_denormals,
-    load_network,
-    load_state_dict_strict,
-    load_student,
-    read_state_dict,
-    save_student,
-    state_hash,
-)
+from segkd.models.checkpoint_io import flush_denormals, load_state_dict_strict, read_state_dict, state_hash
 from segkd.models.espnet import ESPNet, ESPNetC
+from segkd.models.pretrained import load_network
+from segkd.models.student_io import load_student, save_student
 
 STATISTICS = Normalization((110, 100, 90), (55, 50, 45))
 TINY = {"p": 1, "q": 1}
@@ -194,7 +188,7 @@ def test_a_student_says_itself_how_it_is_built(tmp_path: Path) -> None:
     save_student(student, tmp_path, {})
     found, line = restored(tmp_path / "student.safetensors")
     assert line.startswith("student.safetensors: segkd's ESPNetC (p=2, q=3, width=1)")
-    assert found.normalization.facts() == student.normalization.facts()
+    assert found.normalization.to_dict() == student.normalization.to_dict()
     with pytest.raises(UserError, match="is of ESPNetC, not of ESPNet; choose the model it was saved from"):
         restored(tmp_path / "student.safetensors", ESPNet)
     with pytest.raises(UserError, match="scores 11 classes, the data set has 19; take weights of this data set"):

@@ -15,8 +15,10 @@ from segkd.build.networks import build_network
 from segkd.data.streets import Streets
 from segkd.errors import UserError
 from segkd.models.base import Normalization, SegmentationModel
-from segkd.models.checkpoint_io import load_network, read_state_dict, save_student
+from segkd.models.checkpoint_io import read_state_dict
 from segkd.models.espnet import ESPNet, ESPNetC
+from segkd.models.pretrained import load_network
+from segkd.models.student_io import save_student
 from tests.helpers.reference_state_dicts import espnet_state
 
 ANY = Normalization((0, 0, 0), (1, 1, 1))
@@ -69,7 +71,7 @@ def test_whose_checkpoint_it_is(
     assert found.num_classes == state["classes"]
     skip = {"skip": state["skip"]} if "skip" in state else {}
     assert found.arguments == {"p": 2, "q": state["q"], "width": 1, **skip}
-    facts = found.normalization.facts()
+    facts = found.normalization.to_dict()
     assert facts["bgr"]
     assert facts["mean"] == pytest.approx(mean, abs=1e-3)
     assert (min(facts["std"]) > 255) == over_255
@@ -177,7 +179,7 @@ def test_every_published_checkpoint_is_recognised(published_files: Path) -> None
         read_state_dict(published_files / "weights/espnet-authors/decoder/espnet_p_2_q_8_camvid.pth")
     )
     assert origin is not None
-    facts = origin.normalization.facts()
+    facts = origin.normalization.to_dict()
     assert facts["mean"][::-1] == camvid["mean_BGR"]
     assert facts["std"][::-1] == pytest.approx([255 * s for s in camvid["std_BGR"]], rel=1e-7)
 

@@ -14,11 +14,11 @@ from segkd.config.paths import CONFIGS
 from segkd.errors import UserError
 from segkd.models.adapter import Adapter
 from segkd.models.base import Normalization, SegmentationModel, count_parameters
-from segkd.models.checkpoint_io import load_student, save_student
 from segkd.models.enet import Down, ENet, Up
 from segkd.models.espnet import ESPNet, ESPNetC
 from segkd.models.layers import SampleDropout2d
 from segkd.models.segnet import SegNet
+from segkd.models.student_io import load_student, save_student
 from segkd.types import FeatureInfo, NetworkOutput
 
 WRAPPERS = ("none", "adapter", "ensemble")  # no networks by themselves: test_adapter, test_ensemble

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from segkd.errors import UserError
 from segkd.models.base import Normalization
-from segkd.models.checkpoint_io import load_network
+from segkd.models.pretrained import load_network
 from segkd.models.pspnet import PSPNet
 
 NONE = Normalization((0, 0, 0), (1, 1, 1))
@@ -49,7 +49,7 @@ def test_the_published_code_s_checkpoint_is_recognised(auxiliary: bool, tmp_path
     torch.save(authors_state(network), tmp_path / "student.pth")
     found, _ = load_network(PSPNet, {"depth": 101, "dropout": 0.2}, tmp_path / "student.pth", 19, NONE)
     assert found.arguments == {**network.arguments, "dropout": 0.2}
-    assert found.normalization.facts() == {
+    assert found.normalization.to_dict() == {
         "mean": pytest.approx([122.67891434, 116.66876762, 104.00698793]), "std": [1, 1, 1], "bgr": True,
     }  # fmt: skip
     theirs = network.state_dict()

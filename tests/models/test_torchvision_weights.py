@@ -14,9 +14,10 @@ from segkd.data.streets import Streets
 from segkd.errors import UserError
 from segkd.models import torchvision_weights as imagenet
 from segkd.models.base import Normalization, count_parameters
-from segkd.models.checkpoint_io import load_student, save_student, state_hash
+from segkd.models.checkpoint_io import state_hash
 from segkd.models.espnet import ESPNetC
 from segkd.models.pspnet import PSPNet, ResNet
+from segkd.models.student_io import load_student, save_student
 from segkd.models.torchvision_weights import load_backbone
 from tests.helpers.commands import Command
 
@@ -64,10 +65,10 @@ def test_a_student_starts_from_the_file_and_normalises_as_it(
 
     torch.manual_seed(0)
     fresh, _ = build_network({"_target_": TARGET}, Streets("train"))
-    assert fresh.normalization.facts()["mean"] == pytest.approx(Streets.mean)
+    assert fresh.normalization.to_dict()["mean"] == pytest.approx(Streets.mean)
     assert state_hash(fresh.get_submodule("classifier")) == state_hash(network.get_submodule("classifier"))
     save_student(network, tmp_path, {})
-    assert load_student(tmp_path).normalization.facts() == network.normalization.facts()
+    assert load_student(tmp_path).normalization.to_dict() == network.normalization.to_dict()
 
 
 def test_old_files_without_counters_fit(theirs: dict[str, Tensor], tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ from segkd.data.streets import Streets
 from segkd.errors import UserError
 from segkd.models.adapter import Adapter
 from segkd.models.base import Normalization, SegmentationModel
-from segkd.models.checkpoint_io import load_student, save_student, state_hash
+from segkd.models.checkpoint_io import state_hash
 from segkd.models.enet import ENet
 from segkd.models.espnet import ESPNet, ESPNetC
 from segkd.models.pspnet import PSPNet
+from segkd.models.student_io import load_student, save_student
 
 THEIRS = Normalization((1, 2, 3), (4, 5, 6))
 STREETS = Streets("train")
@@ -67,7 +68,7 @@ def test_parts_are_taken_whole_and_the_rest_starts_as_it_would(
     for key, weights in network.state_dict().items():
         expected = random if key.split(".")[0] in anew else taken
         assert torch.equal(weights, expected[key]), key
-    assert network.normalization.facts() == THEIRS.facts()
+    assert network.normalization.to_dict() == THEIRS.facts()
     assert line is not None
     assert set(line.rpartition("starting anew: ")[2].split(", ")) == (anew or {"nothing"})
 
@@ -79,7 +80,7 @@ def test_weights_of_which_nothing_is_known_are_known_by_their_names(tmp_path: Pa
     node = {"_target_": "segkd.models.espnet.ESPNet", "p": 1, "q": 2, "init_from": str(tmp_path / "raw.pth")}
     network, _ = build_network(node, STREETS)
     assert state_hash(network.get_submodule("encoder")) == state_hash(theirs.get_submodule("encoder"))
-    assert network.normalization.facts()["mean"] == pytest.approx(STREETS.mean)
+    assert network.normalization.to_dict()["mean"] == pytest.approx(STREETS.mean)
 
 
 def test_a_teacher_of_other_classes_starts_one_of_ours(tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ def test_an_adapter_keeps_saying_how_it_wants_its_images(tmp_path: Path) -> None
         started(Adapter, tmp_path, **says)
     network, _ = started(Adapter, tmp_path, mean=None, std=None, **says)
     save_student(network, tmp_path, {})
-    assert load_student(tmp_path).normalization.facts() == THEIRS.facts()
+    assert load_student(tmp_path).normalization.to_dict() == THEIRS.facts()
 
 
 def test_an_encoder_alone_is_a_part(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from segkd.data.camvid import CamVid
 from segkd.data.cityscapes import Cityscapes
 from segkd.evaluate.loop import compute_confusion_matrix
 from segkd.models.base import Normalization
-from segkd.models.checkpoint_io import load_network, load_student, save_student
 from segkd.models.espnet import ESPNet, ESPNetC
+from segkd.models.pretrained import load_network
+from segkd.models.student_io import load_student, save_student
 from segkd.predict import writers
 from segkd.predict.sources import open_source
 from segkd.types import IGNORE_INDEX
@@ -60,7 +61,7 @@ def counted(predicted: Path, data: CamVid) -> torch.Tensor:
     """The confusion matrix of label files."""
     matrix = np.zeros((11, 11), np.int64)
     for i in range(len(data)):
-        truth, said = data[i].label, read(predicted / f"{data.name(i)}.png")
+        truth, said = data[i].label, read(predicted / f"{data.get_name(i)}.png")
         known = truth != IGNORE_INDEX
         np.add.at(matrix, (truth[known], said[known]), 1)
     return torch.from_numpy(matrix)
@@ -76,7 +77,7 @@ def test_a_folder_holds_labels_that_score_as_the_network_does(command: Command) 
     assert torch.equal(matrix, compute_confusion_matrix(network, data))
     assert not torch.equal(matrix, compute_confusion_matrix(network.__class__(11, NORMALIZATION, p=1, q=1), data))
     labels, colors, overlay = (
-        read(Path(f"new/out/{view}/{data.name(0)}.png")) for view in ("labels", "colors", "overlay")
+        read(Path(f"new/out/{view}/{data.get_name(0)}.png")) for view in ("labels", "colors", "overlay")
     )
     assert np.array_equal(colors, np.array(CamVid.colors, np.uint8)[labels])
     mixed = data[0].image + 0.6 * (colors.astype(float) - data[0].image)
@@ -93,7 +94,7 @@ def test_city_ids_of_a_student_that_knows_void(command: Command) -> None:
     for path in Path("out/city_ids").iterdir():
         ids, labels = read(path), read(Path("out/labels") / path.name)
         assert labels.max() < 19
-        assert np.array_equal(np.vectorize(Cityscapes.ids.get)(ids), labels)
+        assert np.array_equal(np.vectorize(Cityscapes.label_map.get)(ids), labels)
 
 
 @pytest.mark.parametrize(("run", "columns"), [("run", 3), ("city", 2)])

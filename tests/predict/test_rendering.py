@@ -56,7 +56,7 @@ def test_city_ids_are_those_of_the_labels_on_disk() -> None:
     palette = Palette("Cityscapes", dict(zip(Cityscapes.classes, Cityscapes.colors, strict=True)))
     table = to_label_ids(palette)
     assert table.tolist() == [7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33]
-    assert [Cityscapes.ids[label_id] for label_id in table.tolist()] == [*range(19)]
+    assert [Cityscapes.label_map[label_id] for label_id in table.tolist()] == [*range(19)]
     shown = make_renderer("city_ids", palette, 0.5, {})(ONE)
     assert shown.tolist() == [[7, 8, 8], [8, 8, 7]]
     with pytest.raises(UserError, match="this student knows the classes of Two; take labels"):

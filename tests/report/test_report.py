@@ -11,7 +11,6 @@ from statistics import fmean
 
 import numpy as np
 import pytest
-from tests.test_compare import PIXELWISE, folder
 
 from segkd.report.comparison import compare_methods
 from segkd.report.figures import _thinned, draw_scatter
@@ -19,6 +18,7 @@ from segkd.report.sections import _confusion, build_sections
 from segkd.runs.methods import group_by_method
 from segkd.runs.run import find_runs
 from tests.helpers.commands import Command
+from tests.test_compare import PIXELWISE, folder
 
 
 class Page(HTMLParser):

@@ -19,8 +19,8 @@ from PIL import Image
 from segkd.data.cityscapes import Cityscapes
 from segkd.data.streets import Streets
 from segkd.models.base import Normalization
-from segkd.models.checkpoint_io import save_student
 from segkd.models.espnet import ESPNet, ESPNetC
+from segkd.models.student_io import save_student
 from segkd.predict.rendering import Palette
 from segkd.serve.main import Answer, _students, _teacher, _template, run_viewer
 from segkd.serve.viewer import Viewer

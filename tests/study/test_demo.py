@@ -12,8 +12,8 @@ from PIL import Image
 from segkd.data.streets import Streets
 from segkd.evaluate.loop import compute_confusion_matrix
 from segkd.metrics import Scores
-from segkd.models.checkpoint_io import load_student
-from segkd.predict.drawing import colorize, image_grid
+from segkd.models.student_io import load_student
+from segkd.predict.drawing import colorize, draw_image_grid
 from tests.helpers.commands import in_own_process
 
 
@@ -26,7 +26,7 @@ def test_demo_runs_to_its_table_and_picture(tmp_path: Path) -> None:
     assert facts.keys() == {"teacher", "alone", "distilled"}
     for name, said in facts.items():
         network = load_student(tmp_path / "demo" / name)
-        scores = Scores.of(compute_confusion_matrix(network, Streets("test")), 11)
+        scores = Scores.from_confusion_matrix(compute_confusion_matrix(network, Streets("test")), 11)
         assert said["miou"] == scores.miou
         assert f"{100 * scores.miou:.2f}" in result.out
         assert said["parameters"] == sum(p.numel() for p in network.parameters())
@@ -44,7 +44,7 @@ def test_gallery_puts_each_picture_in_its_place() -> None:
     assert picture.tolist() == [[[10, 20, 30], [200, 100, 0]], [[255, 255, 255], [200, 100, 0]]]
     tones = ((50, 0, 90), (0, 150, 30))
     first, second = (np.full((8, 8, 3), tone, np.uint8) for tone in tones)
-    sheet = np.array(image_grid({"a": [first, second], "b": [second, first]}, {"x": (10, 20, 30)}, scale=4))
+    sheet = np.array(draw_image_grid({"a": [first, second], "b": [second, first]}, {"x": (10, 20, 30)}, scale=4))
     left, right = sheet[:, : sheet.shape[1] // 2], sheet[:, sheet.shape[1] // 2 :]
     for side, order in ((left, tones), (right, tones[::-1])):
         places = [(side == tone).all(2) for tone in order]

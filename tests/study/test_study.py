@@ -195,7 +195,7 @@ def record(results: Path, row: str, seed: int, miou: float, seconds: float, term
         "miou": miou, "iou": {"road": miou}, "dataset": "CamVid", "split": "test", "images": 233, "protocol": {"void": "ignored"},
         "sequences": {"0001TP": {"miou": miou + 0.1}, "Seq05VD": {"miou": miou - 0.1}}, "void_counted": {"miou": miou - 0.02},
     }  # fmt: skip
-    losses = {"cross_entropy": "CrossEntropy", **{term: term.display_name() for term in terms}}
+    losses = {"cross_entropy": "CrossEntropy", **{term: term.title() for term in terms}}
     config = {
         "seed": seed, "loss": {name: {"_target_": f"segkd.losses.{name}.{kind}"} for name, kind in losses.items()},
         "adversary": {"_target_": None},

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.train.test_train import TINY, distilled
 from torch import nn
 
 from segkd.distillation.distiller import Distiller
 from segkd.models.profiling import count_activation_bytes, count_macs, count_saved_tensor_bytes
 from tests.helpers.commands import Command
+from tests.train.test_train import TINY, distilled
 
 PIXELS = 6 * 8
 IMAGE = (3, 6, 8)

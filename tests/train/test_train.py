@@ -25,8 +25,10 @@ from segkd.data.streets import Streets
 from segkd.evaluate.loop import compute_confusion_matrix
 from segkd.metrics import Scores
 from segkd.models.base import Normalization
-from segkd.models.checkpoint_io import load_network, load_student, save_student, state_hash
+from segkd.models.checkpoint_io import state_hash
 from segkd.models.espnet import ESPNet, ESPNetC
+from segkd.models.pretrained import load_network
+from segkd.models.student_io import load_student, save_student
 from segkd.train import main as train
 from tests.helpers.commands import Command, started
 from tests.helpers.wandb_files import wandb_runs
@@ -109,7 +111,7 @@ def test_the_result_is_the_last_weights(command: Command, tmp_path: Path) -> Non
     result = command("train", *TINY, f"output_dir={run}", "trainer.validate_every=3")
     assert result.code == 0, result.err
     matrix = compute_confusion_matrix(load_student(run), Streets("val", images=8))
-    expected = Scores.of(matrix, 11).miou
+    expected = Scores.from_confusion_matrix(matrix, 11).miou
     assert json.loads((run / "summary.json").read_text())["val_miou"] == pytest.approx(expected, abs=1e-6)
 
 
@@ -139,7 +141,7 @@ def test_a_checkpoint_keeps_the_normalisation(command: Command, tmp_path: Path) 
     checkpoint["student"]["normalization"] |= {"mean": [1.0, 2.0, 3.0], "bgr": True}
     torch.save(checkpoint, tmp_path / "other.ckpt")
     network, _ = load_network(ESPNetC, {}, tmp_path / "other.ckpt", 11, Normalization(Streets.mean, Streets.std))
-    assert network.normalization.facts()["mean"] == [1.0, 2.0, 3.0]
+    assert network.normalization.to_dict()["mean"] == [1.0, 2.0, 3.0]
     assert network.normalization.bgr
 
 

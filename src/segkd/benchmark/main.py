@@ -1,4 +1,4 @@
-"""`python -m segkd.benchmark`: what networks cost, how fast they answer, and where a training step's time goes."""
+"""`python -m segkd.benchmark`: costs of networks, latency of trained ones, and time of a training step."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from omegaconf import DictConfig
 from pydantic import Field, PositiveInt
 
+from segkd.benchmark.engines import EngineName
 from segkd.benchmark.inference import benchmark_inference
 from segkd.benchmark.networks import benchmark_networks
 from segkd.benchmark.pareto import plot_pareto, read_points
@@ -17,18 +18,18 @@ from segkd.benchmark.training_step import benchmark_training_step
 from segkd.config.overrides import apply_overrides
 from segkd.config.schema import Settings, TrainSettings, load_settings
 from segkd.errors import UserError
-from segkd.models.checkpoint_io import load_student
-from segkd.train.trainer import is_distributed
+from segkd.models.student_io import load_student
+from segkd.train.check_settings import is_distributed
 from segkd.utils.devices import resolve_device
+from segkd.utils.files import make_dir
 from segkd.utils.tables import print_table
 
-Engine = Literal["eager", "compiled", "channels_last", "bf16", "torchscript", "onnx", "openvino", "int8"]
 Format = Literal["table", "markdown"]
 Repeats = Annotated[int, Field(ge=0)]
 
 
 class NetworksSettings(Settings):
-    """`mode=networks`."""
+    """Settings of `mode=networks`."""
 
     mode: Literal["networks"]
     networks: Annotated[list[str], Field(min_length=1)] | None
@@ -42,11 +43,11 @@ class NetworksSettings(Settings):
 
 
 class InferenceSettings(Settings):
-    """`mode=inference`."""
+    """Settings of `mode=inference`."""
 
     mode: Literal["inference"]
     run: Path | Annotated[list[Path], Field(min_length=1)] | None
-    engines: Annotated[list[Engine], Field(min_length=1)]
+    engines: Annotated[list[EngineName], Field(min_length=1)]
     batch_size: PositiveInt
     plot: Path | None
     size: tuple[PositiveInt, PositiveInt]
@@ -58,13 +59,13 @@ class InferenceSettings(Settings):
 
 
 class StepSettings(TrainSettings):
-    """`mode=step`: all that a training has."""
+    """Settings of `mode=step`: all settings of a training."""
 
     mode: Literal["step"]
     repeats: PositiveInt
     warmup: Repeats
     format: Format
-    output_dir: Path | None  # type: ignore[assignment]  # nothing is trained that had to be kept
+    output_dir: Path | None  # type: ignore[assignment]  # no training result is kept
 
 
 SETTINGS: dict[str, type[Settings]] = {
@@ -75,45 +76,39 @@ SETTINGS: dict[str, type[Settings]] = {
 
 
 def benchmark(cfg: DictConfig) -> None:
-    """Print tables of what was found, and write `benchmark.json` where an `output_dir` is given."""
+    """Print the tables of a benchmark, and write `benchmark.json` if an `output_dir` is given.
+
+    Raises:
+        UserError: a setting does not fit.
+    """
     if cfg.mode == "step":
         apply_overrides(cfg)
     settings = load_settings(cfg, SETTINGS[cfg.mode])
     assert isinstance(settings, NetworksSettings | InferenceSettings | StepSettings)
-    directory = _made(settings.output_dir)
-    findings = _found(settings)
+    directory = None if settings.output_dir is None else make_dir(settings.output_dir)
+    result = _run(settings)
     if directory is not None:
-        text = json.dumps(findings.facts, indent=1, ensure_ascii=False)
+        text = json.dumps(result.record, indent=1, ensure_ascii=False)
         (directory / "benchmark.json").write_text(text + "\n")
-    for table in findings.tables:
-        print_table(table.cells, settings.format, table.title)
+    for table in result.tables:
+        print_table(table.rows, settings.format, table.title)
     if isinstance(settings, InferenceSettings) and settings.plot is not None:
-        plot_pareto(read_points(findings.facts), settings.plot)
-    if findings.outcome:
-        print(findings.outcome)
+        plot_pareto(read_points(result.record), settings.plot)
+    if result.summary:
+        print(result.summary)
 
 
-def _found(settings: NetworksSettings | InferenceSettings | StepSettings) -> BenchmarkResult:
+def _run(settings: NetworksSettings | InferenceSettings | StepSettings) -> BenchmarkResult:
     if isinstance(settings, StepSettings):
         if is_distributed(settings.trainer):
             raise UserError("mode=step times one process; use trainer.devices=1")
         return benchmark_training_step(settings, settings.repeats, settings.warmup)
-    turns = settings.repeats, settings.warmup, resolve_device(settings.accelerator)
+    timing = settings.repeats, settings.warmup, resolve_device(settings.accelerator)
     if isinstance(settings, NetworksSettings):
-        return benchmark_networks(settings.networks, settings.size, settings.num_classes, *turns)
+        return benchmark_networks(settings.networks, settings.size, settings.num_classes, *timing)
     if settings.run is None:
         raise UserError("mode=inference times trained networks; say which: run=DIR or run=[DIR,DIR]")
     runs = settings.run if isinstance(settings.run, list) else [settings.run]
     engines: list[str] = list(dict.fromkeys(settings.engines))
     students = {str(run): load_student(run) for run in runs}
-    return benchmark_inference(students, engines, settings.size, settings.batch_size, *turns)
-
-
-def _made(directory: Path | None) -> Path | None:
-    """The folder, made before the work, which a path that cannot be made should not cost."""
-    if directory is not None:
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot make the folder {directory} ({error.strerror}); give another output_dir") from None
-    return directory
+    return benchmark_inference(students, engines, settings.size, settings.batch_size, *timing)

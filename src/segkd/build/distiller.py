@@ -1,7 +1,8 @@
-"""The one place where settings become objects, and objects meet."""
+"""Build student, teacher, losses and discriminator from settings, and join them in the Distiller."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from segkd.build.datamodule import count_steps_per_epoch, get_crop_size, uses_teacher
 from segkd.build.networks import apply_speedups, build_network, check_teacher_weights
-from segkd.config.instantiate import SpecDict, build_spec
+from segkd.config.instantiate import Spec
 from segkd.config.schema import TrainSettings
 from segkd.data.base import SegmentationDataset
 from segkd.data.datamodule import SegmentationDataModule
@@ -25,126 +26,125 @@ from segkd.errors import UserError
 from segkd.losses.base import Loss
 from segkd.losses.weighted_sum import LossSum
 from segkd.models.base import SegmentationModel
-from segkd.models.ensemble import ClassRemap, Ensemble
 from segkd.models.frozen import Frozen
 
+log = logging.getLogger(__name__)
 
-def build_distiller(settings: TrainSettings, served: SegmentationDataModule) -> tuple[Distiller, list[str]]:
-    """Student, teacher, losses and critic, connected; and what was read from their checkpoints.
+
+def build_distiller(settings: TrainSettings, datamodule: SegmentationDataModule) -> Distiller:
+    """Return the LightningModule, with its networks, losses and discriminator set up for each other.
+
+    Each part draws its weights from a seed of its own, so that the student starts the same with and without a teacher.
 
     Raises:
-        UserError: a teacher without weights, a checkpoint that does not fit, a feature or a size that does not.
+        UserError: a teacher without weights, a checkpoint that does not fit, a missing feature, or a crop that is too small.
     """
-    facts = served.train.source
-    losses = LossSum({name: build_loss(node, facts) for name, node in settings.loss.items()})
-    # Each part draws its weights from a seed of its own: the student starts the same with or without a teacher.
+    dataset, trainer = datamodule.train.source, settings.trainer
+    losses = LossSum({name: build_loss(spec, dataset) for name, spec in settings.loss.items()})
     torch.manual_seed(settings.seed)
-    student, found = _student(settings, facts, losses.extra_classes)
-    teacher, found_teacher = _teacher(settings, facts)
-    torch.manual_seed(settings.seed + 1)
+    student = _build_student(settings, dataset, losses.extra_classes)
+    teacher = _build_teacher(settings, dataset)
     if teacher is not None and teacher.network.num_classes != student.num_classes:
         raise UserError(
             f"the teacher scores {teacher.network.num_classes} classes, the student {student.num_classes}; "
             "take a teacher of the same classes"
         )
-    losses.setup(student.features, None if teacher is None else teacher.network.features)
+    teacher_features = None if teacher is None else teacher.network.features
+    torch.manual_seed(settings.seed + 1)
+    losses.setup(student.features, teacher_features)
     torch.manual_seed(settings.seed + 2)
-    adversary = _adversary(settings, student)
+    adversary = _build_adversary(settings, student)
     if adversary is not None:
-        adversary.setup(
-            student.features, None if teacher is None else teacher.network.features, get_crop_size(settings, facts)
-        )
-    ema = None if settings.trainer.ema is None else build_ema(student, settings.trainer.ema)
-    apply_speedups(student, settings.trainer)
-    built = Distiller(
+        adversary.setup(student.features, teacher_features, get_crop_size(settings, dataset))
+    ema = None if trainer.ema is None else build_ema(student, trainer.ema)
+    apply_speedups(student, trainer)
+    return Distiller(
         student,
         teacher,
         losses,
         adversary,
-        {name: partial(_optimizer, node) for name, node in settings.optimizers.items()},
-        build_spec(settings.schedule),
-        total_steps=count_steps_per_epoch(settings.trainer, served) * settings.trainer.max_epochs,
-        classes=facts.classes,
-        gradient_clip=settings.trainer.gradient_clip,
+        {name: partial(_build_optimizer, spec) for name, spec in settings.optimizers.items()},
+        settings.schedule.build(),
+        total_steps=count_steps_per_epoch(trainer, datamodule) * trainer.max_epochs,
+        classes=dataset.classes,
+        gradient_clip=trainer.gradient_clip,
         ema=ema,
-        guard=NanGuard(settings.trainer.on_nan),
-        micro_batches=settings.trainer.micro_batches,
+        guard=NanGuard(trainer.on_nan),
+        micro_batches=trainer.micro_batches,
     )
-    return built, [line for line in (found, found_teacher) if line]
+
+
+def build_loss(spec: Spec, dataset: SegmentationDataset) -> Loss:
+    """Return a loss; where `class_weights` is a rule, with weights computed from the labels of the training split."""
+    given, rule = {}, spec.arguments.get("class_weights")
+    if isinstance(rule, str):
+        counts = count_classes(dataset, progress=f"class weights of {dataset.display_name} {dataset.split}")
+        void = spec.arguments.get("void") == "class"
+        given = {"class_weights": compute_class_weights(rule, counts, void=void)}
+    loss: Loss = spec.build(**given)
+    return loss
 
 
 def build_ema(student: SegmentationModel, decay: float) -> AveragedModel:
-    """A copy of the student that follows its weights and running statistics: ours ← decay · ours + (1 - decay) · its."""
-    follow = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    return AveragedModel(student, multi_avg_fn=follow, use_buffers=True).requires_grad_(False)
+    """Return the moving average of a student's weights and running statistics: ema ← decay · ema + (1 − decay) · student."""
+    update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(student, multi_avg_fn=update, use_buffers=True).requires_grad_(False)
 
 
-def build_loss(node: SpecDict, train: SegmentationDataset) -> Loss:
-    """A loss; where its class weights are to follow from the labels, with those of the training split."""
-    given = {}
-    if isinstance(rule := node.get("class_weights"), str):
-        counts = count_classes(train, progress=f"class weights of {train.display_name()} {train.split}")
-        given = {"class_weights": compute_class_weights(rule, counts, void=node.get("void") == "class")}
-    made: Loss = build_spec(node, **given)
-    return made
-
-
-def _student(settings: TrainSettings, facts: SegmentationDataset, more: int) -> tuple[SegmentationModel, str | None]:
-    """The network to train, for the data set's classes and `more` outputs."""
-    if settings.student.get("_target_") is None:
-        raise UserError("there is no student; say which network to train: model@student=NAME")
-    student, found = build_network(settings.student, facts, more)
-    if isinstance(student, Ensemble | ClassRemap):
+def _build_student(settings: TrainSettings, dataset: SegmentationDataset, extra_classes: int) -> SegmentationModel:
+    student = build_network(settings.student, dataset, extra_classes)
+    if not student.can_be_student:
         raise UserError(
             "a student is one network that scores the data set's classes; ensembles and class maps are for teachers"
         )
-    if more and settings.data.unlabelled is not None:
-        raise UserError(
-            "with void=class unlabelled images would be taught as void; leave void=class or data.unlabelled out"
-        )
-    if more and student.num_classes != len(facts.classes) + more:
-        raise UserError(
-            f"void=class needs a student of {len(facts.classes) + more} outputs, and student.checkpoint has "
-            f"{student.num_classes}; leave one of them out"
-        )
-    if min(crop := get_crop_size(settings, facts)) < student.min_size:
+    if extra_classes:
+        _check_void_class(settings, student, len(dataset.classes) + extra_classes)
+    crop = get_crop_size(settings, dataset)
+    if min(crop) < student.min_size:
         raise UserError(
             f"data.crop_size={list(crop)} is less than the {student.min_size} pixels that {type(student).__name__} takes"
         )
     if settings.trainer.sync_batchnorm:
         student = nn.SyncBatchNorm.convert_sync_batchnorm(student)  # type: ignore[no-untyped-call]
-    return student, found
+    return student
 
 
-def _teacher(settings: TrainSettings, facts: SegmentationDataset) -> tuple[Frozen | None, str | None]:
-    node = settings.teacher
-    if node.get("_target_") is None:
-        if node.get("checkpoint") is not None:
-            raise UserError(
-                "teacher.checkpoint is given, but no teacher; say which network it holds: model@teacher=NAME"
-            )
-        return None, None
-    check_teacher_weights(node, "teacher")
-    if not uses_teacher(settings):
-        return None, "no loss hears the teacher: it is left out, and the student learns from labels alone"
-    taught, found = build_network(node, facts)
-    apply_speedups(taught, settings.trainer)
-    return Frozen(taught, settings.trainer.teacher_bf16), found
+def _check_void_class(settings: TrainSettings, student: SegmentationModel, num_outputs: int) -> None:
+    if settings.data.unlabelled is not None:
+        raise UserError(
+            "with void=class unlabelled images would be taught as void; leave void=class or data.unlabelled out"
+        )
+    if student.num_classes != num_outputs:
+        raise UserError(
+            f"void=class needs a student of {num_outputs} outputs, and student.checkpoint has {student.num_classes}; "
+            "leave one of them out"
+        )
 
 
-def _adversary(settings: TrainSettings, student: SegmentationModel) -> Adversary | None:
-    node = settings.adversary
-    if node.get("_target_") is None:
+def _build_teacher(settings: TrainSettings, dataset: SegmentationDataset) -> Frozen | None:
+    if settings.teacher is None:
         return None
-    critic = build_spec(node["discriminator"], num_classes=student.num_classes)
-    built: Adversary = build_spec(node, discriminator=critic)
-    return built
+    check_teacher_weights(settings.teacher, "teacher")
+    if not uses_teacher(settings):
+        log.info("no loss uses the teacher; it is not loaded, and the student learns from labels alone")
+        return None
+    network = build_network(settings.teacher, dataset)
+    apply_speedups(network, settings.trainer)
+    return Frozen(network, settings.trainer.teacher_bf16)
 
 
-def _optimizer(node: SpecDict, parameters: Sequence[nn.Parameter]) -> Optimizer:
-    """An optimiser that decays matrices only: decay of scales, slopes and biases kills filters and helps nothing."""
+def _build_adversary(settings: TrainSettings, student: SegmentationModel) -> Adversary | None:
+    if settings.adversary is None:
+        return None
+    discriminator = settings.adversary.arguments["discriminator"].build(num_classes=student.num_classes)
+    adversary: Adversary = settings.adversary.build(discriminator=discriminator)
+    return adversary
+
+
+def _build_optimizer(spec: Spec, parameters: Sequence[nn.Parameter]) -> Optimizer:
+    """Return an optimizer that decays matrices only: decay of scales, slopes and biases removes filters and helps nothing."""
     matrices = [p for p in parameters if p.ndim > 1]
     vectors = [p for p in parameters if p.ndim <= 1]
     groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
-    made: Optimizer = build_spec(node, params=[group for group in groups if group["params"]])
-    return made
+    optimizer: Optimizer = spec.build(params=[group for group in groups if group["params"]])
+    return optimizer

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, NoReturn
 
 COMMANDS = {
@@ -36,9 +35,10 @@ RETIRED = {
 
 def load_command(name: str) -> Callable[..., Any]:
     """Return the function behind a command; its module is imported here, and no earlier."""
-    package = f"segkd.{name}"
-    module = f"{package}.main" if find_spec(f"{package}.main") else package
-    command: Callable[..., Any] = getattr(import_module(module), name)
+    module = import_module(f"segkd.{name}")
+    if hasattr(module, "__path__"):  # a package
+        module = import_module(f"segkd.{name}.main")
+    command: Callable[..., Any] = getattr(module, name)
     return command
 
 

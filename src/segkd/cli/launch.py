@@ -21,7 +21,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from segkd.cli.commands import load_command
-from segkd.cli.messages import keys_named, list_keys, print_error
+from segkd.cli.logs import configure_logging
+from segkd.cli.messages import find_similar_keys, list_keys, print_error
 from segkd.config.paths import CONFIGS, PRETRAINED
 from segkd.errors import UserError
 from segkd.utils.files import exclusive_lock
@@ -54,6 +55,7 @@ def launch(command: str) -> NoReturn:
     failing job is reported at once and leaves its traceback in its folder; the other jobs run, and the exit code is that of the
     first failure.
     """
+    configure_logging()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print its own report and end with 1 whatever the cause
 
     def job(cfg: DictConfig) -> Any:
@@ -101,7 +103,7 @@ def _check_options(config_name: str) -> None:
 
     def refuse(message: str) -> NoReturn:
         option = re.search(r"--?([\w-]+)", message)
-        keys = keys_named(option[1].replace("-", "_"), list_keys(config_name)) if option else []
+        keys = find_similar_keys(option[1].replace("-", "_"), list_keys(config_name)) if option else []
         hint = f" (did you mean {keys[0]}=VALUE?)" if keys else ""
         raise UserError(f"{message}{hint}; keys are written without dashes, KEY=VALUE; --help lists them")
 

@@ -12,9 +12,10 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from segkd.cli.renamed_keys import EXPLAINED, RENAMED, RENAMED_OPTIONS, find_new_key
 from segkd.config.keys import flatten
 from segkd.config.paths import CONFIGS
-from segkd.config.suggestions import suggest, unknown_name_message
+from segkd.config.suggestions import explain_unknown_name, suggest
 from segkd.errors import CheckFailed, UserError
 
 _EXTRAS = {
@@ -25,104 +26,87 @@ _EXTRAS = {
 }
 """Parts of Hydra that come in packages of their own → the extra that has them."""
 
-
-KNOWN_MISTAKES = {
-    **dict.fromkeys(
-        ("trainer.accumulate", "trainer.accumulate_grad_batches"),
-        "say trainer.micro_batches=N: the batch goes through the networks in N parts",
-    ),
-    "dataset.root": "say which data set lies there: dataset=NAME dataset.root=DIR",
-    "model": "say whose: model@student=NAME, model@teacher=NAME",
-    "optimizer": "say whose: optimizer@optimizers.student=NAME",
-}
-"""Keys that are nearly right → the cure."""
+_NO_NAME = "Config group override must be a string or a list."  # Hydra's message for trainer=4
+_NO_BEST_TRIAL = "Record does not exist."  # Optuna's message where no trial has succeeded
 
 
-_NO_NAME = "Config group override must be a string or a list."  # all that Hydra says of trainer=4
+def print_error(error: Exception, command: str) -> int:
+    """Print what went wrong on stderr, and return the exit code."""
+    sentence, code = _explain(error, command)
+    if sentence is None:
+        traceback.print_exception(error)
+    else:
+        print(f"segkd: {sentence}", file=sys.stderr)
+    return code
 
 
-_NO_BEST_TRIAL = "Record does not exist."  # all that Optuna says where Hydra's sweeper asks it for the best of none
+def _explain(error: Exception, command: str) -> tuple[str | None, int]:
+    """Return the sentence and the exit code for an error; no sentence for a crash, which shows its traceback."""
+    match error:
+        case UserError():
+            # A data loader's worker wraps the text of an error in its own traceback.
+            return str(error).rsplit("UserError: ", 1)[-1].strip(), 2
+        case CheckFailed():
+            return str(error), 1
+        case HydraException() | OmegaConfBaseException():
+            return explain_hydra_error(error, command), 2
+        case yaml.YAMLError():
+            return f"a config is not valid YAML: {' '.join(str(error).split())}", 2
+        case ValueError() if str(error).startswith(_NO_NAME):
+            return "a part is chosen by its name, as in trainer=cpu; --help lists the names", 2
+        case ValueError() if str(error) == _NO_BEST_TRIAL:
+            return "no trial of the sweep has succeeded; each has its reason in its failure.txt", 1
+    return None, 1
 
 
-def print_error(error: Exception, config_name: str) -> int:
-    """Print what went wrong on stderr; the exit code it stands for."""
-    if isinstance(error, UserError):
-        # A data loader's worker wraps the text of an error in its own traceback.
-        print(f"segkd: {str(error).rsplit('UserError: ', 1)[-1].strip()}", file=sys.stderr)
-        return 2
-    if isinstance(error, CheckFailed):
-        print(f"segkd: {error}", file=sys.stderr)
-        return 1
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        print(f"segkd: {hydra_error_message(error, config_name)}", file=sys.stderr)
-        return 2
-    if isinstance(error, yaml.YAMLError):
-        print(f"segkd: a config is no valid YAML: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    if isinstance(error, ValueError) and str(error).startswith(_NO_NAME):
-        print("segkd: a part is chosen by its name, as in trainer=cpu; --help lists the names", file=sys.stderr)
-        return 2
-    if isinstance(error, ValueError) and str(error) == _NO_BEST_TRIAL:
-        print("segkd: no trial of the sweep has succeeded; each has its reason in its failure.txt", file=sys.stderr)
-        return 1
-    traceback.print_exception(error)
-    return 1
-
-
-def hydra_error_message(error: Exception, config_name: str) -> str:
-    """Hydra's complaint as one sentence with the cure."""
+def explain_hydra_error(error: Exception, command: str) -> str:
+    """Return Hydra's error as one sentence with the cure."""
     if isinstance(error, OverrideParseException):
-        folder = next((key for key in ("run", "runs", "before") if key in list_keys(config_name)), None)
-        there = os.path.exists(str(error.override))  # noqa: PTH110  Path.exists fails on a name that is too long
-        like = f", as in {folder}={error.override}" if folder and there else ""
-        return f"cannot read '{error.override}'; write KEY=VALUE{like}, and 'KEY=\"VALUE\"' where the value has blanks or '='"
+        return _explain_unreadable(str(error.override), command)
     text = str(error)
-    if unknown := re.search(r"Could not (?:override|append to config\. An item is already at) '([^']+)'", text):
-        return unknown_key_message(unknown[1], list_keys(config_name))
-    if unknown := re.search(r"In '[^']*': Could not find '([^']+)'\s+Available options in '([^']+)':", text):
-        return _unknown_option_message(unknown[2], unknown[1].removeprefix(f"{unknown[2]}/"))
-    if unknown := re.search(r"Could not load '(.+)/([^/']+)'", text):
-        return _unknown_option_message(unknown[1], unknown[2])
-    if unknown := re.search(r"Could not override '([^']+)'.*No match in the defaults list", text, re.S):
-        return unknown_key_message(unknown[1], list_keys(config_name))
+    if match := re.search(r"Could not (?:override|append to config\. An item is already at) '([^']+)'", text):
+        return explain_unknown_key(match[1], list_keys(command))
+    if match := re.search(r"In '[^']*': Could not find '([^']+)'\s+Available options in '([^']+)':", text):
+        return _explain_unknown_option(match[2], match[1].removeprefix(f"{match[2]}/"))
+    if match := re.search(r"Could not load '(.+)/([^/']+)'", text):
+        return _explain_unknown_option(match[1], match[2])
+    if match := re.search(r"Could not override '([^']+)'.*No match in the defaults list", text, re.S):
+        return explain_unknown_key(match[1], list_keys(command))
     lines = [line.strip() for line in text.splitlines() if line.strip() and "full_key" not in line]
     return "; ".join(line for line in lines if not line.startswith(("object_type", "reference_type")))
 
 
-def _unknown_option_message(group: str, name: str) -> str:
-    if extra := _EXTRAS.get((group, name)):
-        return f"{group}={name} needs a package that is not installed; pip install 'segkd[{extra}]'"
-    folder = CONFIGS / group
-    options = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
-    return unknown_name_message(group, name, options)
+def explain_unknown_key(key: str, keys: list[str]) -> str:
+    """Return the sentence for a key that the config does not have.
 
-
-def unknown_key_message(key: str, keys: list[str]) -> str:
-    """The sentence for a key that is not in the config."""
+    Args:
+        key: as it was typed.
+        keys: the keys of the command.
+    """
     key = key.split("@")[-1]
-    if (
-        (parts := key.split("."))[0] == "loss"
-        and len(parts) > 1
-        and not any(k.startswith(f"loss.{parts[1]}.") for k in keys)
-    ):
-        return f"'{key}' speaks of a loss that is not selected; add '{parts[1]}' to loss=[...] or leave '{key}' out"
-    leaf = parts[-1]
-    if meant := KNOWN_MISTAKES.get(key):
-        return f"there is no key '{key}'; {meant}"
-    meant_keys = keys_named(leaf, keys)
-    hint = f"; did you mean '{meant_keys[0]}'?" if meant_keys else suggest(key, keys)
-    return f"there is no key '{key}'{hint}{'' if hint else '; --help lists the keys'}"
+    if new := find_new_key(key, keys):
+        return (
+            f"there is no key '{key}'; it is now '{new}'" if key in RENAMED else f"there is no key '{key}'; use '{new}'"
+        )
+    if key in EXPLAINED:
+        return f"there is no key '{key}'; {EXPLAINED[key]}"
+    group, *rest = key.split(".")
+    if group == "loss" and rest and not any(known.startswith(f"loss.{rest[0]}.") for known in keys):
+        return f"'{key}' belongs to a loss that is not selected; add '{rest[0]}' to loss=[...] or leave '{key}' out"
+    similar = find_similar_keys(key.rpartition(".")[2], keys)
+    hint = f"; did you mean '{similar[0]}'?" if similar else suggest(key, keys)
+    return f"there is no key '{key}'{hint or '; --help lists the keys'}"
 
 
-def keys_named(name: str, keys: list[str]) -> list[str]:
-    """Keys whose last part is the name, or ends with it: `max_epochs` for `epochs`; the first kind before the second."""
-    leaves_of = {key: key.split(".")[-1] for key in keys}
-    same = [key for key, leaf in leaves_of.items() if leaf == name]
-    return same + [key for key, leaf in leaves_of.items() if leaf.endswith(f"_{name}")]
+def find_similar_keys(name: str, keys: list[str]) -> list[str]:
+    """Return keys whose last part is `name`, and then those whose last part ends with it: `max_epochs` for `epochs`."""
+    last_parts = {key: key.rpartition(".")[2] for key in keys}
+    same = [key for key, last in last_parts.items() if last == name]
+    return same + [key for key, last in last_parts.items() if last.endswith(f"_{name}")]
 
 
-def list_keys(config_name: str) -> list[str]:
-    """Every key of the config as the command line composes it, as far as it can be composed."""
+def list_keys(command: str) -> list[str]:
+    """Return every key of a command's config, as far as the command line can be composed."""
     from hydra import compose
     from hydra.core.global_hydra import GlobalHydra
     from hydra.initialize import initialize_config_dir
@@ -134,8 +118,25 @@ def list_keys(config_name: str) -> list[str]:
         try:
             GlobalHydra.instance().clear()
             with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-                cfg = compose(config_name, overrides)
+                cfg = compose(command, overrides)
         except Exception:  # noqa: S112  only a hint is lost
             continue
         return [key for key, _ in flatten(OmegaConf.to_container(cfg, resolve=False))]
     return []
+
+
+def _explain_unreadable(override: str, command: str) -> str:
+    folder_key = next((key for key in ("run", "runs") if key in list_keys(command)), None)
+    exists = os.path.exists(override)  # noqa: PTH110  Path.exists fails on a name that is too long
+    example = f", as in {folder_key}={override}" if folder_key and exists else ""
+    return f"cannot read '{override}'; write KEY=VALUE{example}, and 'KEY=\"VALUE\"' where the value has blanks or '='"
+
+
+def _explain_unknown_option(group: str, name: str) -> str:
+    if extra := _EXTRAS.get((group, name)):
+        return f"{group}={name} needs a package that is not installed; pip install 'segkd[{extra}]'"
+    if new := RENAMED_OPTIONS.get((group, name)):
+        return f"there is no {group} called '{name}'; it is now '{new}'"
+    folder = CONFIGS / group
+    options = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+    return explain_unknown_name(group, name, options)

@@ -1,4 +1,4 @@
-"""Nodes of a config: what names a class by `_target_` and holds its arguments, checked against the class and made into an object."""
+"""Specs: a class that a config names by `_target_`, and the arguments to build it with."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import importlib
 import inspect
 import typing
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -18,26 +19,95 @@ from segkd.models.base import SegmentationModel
 ALLOWED_TARGETS = ("segkd.", "torch.optim.")
 """A config may come from somebody else: it can name these and nothing more."""
 
-FOR_BUILD = {"checkpoint", "init_from", "class_map"}
-"""Keys of a network's node that are for `networks`, not for its constructor."""
-_GIVEN_BY_BUILD = {
-    "num_classes",
-    "normalization",
-    "split",
-    "complete",
-    "params",
-}  # arguments that follow from other parts
+MOVED = {
+    "segkd.adversary.": "segkd.distillation.adversary.",
+    "segkd.schedules.": "segkd.distillation.schedules.",
+}
+"""Where classes lay that configs of earlier versions name → where they lie now."""
 
-SpecDict = dict[str, Any]
+NETWORK_KEYS = ("checkpoint", "init_from", "class_map")
+"""Keys of a network that are no arguments of its constructor."""
+
+_GIVEN_BY_BUILD = {"num_classes", "normalization", "split", "complete", "params"}
+"""Constructor arguments that follow from other parts, so that no config sets them."""
 
 
-def resolve_target(node: Mapping[str, Any]) -> Any:
-    """The class that a node names.
+@dataclass(frozen=True)
+class Spec:
+    """A class and the arguments that a config gives to its constructor; arguments may be specs themselves."""
+
+    target: Any
+    arguments: dict[str, Any]
+
+    @property
+    def path(self) -> str:
+        """The dotted path of the class."""
+        return f"{self.target.__module__}.{self.target.__qualname__}"
+
+    def build(self, **given: Any) -> Any:
+        """Return the object, with `given` arguments in addition to, or in place of, the config's.
+
+        Raises:
+            UserError: the class refuses a value.
+        """
+        own = {key: _build_nested(value) for key, value in self.arguments.items() if key not in given}
+        try:
+            return self.target(**own, **given)
+        except ValueError as error:
+            raise UserError(f"{self.target.__name__}: {error}") from None
+
+
+@dataclass(frozen=True)
+class NetworkSpec(Spec):
+    """A network, where its weights come from, and how its classes map to the data set's."""
+
+    checkpoint: str | None = None
+    init_from: str | None = None
+    class_map: dict[str, Any] | None = field(default=None, kw_only=True)
+
+
+def parse_spec(node: Mapping[str, Any], missing: str = "it names no class by _target_") -> Spec:
+    """Return the spec that a config node describes, with each value as the constructor's annotation has it.
+
+    Args:
+        node: `_target_`, and arguments by name.
+        missing: the error where there is no `_target_`.
 
     Raises:
-        ValueError: it is not allowed, or there is no such thing.
+        ValueError: the class is not allowed, or does not take these arguments; says all that is wrong.
     """
-    path = str(node["_target_"])
+    if not isinstance(node, Mapping) or node.get("_target_") is None:
+        raise ValueError(missing)
+    target = resolve_target(node["_target_"])
+    is_network = issubclass(target, SegmentationModel)
+    own = {key: value for key, value in node.items() if key in NETWORK_KEYS} if is_network else {}
+    given = {key: value for key, value in node.items() if key != "_target_" and key not in own}
+    arguments = _check_arguments(target, given)
+    if not is_network:
+        return Spec(target, arguments)
+    checkpoint, init_from, class_map = (own.get(key) for key in NETWORK_KEYS)
+    return NetworkSpec(target, arguments, _optional_str(checkpoint), _optional_str(init_from), class_map=class_map)
+
+
+def parse_optional_spec(node: Mapping[str, Any] | None) -> Spec | None:
+    """Return the spec of a config node; None for `_target_: null`, which is how a config says "none".
+
+    Raises:
+        ValueError: see `parse_spec`.
+    """
+    return None if node is None or node.get("_target_") is None else parse_spec(node)
+
+
+def resolve_target(path: Any) -> Any:
+    """Return the class of a dotted path.
+
+    Raises:
+        ValueError: it is not allowed, or there is no such class.
+    """
+    path = str(path)
+    for old, new in MOVED.items():
+        if path.startswith(old):
+            path = new + path.removeprefix(old)
     module, _, name = path.rpartition(".")
     if not path.startswith(ALLOWED_TARGETS) or any(part.startswith("_") for part in path.split(".")):
         raise ValueError(f"'{path}' is not allowed as _target_; only {', '.join(p + '*' for p in ALLOWED_TARGETS)} are")
@@ -50,88 +120,78 @@ def resolve_target(node: Mapping[str, Any]) -> Any:
     return target
 
 
-def build_spec(node: SpecDict, **given: Any) -> Any:
-    """The object that a node describes, with what only the caller knows.
-
-    Raises:
-        UserError: its class refuses a value.
-    """
-    arguments = {
-        key: build_spec(value) if _is_node(value) else value
-        for key, value in node.items()
-        if key not in {"_target_", *FOR_BUILD, *given}
-    }
-    target = resolve_target(node)
-    try:
-        return target(**{**arguments, **given})
-    except ValueError as error:
-        raise UserError(f"{target.__name__}: {error}") from None
-
-
 def accepted_keys(node: Mapping[str, Any]) -> set[str]:
-    """The keys that its class takes in a config; all that it has, where it names no class that may be had."""
+    """Return the keys that a node's class accepts; those that it has, where the class cannot be resolved."""
     try:
-        target = resolve_target(node)
+        target = resolve_target(node["_target_"])
     except ValueError:
         return set(node)  # `parse_spec` says what is wrong with it
-    for_build = FOR_BUILD if issubclass(target, SegmentationModel) else set()
-    return {"_target_", *for_build, *_parameters(target)}
+    network_keys = NETWORK_KEYS if issubclass(target, SegmentationModel) else ()
+    return {"_target_", *network_keys, *_list_parameters(target)}
+
+
+def _check_arguments(target: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments as their annotations have them; raise one ValueError that lists every fault."""
+    parameters = _list_parameters(target)
+    arguments, faults = dict(given), []
+    for key, value in given.items():
+        if key not in parameters:
+            faults.append(f"{target.__name__} takes no '{key}'{_suggest_parameter(key, list(parameters))}")
+            continue
+        try:
+            arguments[key] = _convert(key, value, parameters[key])
+        except ValueError as error:
+            faults.append(str(error))
+    if missing := [name for name in _list_required(target) if name not in given]:
+        faults.append(f"{target.__name__} needs {', '.join(map(repr, missing))}")
+    if faults:
+        raise ValueError("; ".join(faults))
+    return arguments
+
+
+def _suggest_parameter(key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f" (did you mean '{near[0]}'?)" if near else ""
+    others = f", but {', '.join(known)}" if known else " and no other key"
+    return hint + others
+
+
+def _list_parameters(target: Any) -> dict[str, Any]:
+    """Return names and types of what a config may give to a constructor."""
+    hints = typing.get_type_hints(target.__init__)
+    names = [name for name in inspect.signature(target).parameters if name not in {"args", "kwargs", *_GIVEN_BY_BUILD}]
+    return {name: hints.get(name, Any) for name in names}
+
+
+def _list_required(target: Any) -> list[str]:
+    """Return names of what a config must give to a constructor."""
+    parameters = inspect.signature(target).parameters
+    return [name for name in _list_parameters(target) if parameters[name].default is inspect.Parameter.empty]
+
+
+def _convert(key: str, value: Any, expected: Any) -> Any:
+    """Return a value as its annotation has it: a nested spec, or `no` as False where a bool is expected."""
+    if _is_node(value):
+        return parse_optional_spec(value)
+    if isinstance(value, dict) and value and all(_is_node(part) for part in value.values()):
+        return {name: parse_optional_spec(part) for name, part in value.items()}
+    try:
+        return TypeAdapter(expected, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+    except ValidationError as error:
+        name = getattr(expected, "__name__", expected)
+        reason = error.errors()[0]["msg"].lower()
+        raise ValueError(f"'{key}' must be {name} ({reason}), not {value!r}") from None
+    except (PydanticSchemaGenerationError, NameError, TypeError):
+        return value  # a type that pydantic does not know
 
 
 def _is_node(value: Any) -> bool:
     return isinstance(value, dict) and "_target_" in value
 
 
-def parse_spec(node: SpecDict) -> SpecDict:
-    """A node whose keys and values its class takes."""
-    if node.get("_target_") is None:
-        return node
-    target = resolve_target(node)
-    known = _parameters(target)
-    faults, fitting = [], dict(node)
-    for key, value in node.items():
-        if key == "_target_" or (key in FOR_BUILD and issubclass(target, SegmentationModel)):
-            continue
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f" (did you mean '{near[0]}'?)" if near else ""
-            others = f", but {', '.join(known)}" if known else " and no other key"
-            faults.append(f"{target.__name__} takes no '{key}'{hint}{others}")
-        elif _is_node(value):
-            fitting[key] = parse_spec(value)
-        elif isinstance(value, dict) and value and all(_is_node(part) for part in value.values()):
-            fitting[key] = {name: parse_spec(part) for name, part in value.items()}
-        else:
-            try:
-                fitting[key] = _of_type(value, known[key])
-            except ValueError as wrong:
-                faults.append(f"'{key}' {wrong}, not {value!r}")
-    if missing := [name for name in _required(target) if name not in node]:
-        faults.append(f"{target.__name__} needs {', '.join(map(repr, missing))}")
-    if faults:
-        raise ValueError("; ".join(faults))
-    return fitting
+def _build_nested(value: Any) -> Any:
+    return value.build() if isinstance(value, Spec) else value
 
 
-def _parameters(target: Any) -> dict[str, Any]:
-    """Names and types of what a config may give to a constructor."""
-    hints = typing.get_type_hints(target.__init__)
-    names = [name for name in inspect.signature(target).parameters if name not in {"args", "kwargs", *_GIVEN_BY_BUILD}]
-    return {name: hints.get(name, Any) for name in names}
-
-
-def _required(target: Any) -> list[str]:
-    """Names of what a config must give to a constructor."""
-    parameters = inspect.signature(target).parameters
-    return [name for name in _parameters(target) if parameters[name].default is inspect.Parameter.empty]
-
-
-def _of_type(value: Any, expected: Any) -> Any:
-    """The value as the type has it: `no` is False where a bool is expected."""
-    try:
-        return TypeAdapter(expected, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
-    except ValidationError as error:
-        name = getattr(expected, "__name__", expected)
-        raise ValueError(f"must be {name} ({error.errors()[0]['msg'].lower()})") from None
-    except (PydanticSchemaGenerationError, NameError, TypeError):
-        return value  # a type that pydantic does not know
+def _optional_str(value: Any) -> str | None:
+    return None if value is None else str(value)

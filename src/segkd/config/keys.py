@@ -7,7 +7,7 @@ from typing import Any
 
 
 def flatten(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys of a config with their values; an empty mapping has none."""
+    """Yield the dotted keys of a config with their values; an empty mapping has none."""
     if isinstance(node, dict):
         for key, value in node.items():
             yield from flatten(value, f"{path}.{key}" if path else str(key))

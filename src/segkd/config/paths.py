@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def package_dir(folder: str) -> Path:
-    """Where a folder that comes with segkd lies: inside the wheel, or beside `src` in a checkout."""
-    inside = Path(__file__).parents[1] / folder
-    return inside if inside.is_dir() else Path(__file__).parents[3] / folder
+def locate_shipped_folder(name: str) -> Path:
+    """Return the path of a folder that ships with segkd: inside the wheel, or beside `src` in a checkout."""
+    inside = Path(__file__).parents[1] / name
+    return inside if inside.is_dir() else Path(__file__).parents[3] / name
 
 
-CONFIGS = package_dir("configs")
-
-
-PRETRAINED = package_dir("pretrained")
+CONFIGS = locate_shipped_folder("configs")
+PRETRAINED = locate_shipped_folder("pretrained")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from pydantic import (
@@ -12,18 +12,30 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     PositiveInt,
     StrictBool,
     ValidationError,
 )
 
-from segkd.config.instantiate import SpecDict, accepted_keys, parse_spec
+from segkd.config.instantiate import NetworkSpec, Spec, accepted_keys, parse_optional_spec, parse_spec
 from segkd.errors import UserError
 
-SpecNode = Annotated[SpecDict, AfterValidator(parse_spec)]
-DatasetNode = Annotated[SpecDict, BeforeValidator(lambda node: _without_idle_root(node)), AfterValidator(parse_spec)]
-"""A data set that is named, or only where that of a run lies now: `{root: DIR}`."""
 
+class DatasetRoot(NamedTuple):
+    """Where the data set of a run lies now, where no other data set is chosen."""
+
+    path: str | None
+
+
+RequiredSpec = Annotated[Spec, PlainValidator(parse_spec)]
+OptionalSpec = Annotated[Spec | None, PlainValidator(parse_optional_spec)]
+OptionalNetwork = Annotated[NetworkSpec | None, PlainValidator(lambda node: _parse_network(node))]
+Student = Annotated[NetworkSpec, PlainValidator(lambda node: _parse_student(node))]
+Teacher = Annotated[NetworkSpec | None, PlainValidator(lambda node: _parse_teacher(node))]
+DatasetSpec = Annotated[Spec, PlainValidator(lambda node: parse_spec(node, "choose a data set with dataset=NAME"))]
+DatasetOfRun = Annotated[Spec | DatasetRoot, PlainValidator(lambda node: _parse_dataset_of_run(node))]
+"""A data set, or where that of a run lies now: `{root: DIR}`."""
 
 _Positive = Annotated[float, Field(gt=0)]
 _Share = Annotated[float, Field(gt=0, le=1)]
@@ -115,14 +127,14 @@ class TrainSettings(Settings):
     resume: Literal["auto"] | Path | None
     check_teacher: Literal["stop", "warn", "off"]
     dry_run: StrictBool  # the run's folder hangs on it before it is validated, so that only true is true
-    dataset: SpecNode
+    dataset: DatasetSpec
     data: DataSettings
-    student: SpecNode
-    teacher: SpecNode
-    loss: dict[str, SpecNode] = Field(min_length=1)
-    adversary: SpecNode
-    optimizers: dict[str, SpecNode]
-    schedule: SpecNode
+    student: Student
+    teacher: Teacher
+    loss: dict[str, RequiredSpec] = Field(min_length=1)
+    adversary: OptionalSpec
+    optimizers: dict[str, RequiredSpec]
+    schedule: RequiredSpec
     trainer: TrainerSettings
     checkpoint: CheckpointSettings
     wandb: WandbSettings
@@ -136,10 +148,36 @@ class DemoSettings(Settings):
     epochs: PositiveInt | None
 
 
-def _without_idle_root(node: SpecDict) -> SpecDict:
-    """The commands' own `root: null` is for data sets of files alone."""
-    idle = "_target_" in node and node.get("root") is None and "root" not in accepted_keys(node)
-    return {key: value for key, value in node.items() if not (idle and key == "root")}
+def _parse_network(node: Any) -> NetworkSpec | None:
+    spec = parse_optional_spec(node)
+    if spec is not None and not isinstance(spec, NetworkSpec):
+        raise ValueError(f"{spec.target.__name__} is not a network; choose one with model=NAME")
+    return spec
+
+
+def _parse_student(node: Any) -> NetworkSpec:
+    spec = _parse_network(node)
+    if spec is None:
+        raise ValueError("no student given; choose one with model@student=NAME")
+    return spec
+
+
+def _parse_teacher(node: Any) -> NetworkSpec | None:
+    spec = _parse_network(node)
+    if spec is None and node.get("checkpoint") is not None:
+        raise ValueError("teacher.checkpoint is given, but no teacher; choose the network with model@teacher=NAME")
+    return spec
+
+
+def _parse_dataset_of_run(node: Any) -> Spec | DatasetRoot:
+    if node.get("_target_") is None:
+        if unknown := node.keys() - {"root", "_target_"}:
+            raise ValueError(
+                f"dataset.{', dataset.'.join(sorted(unknown))} of which data set? give dataset=NAME dataset.root=DIR"
+            )
+        return DatasetRoot(node.get("root"))
+    is_idle = node.get("root") is None and "root" not in accepted_keys(node)  # the commands' own `root: null`
+    return parse_spec({key: value for key, value in node.items() if not (is_idle and key == "root")})
 
 
 def _listed(runs: Any) -> Any:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 
 
-def unknown_name_message(kind: str, name: str, known: list[str]) -> str:
-    """The sentence for a name that nothing has."""
+def explain_unknown_name(kind: str, name: str, known: list[str]) -> str:
+    """Return the sentence for a name that does not exist: the closest one, and all there are."""
     return f"there is no {kind} called '{name}'{suggest(name, known)}; there are {', '.join(known)}"
 
 
 def suggest(name: str, known: list[str]) -> str:
+    """Return "; did you mean …?" with the closest name; nothing, where none is close."""
     near = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean '{near[0]}'?" if near else ""

@@ -1,10 +1,11 @@
-"""ADE20K's scene parsing benchmark: 22,210 scenes, indoors and out, 150 classes."""
+"""ADE20K scene parsing benchmark: 22,210 indoor and outdoor scenes, 150 classes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from segkd.data.base import FileDataset
+from segkd.data.image_io import Color
 from segkd.types import IGNORE_INDEX
 
 CLASSES = tuple(
@@ -24,7 +25,7 @@ light, tray, ashcan, fan, pier, crt screen, plate, monitor, bulletin board, show
     .strip()
     .split(", ")
 )
-# The published ones, but for the skyscraper's, which is the road's there.
+# The published colors, except for skyscraper, whose published color equals that of road.
 _COLORS = """
 787878 b47878 06e6e6 503232 04c803 787850 8c8c8c cc05ff e6e6e6 04fa07 e005ff ebff07 96053d 787846 08ff33 ff0652 8fff8c
 ccff04 ff3307 cc4603 0066c8 3de6fa ff0633 0b66ff ff0747 ff09e0 0907e6 dcdcdc ff095c 7009ff 08ffd6 07ffe0 ffb806 0aff47
@@ -39,21 +40,21 @@ ff00a3 ffcc00 ff008f 00ffeb 85ff00 ff00eb f500ff ff007a fff500 0abed4 d6ff00 00c
 _FOLDERS = {"train": "training", "val": "validation"}
 
 
-def _rgb(code: str) -> tuple[int, int, int]:
+def _parse_color(code: str) -> Color:
     red, green, blue = bytes.fromhex(code)
     return red, green, blue
 
 
 class ADE20K(FileDataset):
-    """ADE20K as `ADEChallengeData2016.zip` lays it out: `images/training/*.jpg`, `annotations/training/*.png`, and `validation`.
+    """ADE20K in the layout of `ADEChallengeData2016.zip`: `images/training/*.jpg`, `annotations/training/*.png`, and `validation`.
 
-    Id 0, what no class covers, does not count; ids 1–150 are the classes. The statistics are ImageNet's, as is usual here.
+    Ids 1–150 are the classes; id 0, pixels of no class, is ignored. Mean and std are those of ImageNet, as is customary.
     Zhou et al., *Scene Parsing through ADE20K Dataset*, CVPR 2017.
     """
 
     classes = CLASSES
-    colors = tuple(_rgb(code) for code in _COLORS.split())
-    ids = {0: IGNORE_INDEX, **{i + 1: i for i in range(len(CLASSES))}}
+    colors = tuple(_parse_color(code) for code in _COLORS.split())
+    label_map = {0: IGNORE_INDEX, **{i + 1: i for i in range(len(CLASSES))}}
     mean = (123.675, 116.28, 103.53)
     std = (58.395, 57.12, 57.375)
     splits = ("train", "val")
@@ -63,13 +64,15 @@ class ADE20K(FileDataset):
         "ADEChallengeData2016.zip"
     )
 
-    def image_label_pairs(self, part: str) -> list[tuple[Path, Path]]:
-        images = sorted((self.root / "images" / _FOLDERS[part]).glob("*.jpg"))
-        return [(image, self._folder(part) / f"{image.stem}.png") for image in images]
+    def find_image_label_pairs(self, split: str) -> list[tuple[Path, Path]]:
+        """Pair `images/*.jpg` with `annotations/*.png`."""
+        images = sorted((self.root / "images" / _FOLDERS[split]).glob("*.jpg"))
+        return [(image, self._get_label_dir(split) / f"{image.stem}.png") for image in images]
 
-    def labels_without_image(self, part: str) -> list[Path]:
-        mine = {label for _, label in self.image_label_pairs(part)}
-        return [label for label in sorted(self._folder(part).glob("*.png")) if label not in mine]
+    def find_labels_without_image(self, split: str) -> list[Path]:
+        """Return the files of `annotations` that have no image."""
+        paired = {label for _, label in self.find_image_label_pairs(split)}
+        return [label for label in sorted(self._get_label_dir(split).glob("*.png")) if label not in paired]
 
-    def _folder(self, part: str) -> Path:
-        return self.root / "annotations" / _FOLDERS[part]
+    def _get_label_dir(self, split: str) -> Path:
+        return self.root / "annotations" / _FOLDERS[split]

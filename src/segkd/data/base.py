@@ -1,4 +1,4 @@
-"""The contract of a data set: its facts, its files by split, its samples as plain arrays."""
+"""The dataset contract: metadata, the files of each split, and samples as plain arrays."""
 
 from __future__ import annotations
 
@@ -14,110 +14,120 @@ import numpy as np
 from segkd.data.image_io import (
     LABEL_ENCODINGS,
     Array,
+    Color,
     LabelArray,
     LabelEncoding,
-    decode_image,
     decode_label,
     read_bytes,
+    read_image,
 )
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX
 
-_UNKNOWN = 254  # marks, in the table of codes, one that the data set does not have
-_NAMED = 8  # at most, of colours in a sentence
+_UNKNOWN = 254  # marks, in the lookup table, a label value that the dataset does not define
+_MAX_LISTED_COLORS = 8
 
 
 class Sample(NamedTuple):
-    """An image with its label, as they lie in the data set."""
+    """An image and its label, as stored in the dataset."""
 
     image: Array
     """H W 3, RGB."""
     label: Array
-    """H W, classes or IGNORE_INDEX."""
+    """H W, class indices or IGNORE_INDEX."""
 
 
 class SegmentationDataset(ABC):
-    """Images whose pixels have classes, and the facts about them: the class's, or, where a file tells them, the object's.
+    """Images with one class per pixel, and the metadata of their classes.
+
+    Metadata are class attributes, or instance attributes where they are read from a file.
 
     Args:
-        split: one of `splits`.
+        split: One of `splits`.
+
+    Raises:
+        UserError: The dataset has no such split.
     """
 
     classes: tuple[str, ...]
-    colors: tuple[tuple[int, int, int], ...]
+    colors: tuple[Color, ...]
     """RGB, one per class."""
-    ids: dict[int, int]
-    """Code in a label file → class or IGNORE_INDEX; any other is a fault of the file."""
+    label_map: dict[int, int]
+    """Value in a label file → class index or IGNORE_INDEX. Any other value is an error in the file."""
     mean: tuple[float, float, float]
     """RGB, 0..255, over all pixels of the training split."""
     std: tuple[float, float, float]
     splits: tuple[str, ...]
     combined_splits: Mapping[str, tuple[str, ...]] = {}
-    """Those of the splits that are others in one."""
+    """Splits that are the union of others, with the names of these."""
     size: tuple[int, int]
-    """Height and width of its images; the commonest where they differ."""
+    """Height and width of the images; the most common ones if they vary."""
 
     def __init__(self, split: str) -> None:
         self.split = split
         if split not in self.splits:
-            raise UserError(f"{self.display_name()} has no split '{split}'; it has {', '.join(self.splits)}")
+            raise UserError(f"{self.display_name} has no split '{split}'; it has {', '.join(self.splits)}")
 
+    @property
     def display_name(self) -> str:
-        """The name to print."""
+        """Name in messages and results."""
         return type(self).__name__
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many images it has."""
+        """Return the number of images."""
 
     @abstractmethod
     def __getitem__(self, index: int) -> Sample:
-        """An image with its label."""
+        """Load an image and its label."""
 
-    def label(self, index: int) -> Array:
-        """The label alone."""
+    def load_label(self, index: int) -> Array:
+        """Load the label alone, H W."""
         return self[index].label
 
     @abstractmethod
-    def name(self, index: int) -> str:
-        """What tells this image from the others, of other splits too."""
+    def get_name(self, index: int) -> str:
+        """Return a name that is unique across all splits."""
 
-    def sequence(self, index: int) -> str:  # noqa: ARG002
-        """The video that this image is a frame of; the images of one are in order."""
+    def get_sequence(self, index: int) -> str:  # noqa: ARG002
+        """Return the name of the video that the image belongs to; its frames have consecutive indices."""
         return self.split
 
 
 class FileDataset(SegmentationDataset):
-    """A data set of image and label files.
+    """A dataset of image and label files.
 
-    Subclasses implement `pairs` and `orphans`.
+    Subclasses implement `find_image_label_pairs` and `find_labels_without_image`.
 
     Args:
-        root: the folder of the data set.
-        split: one of `splits`.
-        complete: refuse a split that lacks files; only who looks for them does not.
+        root: Folder of the dataset.
+        split: One of `splits`.
+        complete: Raise an error if files of the split are missing. `segkd.check`, which looks for them, passes False.
 
     Raises:
-        UserError: the folder or a split is missing, an image has no label, or, on access, a file is damaged.
+        UserError: The folder or a split is missing, an image has no label, or, on access, a file is damaged.
     """
 
     download_hint: str
-    """The end of a sentence: what the user can do to have the data."""
-    coding: LabelEncoding = "ids"
-    """What the label files hold."""
+    """How to obtain the data; ends an error message."""
+    label_encoding: LabelEncoding = "ids"
+    """What the pixel values of label files mean."""
 
     def __init__(self, root: str | Path | None, split: str, complete: bool = True) -> None:
         super().__init__(split)
-        self.root = self.there(root)
-        self.files = [
-            pair for part in self.combined_splits.get(split, (split,)) for pair in self.image_label_pairs(part)
-        ]
+        self.root = self.resolve_root(root)
+        parts = self.combined_splits.get(split, (split,))
+        self.files = [pair for part in parts for pair in self.find_image_label_pairs(part)]
         if complete:
             self.check_complete()
 
     @classmethod
-    def there(cls, root: str | Path | None) -> Path:
-        """The folder of the data set, which exists."""
+    def resolve_root(cls, root: str | Path | None) -> Path:
+        """Return the folder of the dataset.
+
+        Raises:
+            UserError: No folder is given, or it does not exist.
+        """
         if root is None:
             raise UserError(f"{cls.__name__} needs dataset.root=DIR; {cls.download_hint}")
         if not Path(root).is_dir():
@@ -125,26 +135,34 @@ class FileDataset(SegmentationDataset):
         return Path(root)
 
     @abstractmethod
-    def image_label_pairs(self, part: str) -> list[tuple[Path, Path]]:
-        """Images of a split, none of `together`, in a fixed order, each with the path where its label should be."""
+    def find_image_label_pairs(self, split: str) -> list[tuple[Path, Path]]:
+        """Return the images of a split in a fixed order, each with the expected path of its label.
+
+        Args:
+            split: One of `splits`, but none of `combined_splits`.
+        """
 
     @abstractmethod
-    def labels_without_image(self, part: str) -> list[Path]:
-        """Label files of the split that have no image."""
+    def find_labels_without_image(self, split: str) -> list[Path]:
+        """Return the label files of a split that have no image."""
 
-    def source_files(self) -> list[Path]:
-        """Every file on which the split depends."""
+    def list_source_files(self) -> list[Path]:
+        """Return every file that the split depends on."""
         return [path for pair in self.files for path in pair]
 
     def check_complete(self) -> None:
-        """Raises UserError where there is no image, or one without a label."""
-        what = f"{self.display_name()} {self.split} in {self.root}"
+        """Check that the split has images, each with a label.
+
+        Raises:
+            UserError: There is no image, or a label is missing.
+        """
+        split = f"{self.display_name} {self.split} in {self.root}"
         if not self.files:
-            raise UserError(f"found no images of {what}; {self.download_hint}")
+            raise UserError(f"found no images of {split}; {self.download_hint}")
         missing = [label for _, label in self.files if not label.is_file()]
         if missing:
             raise UserError(
-                f"{len(missing)} of {len(self.files)} images of {what} have no label; the first that is missing is {missing[0]}"
+                f"{len(missing)} of {len(self.files)} images of {split} have no label; the first missing label is {missing[0]}"
             )
 
     def __len__(self) -> int:
@@ -152,8 +170,8 @@ class FileDataset(SegmentationDataset):
 
     def __getitem__(self, index: int) -> Sample:
         image_path, label_path = self.files[index]
-        image = cast("Array", cv2.cvtColor(decode_image(image_path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB))
-        label = self.label(index)
+        image = cast("Array", cv2.cvtColor(read_image(image_path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB))
+        label = self.load_label(index)
         if image.shape[:2] != label.shape:
             raise UserError(
                 f"{image_path} is {image.shape[0]}×{image.shape[1]} but its label {label_path} {label.shape[0]}×{label.shape[1]}; "
@@ -161,50 +179,57 @@ class FileDataset(SegmentationDataset):
             )
         return Sample(image, label)
 
-    def label(self, index: int) -> Array:
+    def load_label(self, index: int) -> Array:
+        """Load the label alone, H W."""
         path = self.files[index][1]
-        return self.to_classes(decode_label(read_bytes(path), path, self.coding), path)
+        return self.to_classes(decode_label(read_bytes(path), path, self.label_encoding), path)
 
-    def name(self, index: int) -> str:
+    def get_name(self, index: int) -> str:
+        """Return the stem of the image file."""
         return self.files[index][0].stem
 
     def to_classes(self, label: LabelArray, path: Path) -> Array:
-        """The classes H W of a label file's codes H W.
+        """Map the values of a label file, H W, to class indices, H W.
+
+        Args:
+            label: As `decode_label` returns it.
+            path: The file, for the error message.
 
         Raises:
-            UserError: the data set does not have one of the codes.
+            UserError: The dataset does not define one of the values.
         """
-        mapped: Array = self._table[label]
-        if (mapped == _UNKNOWN).any():
-            strangers = set(np.unique(label).tolist()) - self.ids.keys()
-            void = [code for code, meaning in self.ids.items() if meaning == IGNORE_INDEX]
-            what = "colours" if self.coding == "colors" else "ids"
+        classes: Array = self._lookup_table[label]
+        if (classes == _UNKNOWN).any():
+            unknown = set(np.unique(label).tolist()) - self.label_map.keys()
+            ignored = [value for value, index in self.label_map.items() if index == IGNORE_INDEX]
+            kind = "colors" if self.label_encoding == "colors" else "ids"
             raise UserError(
-                f"label {path} holds the {what} {self._named(strangers)}; {self.display_name()} allows {self._named(self.ids)}. "
-                f"Map unlabelled pixels to an ignored one ({self._named(void)})"
+                f"label {path} holds the {kind} {self._format_values(unknown)}; {self.display_name} allows "
+                f"{self._format_values(self.label_map)}. Map unlabeled pixels to an ignored one ({self._format_values(ignored)})"
             )
-        return mapped
+        return classes
 
     @cached_property
-    def _table(self) -> Array:
-        table = np.full(LABEL_ENCODINGS[self.coding], _UNKNOWN, np.uint8)
-        for code, meaning in self.ids.items():
-            table[code] = meaning
+    def _lookup_table(self) -> Array:
+        table = np.full(LABEL_ENCODINGS[self.label_encoding], _UNKNOWN, np.uint8)
+        for value, index in self.label_map.items():
+            table[value] = index
         return table
 
-    def _named(self, those: Iterable[int]) -> str:
-        """[0, 1, 2, 5] as '0–2, 5', or as colours."""
-        if self.coding != "colors":
-            return _ranges(sorted(those))
-        colors = [f"#{code:06x}" for code in sorted(those)]
-        return ", ".join(colors[:_NAMED]) + (f" and {len(colors) - _NAMED} more" if len(colors) > _NAMED else "")
+    def _format_values(self, values: Iterable[int]) -> str:
+        """Return [0, 1, 2, 5] as '0–2, 5', or colors in hexadecimal."""
+        if self.label_encoding != "colors":
+            return _format_ranges(sorted(values))
+        colors = [f"#{value:06x}" for value in sorted(values)]
+        hidden = len(colors) - _MAX_LISTED_COLORS
+        return ", ".join(colors[:_MAX_LISTED_COLORS]) + (f" and {hidden} more" if hidden > 0 else "")
 
 
-def _ranges(ids: list[int]) -> str:
-    runs: list[list[int]] = []
+def _format_ranges(ids: list[int]) -> str:
+    ranges: list[list[int]] = []
     for i in ids:
-        if runs and i == runs[-1][1] + 1:
-            runs[-1][1] = i
+        if ranges and i == ranges[-1][1] + 1:
+            ranges[-1][1] = i
         else:
-            runs.append([i, i])
-    return ", ".join(str(a) if a == b else f"{a}–{b}" for a, b in runs)
+            ranges.append([i, i])
+    return ", ".join(str(first) if first == last else f"{first}–{last}" for first, last in ranges)

@@ -1,9 +1,9 @@
-"""CamVid in the SegNet split: 701 street scenes of 480×360 from four drives, 11 classes.
+"""CamVid in the SegNet split: 701 street scenes of 480×360 from four video sequences, 11 classes.
 
-The splits are not independent, and figures on them must be read so. Train (367 images) and test (233) share one drive:
-the test part of 0001TP begins 30 frames after its training part ends; only Seq05VD (171 test images) was never seen. The
-validation split (101) is every second frame of seven seconds in the middle of a training drive, 0016E5: it scores some 13
-points above test, and choosing anything by it is choosing on training data.
+The splits are not independent. Train (367 images) and test (233) share the sequence 0001TP: its test frames begin 30 frames
+after its training frames end; only Seq05VD (171 test images) is unseen. The validation split (101) is every second frame of
+seven seconds in the middle of the training sequence 0016E5: mIoU on it is about 13 points higher than on test, and choosing
+hyper-parameters by it amounts to choosing them on training data.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from segkd.data.unlabelled import SUFFIXES
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX
 
-_FOLDED = ("train", "val")  # which a drive that is held out makes anew
+_REDEFINED_SPLITS = ("train", "val")  # by `held_out`
 
 CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
 COLORS = (
@@ -34,24 +34,24 @@ COLORS = (
 
 
 class CamVid(FileDataset):
-    """CamVid as the SegNet tutorial lays it out: `train/ trainannot/ val/ valannot/ test/ testannot/`.
+    """CamVid in the layout of the SegNet tutorial: `train/ trainannot/ val/ valannot/ test/ testannot/`.
 
     Brostow et al., *Semantic object classes in video*, 2009; split of Badrinarayanan et al. (SegNet), 2015.
 
     Args:
-        root: the folder of the data set.
-        split: one of `splits`.
-        held_out: a drive of the training split (0001TP, 0006R0, 0016E5). Then `train` is the rest of it and `val` that drive:
-            where to choose a recipe, since `val` itself is a piece of a training drive.
-        complete: refuse a split that lacks files.
+        root: Folder of the dataset.
+        split: One of `splits`.
+        held_out: A sequence of the training split (0001TP, 0006R0, 0016E5). `val` becomes this sequence and `train` the rest:
+            use it to choose hyper-parameters, since `val` itself is part of a training sequence.
+        complete: Raise an error if files of the split are missing.
 
     Raises:
-        UserError: as `FileDataset`; or there is no such drive.
+        UserError: See `FileDataset`; or there is no such sequence.
     """
 
     classes = CLASSES
     colors = COLORS
-    ids = {**{i: i for i in range(len(CLASSES))}, 11: IGNORE_INDEX}
+    label_map = {**{i: i for i in range(len(CLASSES))}, 11: IGNORE_INDEX}
     mean = (105.033, 108.409, 110.331)
     std = (78.304, 79.461, 78.341)
     splits = ("train", "val", "test", "trainval")
@@ -63,40 +63,43 @@ class CamVid(FileDataset):
         self.held_out = held_out
         super().__init__(root, split, complete)
 
+    @property
     def display_name(self) -> str:
+        """CamVid, and the sequence that is held out."""
         return f"CamVid without {self.held_out}" if self.held_out and self.split != "test" else "CamVid"
 
-    def image_label_pairs(self, part: str) -> list[tuple[Path, Path]]:
-        if self.held_out is not None and part in _FOLDED:
-            return self._fold(self.held_out, part)
-        return [self._pair(image) for image in self._images(part)]
+    def find_image_label_pairs(self, split: str) -> list[tuple[Path, Path]]:
+        """Pair `SPLIT/*` with `SPLITannot/*.png`."""
+        if self.held_out is not None and split in _REDEFINED_SPLITS:
+            images = self._select_by_sequence(self.held_out, split)
+        else:
+            images = self._list_images(split)
+        return [(image, self.root / f"{image.parent.name}annot" / f"{image.stem}.png") for image in images]
 
-    def _images(self, part: str) -> list[Path]:
-        """PNG as it comes; whoever copies it may have made them smaller."""
-        return sorted(path for path in (self.root / part).glob("*") if path.suffix.lower() in SUFFIXES)
+    def find_labels_without_image(self, split: str) -> list[Path]:
+        """Return the files of `SPLITannot` that have no image."""
+        stems = {image.stem for image in self._list_images(split)}
+        labels = sorted((self.root / f"{split}annot").glob("*.png"))
+        return [label for label in labels if label.stem not in stems]
 
-    def _pair(self, image: Path) -> tuple[Path, Path]:
-        return image, self.root / f"{image.parent.name}annot" / f"{image.stem}.png"
+    def get_sequence(self, index: int) -> str:
+        """Return the name of the video sequence."""
+        return _parse_sequence(self.files[index][0])
 
-    def _fold(self, held_out: str, part: str) -> list[tuple[Path, Path]]:
-        images = self._images("train")
-        if not any(_drive(image) == held_out for image in images):
-            drives = ", ".join(sorted({_drive(image) for image in images}))
+    def _list_images(self, split: str) -> list[Path]:
+        # The published files are PNG; a user's copy may be JPEG, which is smaller.
+        return sorted(path for path in (self.root / split).glob("*") if path.suffix.lower() in SUFFIXES)
+
+    def _select_by_sequence(self, held_out: str, split: str) -> list[Path]:
+        images = self._list_images("train")
+        sequences = {_parse_sequence(image) for image in images}
+        if held_out not in sequences:
             raise UserError(
-                f"dataset.held_out={held_out} is no drive of the training split in {self.root}; it has {drives}"
+                f"dataset.held_out={held_out} is not a sequence of the training split in {self.root}; "
+                f"it has {', '.join(sorted(sequences))}"
             )
-        chosen = [image for image in images if (_drive(image) == held_out) == (part == "val")]
-        return [self._pair(image) for image in chosen]
-
-    def labels_without_image(self, part: str) -> list[Path]:
-        pictured = {image.stem for image in self._images(part)}
-        labels = sorted((self.root / f"{part}annot").glob("*.png"))
-        return [label for label in labels if label.stem not in pictured]
-
-    def sequence(self, index: int) -> str:
-        """The drive."""
-        return _drive(self.files[index][0])
+        return [image for image in images if (_parse_sequence(image) == held_out) == (split == "val")]
 
 
-def _drive(image: Path) -> str:
+def _parse_sequence(image: Path) -> str:
     return image.name.partition("_")[0]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segkd.data.base import FileDataset
-from segkd.data.image_io import decode_image
+from segkd.data.image_io import read_image
 from segkd.types import IGNORE_INDEX
 
 CLASSES = (
@@ -34,16 +34,16 @@ CLASSES = (
     "motorcycle",
     "bicycle",
 )
-_LABEL_IDS = (7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33)  # of the classes, in their order
+_LABEL_IDS = (7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33)  # one per class
 _LAST_LABEL_ID = 33
-_NO_INSTANCE_BELOW = 1000  # an instance's id is its label id × 1000 and its number; groups have the bare label id
-_FOLDERS = {"train_extra": "gtCoarse"}  # 19,998 coarsely labelled images; all other splits lie in gtFine
+_INSTANCE_FACTOR = 1000  # an instance id is label id × 1000 + number; groups of objects have the label id alone
+_FOLDERS = {"train_extra": "gtCoarse"}  # 19,998 coarsely labeled images; all other splits are in gtFine
 
 
 class Cityscapes(FileDataset):
     """Cityscapes in its own layout: `leftImg8bit/SPLIT/CITY/*_leftImg8bit.png` and `gtFine` (`gtCoarse` for `train_extra`).
 
-    Labels are read from `*_labelTrainIds.png` where these exist, else from `*_labelIds.png` by table.
+    Labels are read from `*_labelTrainIds.png` if these exist, otherwise from `*_labelIds.png`, whose ids are mapped.
     Cordts et al., *The Cityscapes Dataset for Semantic Urban Scene Understanding*, CVPR 2016.
     """
 
@@ -69,55 +69,57 @@ class Cityscapes(FileDataset):
         (0, 0, 230),
         (119, 11, 32),
     )
-    ids = {
-        **dict.fromkeys((*range(_LAST_LABEL_ID + 1), 255), IGNORE_INDEX),  # 255: the licence plate's id -1, as 8 bits
+    label_map = {
+        **dict.fromkeys((*range(_LAST_LABEL_ID + 1), 255), IGNORE_INDEX),  # 255: license plate, id -1, in 8 bits
         **{label_id: i for i, label_id in enumerate(_LABEL_IDS)},
     }
-    train_ids: ClassVar[dict[int, int]] = {**{i: i for i in range(len(CLASSES))}, 255: IGNORE_INDEX}
+    train_id_map: ClassVar[dict[int, int]] = {**{i: i for i in range(len(CLASSES))}, 255: IGNORE_INDEX}
     mean = (73.158, 82.909, 72.392)
-    std = (47.675, 48.494, 47.736)  # over pixels, as widely published; not measured here
+    std = (47.675, 48.494, 47.736)  # over pixels, as widely published; not measured by segkd
     splits = ("train", "val", "test", "train_extra")
     size = (1024, 2048)
-    kind = "labelIds"
+    label_kind = "labelIds"
     download_hint = (
         "expected leftImg8bit/ and gtFine/ there; register at cityscapes-dataset.com and fetch leftImg8bit_trainvaltest.zip and "
         "gtFine_trainvaltest.zip with its tool csDownload (pip install cityscapesscripts)"
     )
 
-    def image_label_pairs(self, part: str) -> list[tuple[Path, Path]]:
-        images = sorted((self.root / "leftImg8bit" / part).glob("*/*_leftImg8bit.png"))
-        labels = [self._label(image, part, "labelTrainIds") for image in images]
+    def find_image_label_pairs(self, split: str) -> list[tuple[Path, Path]]:
+        """Pair `leftImg8bit` with training ids, or with label ids."""
+        images = sorted((self.root / "leftImg8bit" / split).glob("*/*_leftImg8bit.png"))
+        labels = [self._get_label_path(image, split, "labelTrainIds") for image in images]
         if any(label.is_file() for label in labels):
-            self.ids, self.kind = self.train_ids, "labelTrainIds"
+            self.label_map, self.label_kind = self.train_id_map, "labelTrainIds"
         else:
-            labels = [self._label(image, part, self.kind) for image in images]
+            labels = [self._get_label_path(image, split, self.label_kind) for image in images]
         return list(zip(images, labels, strict=True))
 
-    def labels_without_image(self, part: str) -> list[Path]:
-        folder = self.root / _FOLDERS.get(part, "gtFine") / part
-        mine = {label for _, label in self.image_label_pairs(part)}
-        return [label for label in sorted(folder.glob(f"*/*_{self.kind}.png")) if label not in mine]
+    def find_labels_without_image(self, split: str) -> list[Path]:
+        """Return the label files, of the kind in use, that have no image."""
+        folder = self.root / _FOLDERS.get(split, "gtFine") / split
+        paired = {label for _, label in self.find_image_label_pairs(split)}
+        return [label for label in sorted(folder.glob(f"*/*_{self.label_kind}.png")) if label not in paired]
 
-    def sequence(self, index: int) -> str:
-        """The city; its images come from several drives."""
-        return self.name(index).partition("_")[0]
+    def get_sequence(self, index: int) -> str:
+        """Return the city; its images come from several video sequences."""
+        return self.get_name(index).partition("_")[0]
 
-    def instances(self, index: int) -> npt.NDArray[np.int64]:
-        """Instances of an image, H W: class × 1000 + number; -1 where there is none that counts.
+    def load_instances(self, index: int) -> npt.NDArray[np.int64]:
+        """Load the instances of an image, H W: class × 1000 + number, or -1 where no evaluated instance is.
 
         Raises:
             UserError: `*_instanceIds.png` is missing or damaged.
         """
-        ids = decode_image(self._label(self.files[index][0], self.split, "instanceIds"), cv2.IMREAD_UNCHANGED).astype(
-            np.int64
-        )
-        to_class = np.full(256, IGNORE_INDEX)
-        to_class[list(_LABEL_IDS)] = range(len(CLASSES))
-        label, number = np.divmod(ids, _NO_INSTANCE_BELOW)
-        classes = to_class[label]
-        return np.where((label > 0) & (classes != IGNORE_INDEX), classes * _NO_INSTANCE_BELOW + number, -1)
+        path = self._get_label_path(self.files[index][0], self.split, "instanceIds")
+        instance_ids = read_image(path, cv2.IMREAD_UNCHANGED).astype(np.int64)
+        label_id_to_class = np.full(256, IGNORE_INDEX)
+        label_id_to_class[list(_LABEL_IDS)] = range(len(CLASSES))
+        label_ids, numbers = np.divmod(instance_ids, _INSTANCE_FACTOR)
+        classes = label_id_to_class[label_ids]
+        is_evaluated = (label_ids > 0) & (classes != IGNORE_INDEX)
+        return np.where(is_evaluated, classes * _INSTANCE_FACTOR + numbers, -1)
 
-    def _label(self, image: Path, part: str, kind: str) -> Path:
-        folder = _FOLDERS.get(part, "gtFine")
+    def _get_label_path(self, image: Path, split: str, kind: str) -> Path:
+        folder = _FOLDERS.get(split, "gtFine")
         stem = image.name.removesuffix("_leftImg8bit.png")
-        return self.root / folder / part / image.parent.name / f"{stem}_{folder}_{kind}.png"
+        return self.root / folder / split / image.parent.name / f"{stem}_{folder}_{kind}.png"

@@ -1,4 +1,4 @@
-"""One LightningDataModule for every data set."""
+"""One LightningDataModule for every dataset."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from segkd.types import IGNORE_INDEX, Batch
 
 
 class SampleDataset(Dataset[Batch]):
-    """The samples of a data set as tensors, augmented where an augmentation is given; and unlabelled images, if there are."""
+    """The samples of a dataset, and unlabeled images if given, as tensors; augmented if an augmentation is given."""
 
     def __init__(
         self,
@@ -37,32 +37,35 @@ class SampleDataset(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, draw: SampleIndex) -> Batch:
-        sample = self._sample(draw)
-        if draw == EMPTY:
+    def __getitem__(self, index: SampleIndex) -> Batch:
+        sample = self._load(index)
+        if index == EMPTY:
             return to_batch(sample.image, np.full_like(sample.label, IGNORE_INDEX))
-        key = sample_seed(self.seed, draw.epoch, draw.image, draw.labelled)
-        return to_batch(*sample, key) if self.augmentation is None else self.augmentation(sample, key)
+        seed = sample_seed(self.seed, index.epoch, index.image, index.labeled)
+        return to_batch(*sample, seed) if self.augmentation is None else self.augmentation(sample, seed)
 
-    def _sample(self, draw: SampleIndex) -> Sample:
-        if draw.labelled:
-            return self.source[draw.image]
+    def _load(self, index: SampleIndex) -> Sample:
+        if index.labeled:
+            return self.source[index.image]
         assert self.unlabelled is not None
-        return self.unlabelled[draw.image]
+        return self.unlabelled[index.image]
 
 
 class SegmentationDataModule(pl.LightningDataModule):
-    """Training and validation batches of any data set.
+    """Training and validation batches of any dataset.
 
     Args:
-        train: what is trained on.
-        val: what is validated on.
-        augmentation: for training samples; one on the device keeps the training split there.
-        batch_size: images per optimiser step, over all processes together.
-        workers: loading processes of each process; 0 loads in the training process itself.
-        seed: of order and augmentation.
-        unlabelled: images for distillation alone.
-        unlabelled_per_batch: how many of them join each batch.
+        train: Training split.
+        val: Validation split.
+        augmentation: Augmentation of training samples; a `DeviceAugmentation` keeps the training split on the device.
+        batch_size: Labeled images per optimizer step, over all processes.
+        workers: Loading processes per training process; 0 loads in the training process itself.
+        seed: Seed of order and augmentation.
+        unlabelled: Images for distillation without labels.
+        unlabelled_per_batch: Number of unlabeled images in each global batch.
+
+    Raises:
+        UserError: The training split has fewer images than a batch.
     """
 
     def __init__(
@@ -80,8 +83,8 @@ class SegmentationDataModule(pl.LightningDataModule):
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.unlabelled_per_batch = unlabelled_per_batch
         self.start = (0, 0)
-        """An epoch, and how many of its training batches have been seen."""
-        self.on_device = augmentation if isinstance(augmentation, DeviceAugmentation) else None
+        """Epoch and number of its batches that are already done, to resume a run."""
+        self.device_augmentation = augmentation if isinstance(augmentation, DeviceAugmentation) else None
         self.train = SampleDataset(
             train, augmentation if isinstance(augmentation, Augmentation) else None, seed, unlabelled
         )
@@ -91,61 +94,67 @@ class SegmentationDataModule(pl.LightningDataModule):
                 f"data.batch_size={batch_size} exceeds the {len(self.train)} images of {train.split}; lower it"
             )
 
+    @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps, the same on any number of processes."""
+        """Optimizer steps of an epoch, the same on any number of processes."""
         return len(self.train) // self.batch_size
 
     def train_dataloader(self) -> DataLoader[Batch] | DeviceLoader:
-        rank, world = self._place()
-        if self.batch_size % world:
+        """Return the loader of this process's share of the training batches.
+
+        Raises:
+            UserError: The processes cannot share a batch evenly.
+        """
+        rank, world_size = self._get_rank_and_world_size()
+        if self.batch_size % world_size:
             raise UserError(
-                f"data.batch_size={self.batch_size} counts all {world} processes and must be divisible by {world}"
+                f"data.batch_size={self.batch_size} counts all {world_size} processes and must be divisible by {world_size}"
             )
-        if self.unlabelled_per_batch % world:
+        if self.unlabelled_per_batch % world_size:
             raise UserError(
-                f"{self.unlabelled_per_batch} unlabelled images per batch cannot be shared by {world} processes; "
+                f"{self.unlabelled_per_batch} unlabeled images per batch cannot be shared by {world_size} processes; "
                 f"change data.unlabelled_ratio so that they can"
             )
-        source = self.train.unlabelled
-        unlabelled = (0, 0) if source is None else (len(source), self.unlabelled_per_batch)
+        images = self.train.unlabelled
+        unlabelled = (0, 0) if images is None else (len(images), self.unlabelled_per_batch)
         sampler = DistributedShuffleSampler(
-            len(self.train), self.batch_size, self.seed, rank, world, unlabelled, self.start
+            len(self.train), self.batch_size, self.seed, rank, world_size, unlabelled, self.start
         )
-        share = (self.batch_size + unlabelled[1]) // world
-        if self.on_device is None:
-            return self._loader(self.train, sampler, share)
+        share = (self.batch_size + unlabelled[1]) // world_size
+        if self.device_augmentation is None:
+            return build_loader(self.train, sampler, share, self.workers)
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-        return DeviceLoader(self.train.source, self.on_device, sampler, share, self.seed, device)
+        return DeviceLoader(self.train.source, self.device_augmentation, sampler, share, self.seed, device)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return self._loader(self.val, DistributedEvalSampler(len(self.val), *self._place()), 1)
+        """Return the loader of this process's share of the validation images, one per batch."""
+        sampler = DistributedEvalSampler(len(self.val), *self._get_rank_and_world_size())
+        return build_loader(self.val, sampler, 1, self.workers)
 
-    def _place(self) -> tuple[int, int]:
+    def _get_rank_and_world_size(self) -> tuple[int, int]:
         trainer = self.trainer
         return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
-
-    def _loader(self, samples: SampleDataset, sampler: Sampler[SampleIndex], batch_size: int) -> DataLoader[Batch]:
-        return build_loader(samples, sampler, batch_size, self.workers)
 
 
 def build_loader(
     samples: SampleDataset, sampler: Sampler[SampleIndex], batch_size: int = 1, workers: int = 0
 ) -> DataLoader[Batch]:
-    """A DataLoader of samples in the order of a sampler."""
+    """Build a DataLoader of samples in the order of a sampler."""
     return DataLoader(
         samples,
         batch_size,
         sampler=sampler,
         num_workers=workers,
-        worker_init_fn=_start_worker if workers else None,
+        worker_init_fn=_init_worker if workers else None,
         persistent_workers=workers > 0,
-        generator=torch.Generator(),  # or each pass would draw a number from the one that networks draw from
+        # Without a generator of its own, each pass would take a number from torch's global one, which networks use.
+        generator=torch.Generator(),
     )
 
 
-def _start_worker(_: int) -> None:
+def _init_worker(_: int) -> None:
     # OpenCV would start as many threads in each worker as the machine has cores.
     cv2.setNumThreads(0)
-    # Whoever stops a job signals all its processes, and a batch is owed to the step that the parent still makes. The second
-    # time is the parent's, of a worker that did not end when told to.
+    # A scheduler that stops a job signals all its processes, but the parent still finishes its step and needs the batch.
+    # A second SIGTERM comes from the parent, for a worker that has not ended when asked to.
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

@@ -1,4 +1,4 @@
-"""The training split as bytes on the device, augmented there, a batch at a time: no loader, no workers, no copies."""
+"""The training split in device memory, augmented there a batch at a time: no loading processes and no copies per batch."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from segkd.data.transforms import ColorJitter, sample_seed
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX, Batch
 
-_GRAY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as albumentations has it
+_GRAY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in albumentations
 
 
 class AugmentationParams(NamedTuple):
-    """What happens to each image of a batch; each B."""
+    """Parameters of the augmentation of B images."""
 
     scale: Tensor
-    """B 2 float: height and width of the enlarged image over the image's own."""
+    """B 2 float: height and width of the resized image relative to the original."""
     offset: Tensor
-    """B 2 float: whole pixels of the enlarged image above and left of the crop; negative where it is smaller."""
+    """B 2 float: whole pixels of the resized image above and left of the crop; negative for padding."""
     flip: Tensor
     """B bool."""
     color: Tensor
@@ -33,16 +33,20 @@ class AugmentationParams(NamedTuple):
 
 
 class DeviceAugmentation:
-    """Random scale, crop, flip and colour jitter of a whole batch, by the same law as `Augmentation`.
+    """Random scale, crop, flip and color jitter of a whole batch, with the same distribution as `Augmentation`.
 
-    It draws other numbers than `Augmentation`, and changes brightness, contrast and saturation in this order; hue it leaves.
+    It uses other random numbers than `Augmentation`, and changes brightness, contrast and saturation in this order. It does not
+    change hue.
 
     Args:
-        crop_size: height and width of what comes out.
-        scale: least and greatest factor of the image's size.
-        flip: probability of a horizontal flip.
-        jitter: colour changes.
-        fill: RGB of pixels outside of a small image; they are marked as not valid.
+        crop_size: Height and width of the output.
+        scale: Smallest and largest factor of the image size.
+        flip: Probability of a horizontal flip.
+        jitter: Color changes.
+        fill: RGB of padding around small images; it is marked as not valid.
+
+    Raises:
+        UserError: The jitter changes hue.
     """
 
     def __init__(
@@ -58,78 +62,83 @@ class DeviceAugmentation:
         if self.jitter.hue:
             raise UserError("data.on_device=true does not change hues; give data.jitter.hue=0, or data.on_device=false")
 
-    def draw(self, keys: Sequence[int], size: tuple[int, int]) -> AugmentationParams:
-        """What the keys of samples say, of images H W; on the CPU."""
-        drawn = [self._draw(np.random.default_rng(key), size) for key in keys]
-        scale, offset, flip, color = zip(*drawn, strict=True)
-        return AugmentationParams(*(torch.tensor(np.array(each)) for each in (scale, offset, flip, color)))
+    def sample_params(self, seeds: Sequence[int], size: tuple[int, int]) -> AugmentationParams:
+        """Sample the parameters of images of `size` H W, one seed per image, on the CPU."""
+        samples = [self._sample_one(np.random.default_rng(seed), size) for seed in seeds]
+        return AugmentationParams(*(torch.tensor(np.array(values)) for values in zip(*samples, strict=True)))
 
-    def _draw(self, rng: np.random.Generator, size: tuple[int, int]) -> tuple[Any, ...]:
+    def _sample_one(self, rng: np.random.Generator, size: tuple[int, int]) -> tuple[Any, ...]:
         factor = rng.uniform(*self.scale)
-        enlarged = [max(1, int(side * factor)) for side in size]
-        spare = [there - wanted for there, wanted in zip(enlarged, self.crop_size, strict=True)]
-        offset = [int(rng.integers(0, abs(room) + 1)) * (1 if room >= 0 else -1) for room in spare]
+        resized = [max(1, int(side * factor)) for side in size]
+        margins = [side - crop for side, crop in zip(resized, self.crop_size, strict=True)]
+        offset = [int(rng.integers(0, abs(margin) + 1)) * (1 if margin >= 0 else -1) for margin in margins]
         flip = bool(rng.random() < self.flip)
         ranges = (self.jitter.brightness, self.jitter.contrast, self.jitter.saturation)
         color = [rng.uniform(1 - reach, 1 + reach) for reach in ranges]
-        scale = [there / side for there, side in zip(enlarged, size, strict=True)]
+        scale = [new / old for new, old in zip(resized, size, strict=True)]
         return scale, [float(o) for o in offset], flip, color
 
-    def __call__(self, images: Tensor, labels: Tensor, drawn: AugmentationParams) -> tuple[Tensor, Tensor, Tensor]:
-        """Images B 3 h w uint8 and labels B h w uint8 as crops: images B 3 H W uint8, target B H W int64, valid B H W."""
-        (rows, rows_there), (columns, columns_there) = (self._places(drawn, side, images.shape[-2:]) for side in (0, 1))
-        valid = rows_there[:, :, None] & columns_there[:, None, :]
+    def __call__(self, images: Tensor, labels: Tensor, params: AugmentationParams) -> tuple[Tensor, Tensor, Tensor]:
+        """Augment images B 3 h w uint8 and labels B h w uint8.
+
+        Returns:
+            Images B 3 H W uint8, target B H W int64, valid B H W bool.
+        """
+        size = images.shape[-2:]
+        rows, row_is_valid = self._locate_crop(params, 0, size)
+        columns, column_is_valid = self._locate_crop(params, 1, size)
+        valid = row_is_valid[:, :, None] & column_is_valid[:, None, :]
         grid = torch.stack((columns[:, None, :].expand(valid.shape), rows[:, :, None].expand(valid.shape)), -1)
-        # Borders are repeated, as a resized image has no outside; what lies beyond it is filled below.
-        seen = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+        # Borders are repeated, since a resized image has no outside to mix in; the area beyond them is filled below.
+        crops = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
         fill = torch.tensor(self.fill, device=images.device).view(1, 3, 1, 1)
-        seen = self._colors(torch.where(valid[:, None], seen, fill), drawn.color.float())
-        known = F.grid_sample(labels[:, None].float(), grid, "nearest", padding_mode="border", align_corners=False)
-        target = known[:, 0].long().masked_fill(~valid, IGNORE_INDEX)
-        return seen.round().clamp(0, 255).byte(), target, valid
+        crops = self._jitter_colors(torch.where(valid[:, None], crops, fill), params.color.float())
+        classes = F.grid_sample(labels[:, None].float(), grid, "nearest", padding_mode="border", align_corners=False)
+        target = classes[:, 0].long().masked_fill(~valid, IGNORE_INDEX)
+        return crops.round().clamp(0, 255).byte(), target, valid
 
-    def _places(self, drawn: AugmentationParams, side: int, size: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Where each row (side 0) or column (1) of the crop lies in the image, B H in -1..1; and whether it does."""
-        there = drawn.scale[:, side, None] * size[side]
-        crop = torch.arange(self.crop_size[side], device=there.device, dtype=there.dtype)
-        place = crop + drawn.offset[:, side, None]
+    def _locate_crop(self, params: AugmentationParams, side: int, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return the positions of the crop's rows (side 0) or columns (side 1) in the image, B H in -1..1, and their validity."""
+        resized = params.scale[:, side, None] * size[side]
+        crop = torch.arange(self.crop_size[side], device=resized.device, dtype=resized.dtype)
+        position = crop + params.offset[:, side, None]
         if side == 1:
-            place = torch.where(drawn.flip[:, None], place.flip(1), place)
-        # In float64 until here: a half of a pixel decides which label is the nearest.
-        return (2 * (place + 0.5) / there - 1).float(), (place >= 0) & (place < there.round())
+            position = torch.where(params.flip[:, None], position.flip(1), position)
+        # float64 up to here: half a pixel decides which label is the nearest.
+        return (2 * (position + 0.5) / resized - 1).float(), (position >= 0) & (position < resized.round())
 
-    def _colors(self, images: Tensor, factors: Tensor) -> Tensor:
+    def _jitter_colors(self, images: Tensor, factors: Tensor) -> Tensor:
         if not any(self.jitter):
             return images
         brightness, contrast, saturation = (factor.view(-1, 1, 1, 1) for factor in factors.unbind(1))
         images = (images * brightness).clamp(0, 255)
-        mean = _gray(images).mean((2, 3), keepdim=True)
+        mean = _to_gray(images).mean((2, 3), keepdim=True)
         images = (mean + contrast * (images - mean)).clamp(0, 255)
-        gray = _gray(images)
+        gray = _to_gray(images)
         return gray + saturation * (images - gray)
 
 
-def _gray(images: Tensor) -> Tensor:
-    """B 1 H W of B 3 H W."""
+def _to_gray(images: Tensor) -> Tensor:
+    """Convert B 3 H W to B 1 H W."""
     weights = torch.tensor(_GRAY, device=images.device, dtype=images.dtype)
     return torch.einsum("bchw,c->bhw", images, weights)[:, None]
 
 
 class DeviceLoader:
-    """Batches of a training split that lies on the device: what a DataLoader is to Lightning.
+    """Batches of a training split in device memory, in place of a DataLoader.
 
-    The order and all that is random follow from (seed, epoch, image), as everywhere.
+    As with `Augmentation`, order and randomness follow from (seed, epoch, image).
 
     Args:
-        source: the split; its images are of one size.
-        augmentation: what is done to them.
-        sampler: this process's share, in order.
-        batch_size: images of a batch of this process.
-        seed: of the augmentation.
-        device: where all of it lies.
+        source: The split; its images have one size.
+        augmentation: Augmentation of its images.
+        sampler: This process's share, in order.
+        batch_size: Images per batch of this process.
+        seed: Seed of the augmentation.
+        device: Device of the images.
 
     Raises:
-        UserError: images of several sizes.
+        UserError: The images differ in size.
     """
 
     def __init__(
@@ -145,7 +154,7 @@ class DeviceLoader:
         samples = [source[i] for i in range(len(source))]
         if len(sizes := {sample.label.shape for sample in samples}) > 1:
             raise UserError(
-                f"data.on_device=true takes images of one size, and {source.display_name()} {source.split} has {len(sizes)}; "
+                f"data.on_device=true takes images of one size, and {source.display_name} {source.split} has {len(sizes)}; "
                 "give data.on_device=false"
             )
         images = np.stack([sample.image.transpose(2, 0, 1) for sample in samples])
@@ -156,13 +165,15 @@ class DeviceLoader:
         return len(self.sampler) // self.batch_size
 
     def __iter__(self) -> Iterator[Batch]:
-        draws = list(self.sampler)
-        if not draws:
+        indices = list(self.sampler)
+        if not indices:
             return
-        keys = [sample_seed(self.seed, draw.epoch, draw.image) for draw in draws]
-        drawn = self.augmentation.draw(keys, (self.images.shape[-2], self.images.shape[-1]))
-        # All of an epoch at once: a copy to a GPU within a step would wait for the steps before.
+        seeds = [sample_seed(self.seed, index.epoch, index.image) for index in indices]
+        params = self.augmentation.sample_params(seeds, (self.images.shape[-2], self.images.shape[-1]))
+        # A whole epoch at once: a copy to a GPU within a step would wait for the steps before.
         device = self.images.device
-        epoch = [torch.tensor([draw.image for draw in draws]), torch.tensor(keys), *drawn]
-        for image, key, *how in zip(*(torch.split(each.to(device), self.batch_size) for each in epoch), strict=True):
-            yield Batch(*self.augmentation(self.images[image], self.labels[image], AugmentationParams(*how)), key)
+        epoch = [torch.tensor([index.image for index in indices]), torch.tensor(seeds), *params]
+        batches = zip(*(torch.split(values.to(device), self.batch_size) for values in epoch), strict=True)
+        for image, seed, *batch_params in batches:
+            augmented = self.augmentation(self.images[image], self.labels[image], AugmentationParams(*batch_params))
+            yield Batch(*augmented, seed)

@@ -1,4 +1,4 @@
-"""Pixels of image files, and codes of label files."""
+"""Decoding of image and label files."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from segkd.errors import UserError
 
 Array = npt.NDArray[np.uint8]
 LabelArray = npt.NDArray[np.uint8] | npt.NDArray[np.int32]
-"""H W, one number a pixel: an id, a place in the file's palette, or a colour as red · 2¹⁶ + green · 2⁸ + blue."""
+"""H W, one value per pixel: an id, a palette index, or a color as red · 2¹⁶ + green · 2⁸ + blue."""
 LabelEncoding = Literal["ids", "palette", "colors"]
+Color = tuple[int, int, int]
+"""RGB, 0..255."""
 
 LABEL_ENCODINGS = {"ids": 1 << 8, "palette": 1 << 8, "colors": 1 << 24}
-"""How many codes there can be."""
+"""Number of possible values of each encoding."""
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a file.
+    """Read a file.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: The file cannot be read.
     """
     try:
         return path.read_bytes()
@@ -34,79 +36,93 @@ def read_bytes(path: Path) -> bytes:
         raise UserError(f"cannot read {path} ({error.strerror}); restore the file") from None
 
 
-def decode_image(path: Path, flags: int) -> Array:
-    """The pixels of an image file, as OpenCV orders them.
+def read_image(path: Path, flags: int) -> Array:
+    """Read an image file.
+
+    Args:
+        path: The file.
+        flags: OpenCV's `IMREAD_*`; channels are in OpenCV's order.
 
     Raises:
-        UserError: it cannot be read, or is no whole image.
+        UserError: The file cannot be read, or is not a complete image.
     """
-    return read_image(read_bytes(path), path, flags)
+    return decode_image(read_bytes(path), path, flags)
 
 
-def read_image(content: bytes, path: Path, flags: int) -> Array:
-    """The same of a file's bytes."""
-    decoded = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
-    if decoded is None:
-        raise _damaged(content, path)
-    return cast("Array", decoded)  # whoever reads a label refuses another depth
-
-
-def decode_label(content: bytes, path: Path, coding: LabelEncoding) -> LabelArray:
-    """The codes of a label file.
+def decode_image(content: bytes, path: Path, flags: int) -> Array:
+    """Decode the bytes of an image file; see `read_image`.
 
     Raises:
-        UserError: it is no whole image, or coded in another way.
+        UserError: The bytes are not a complete image.
     """
-    label = palette_indices(content, path) if coding == "palette" else None
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
+    if image is None:
+        raise _make_damage_error(content, path)
+    return cast("Array", image)  # 16-bit images pass through; `decode_label` rejects them
+
+
+def decode_label(content: bytes, path: Path, encoding: LabelEncoding) -> LabelArray:
+    """Decode the bytes of a label file, H W.
+
+    Raises:
+        UserError: The bytes are not a complete image, or have another encoding.
+    """
+    label = decode_palette_indices(content, path) if encoding == "palette" else None
     if label is None:
-        label = read_image(content, path, cv2.IMREAD_UNCHANGED)
-    if coding == "colors" and label.ndim == 3 and label.shape[2] == 3 and label.dtype == np.uint8:
+        label = decode_image(content, path, cv2.IMREAD_UNCHANGED)
+    if encoding == "colors" and label.ndim == 3 and label.shape[2] == 3 and label.dtype == np.uint8:
         blue, green, red = (label[..., channel].astype(np.int32) for channel in range(3))
         return red << 16 | green << 8 | blue
-    if coding == "colors" or label.ndim != 2 or label.dtype != np.uint8:
-        wanted = "three 8-bit channels of colours" if coding == "colors" else "one 8-bit channel of ids"
+    if encoding == "colors" or label.ndim != 2 or label.dtype != np.uint8:
+        expected = "three 8-bit channels of colors" if encoding == "colors" else "one 8-bit channel of ids"
+        palette = " with a palette" if has_palette(content) else ""
         raise UserError(
-            f"label {path} is not {wanted} but {label.shape} {label.dtype}{_palette_note(content)}; convert it, or say how "
+            f"label {path} is not {expected} but {label.shape} {label.dtype}{palette}; convert it, or say how "
             "labels are coded (`python -m segkd.check` proposes a table)"
         )
     return label
 
 
-def palette_indices(content: bytes, path: Path) -> Array | None:
-    """The places in the palette of a PNG that has one; OpenCV would give the colours."""
+def decode_palette_indices(content: bytes, path: Path) -> Array | None:
+    """Return the palette indices of a PNG, H W, or None if it has no palette; OpenCV would return colors.
+
+    Raises:
+        UserError: The bytes are not a complete image.
+    """
     if not has_palette(content):
         return None
     try:
         return np.array(Image.open(BytesIO(content)))
     except (OSError, SyntaxError, ValueError):
-        raise _damaged(content, path) from None
+        raise _make_damage_error(content, path) from None
 
 
-def read_palette(content: bytes) -> list[tuple[int, int, int]]:
-    """The RGB colours of a PNG's palette."""
+def read_palette(content: bytes) -> list[Color]:
+    """Return the colors of a PNG's palette."""
     flat = Image.open(BytesIO(content)).getpalette() or []
     return [(flat[i], flat[i + 1], flat[i + 2]) for i in range(0, len(flat) - 2, 3)]
 
 
 def has_palette(content: bytes) -> bool:
-    """Whether it is a PNG whose pixels are places in a palette."""
-    return content[:8] == b"\x89PNG\r\n\x1a\n" and content[25:26] == b"\x03"  # colour type, in the header
+    """Return whether the bytes are a PNG with a palette."""
+    return content[:8] == b"\x89PNG\r\n\x1a\n" and content[25:26] == b"\x03"  # color type, in the header
 
 
-def exif_orientation(content: bytes) -> int:
-    """How a JPEG says that it is to be turned: 1 for not at all, up to 8 (EXIF tag 274)."""
+def read_exif_orientation(content: bytes) -> int:
+    """Return the EXIF orientation of a JPEG (tag 274), 1 to 8; 1 means upright."""
     return int(Image.open(BytesIO(content)).getexif().get(274, 1)) if content[:2] == b"\xff\xd8" else 1
 
 
-def voc_color(i: int) -> tuple[int, int, int]:
-    """A colour for each i below 256, RGB, as PASCAL VOC has them: the bits of i in turn, from the highest down."""
-    red, green, blue = (sum((i >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3)) for channel in range(3))
+def make_voc_color(index: int) -> Color:
+    """Return the color of PASCAL VOC's color map for an index below 256.
+
+    The bits of the index go to red, green and blue in turn, the lowest bits to the highest bits of the channels.
+    """
+    red, green, blue = (
+        sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3)) for channel in range(3)
+    )
     return red, green, blue
 
 
-def _palette_note(content: bytes) -> str:
-    return " with a palette" if has_palette(content) else ""
-
-
-def _damaged(content: bytes, path: Path) -> UserError:
-    return UserError(f"{path} is no whole image ({len(content)} bytes); fetch or copy it again")
+def _make_damage_error(content: bytes, path: Path) -> UserError:
+    return UserError(f"{path} is not a complete image ({len(content)} bytes); download or copy it again")

@@ -1,4 +1,4 @@
-"""What is wrong with the files of a data set: found file by file, and by comparing files with each other."""
+"""Checks of a dataset's files, one by one and against each other."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -14,146 +14,166 @@ import numpy as np
 from segkd.data.base import FileDataset
 from segkd.data.image_io import (
     Array,
+    Color,
+    decode_image,
     decode_label,
-    exif_orientation,
-    palette_indices,
+    decode_palette_indices,
     read_bytes,
-    read_image,
+    read_exif_orientation,
     read_palette,
 )
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX
 
-Color = tuple[int, int, int]
-
-_MOST_COLORS = 256  # in one label; more are a photograph's
-_TURNED = 5  # from this EXIF orientation on, height and width change places
+_MAX_COLORS = 256  # in one label; a file with more is a photograph
+_FIRST_TRANSPOSED = 5  # from this EXIF orientation on, height and width are exchanged
 
 
 class Issue(NamedTuple):
-    """Something that is wrong with a file; or, as a note, worth knowing of it."""
+    """A fault of a file, or a note on a file that is used as it is."""
 
     path: Path
     kind: str
-    what: str
-    """A sentence."""
-    note: bool = False
+    message: str
+    severity: Literal["fault", "note"] = "fault"
 
 
 class SampleReport(NamedTuple):
-    """What one sample turned out to be."""
+    """Result of inspecting one sample."""
 
     path: Path
     name: str
-    faults: list[Issue]
+    issues: list[Issue]
     size: tuple[int, int] | None = None
-    """Height and width of the image; None where it cannot be read."""
+    """Height and width of the image; None if it cannot be read."""
     digest: str | None = None
-    """Of the image's pixels: the same picture has the same, in whichever file."""
+    """Hash of the image's pixels, whatever the file format."""
     colors: Mapping[int, Color] = {}
-    """RGB by code, of a label that is coded in another way than the data set says."""
-    coding: str | None = None
-    """How that label is coded: palette or colors."""
+    """Label value → RGB, if the label's encoding is not that of the dataset."""
+    label_encoding: str | None = None
+    """Encoding of such a label: palette or colors."""
 
 
 def inspect_sample(dataset: FileDataset, index: int) -> SampleReport:
-    """Read image and label of a sample to their ends."""
+    """Read image and label of a sample completely and report their issues."""
     image, label = dataset.files[index]
-    seen = _image(image, dataset.name(index))
+    report = _inspect_image(image, dataset.get_name(index))
     if not label.exists():
-        return seen._replace(faults=[*seen.faults, Issue(image, "no label", f"{image} has no label; expected {label}")])
-    faults, coding, colors = _label(dataset, label, seen.size)
-    return seen._replace(faults=[*seen.faults, *faults], coding=coding, colors=colors)
+        issue = Issue(image, "no label", f"{image} has no label; expected {label}")
+        return report._replace(issues=[*report.issues, issue])
+    issues, encoding, colors = _inspect_label(dataset, label, report.size)
+    return report._replace(issues=[*report.issues, *issues], label_encoding=encoding, colors=colors)
 
 
-def _image(path: Path, name: str) -> SampleReport:
+def _inspect_image(path: Path, name: str) -> SampleReport:
     try:
         content = read_bytes(path)
-        image = read_image(content, path, cv2.IMREAD_UNCHANGED)
+        image = decode_image(content, path, cv2.IMREAD_UNCHANGED)
     except UserError as error:
         return SampleReport(path, name, [Issue(path, "unreadable", str(error))])
-    faults, height, width = [], image.shape[0], image.shape[1]
+    issues, height, width = [], image.shape[0], image.shape[1]
     if image.dtype != np.uint8:
-        faults.append(Issue(path, "mode", f"{path} has {8 * image.itemsize} bits a channel; convert it to 8"))
+        issues.append(Issue(path, "mode", f"{path} has {8 * image.itemsize} bits per channel; convert it to 8"))
     if image.ndim == 2:
-        faults.append(Issue(path, "grey", f"{path} is grey; it serves as red, green and blue alike", note=True))
+        issues.append(Issue(path, "grey", f"{path} is grayscale; it is read as RGB", "note"))
     elif image.shape[2] == 4:
-        faults.append(Issue(path, "alpha", f"{path} has an alpha channel, which is left out", note=True))
-    if (turn := exif_orientation(content)) != 1:
-        faults.append(
-            Issue(path, "turned", f"{path} is turned, as its EXIF says ({turn}); its label must be too", note=True)
-        )
-    size = (width, height) if turn >= _TURNED else (height, width)
-    return SampleReport(path, name, faults, size, _digest(image))
+        issues.append(Issue(path, "alpha", f"{path} has an alpha channel, which is dropped", "note"))
+    if (orientation := read_exif_orientation(content)) != 1:
+        message = f"{path} is rotated by its EXIF orientation ({orientation}); its label must be rotated too"
+        issues.append(Issue(path, "turned", message, "note"))
+    size = (width, height) if orientation >= _FIRST_TRANSPOSED else (height, width)
+    return SampleReport(path, name, issues, size, _hash_pixels(image))
 
 
-def _digest(image: Array) -> str:
+def _hash_pixels(image: Array) -> str:
     return hashlib.sha256(repr((image.shape, image.dtype.name)).encode() + image.tobytes()).hexdigest()
 
 
-def _label(
+def _inspect_label(
     dataset: FileDataset, path: Path, size: tuple[int, int] | None
 ) -> tuple[list[Issue], str | None, Mapping[int, Color]]:
-    """Its first fault, since the next would have the same cause; and, where it is coded otherwise, how and with which colours."""
+    """Return the first issue of a label, since later ones would have the same cause, and any other encoding with its colors."""
     try:
         content = read_bytes(path)
-        read_image(content, path, cv2.IMREAD_UNCHANGED)
+        decode_image(content, path, cv2.IMREAD_UNCHANGED)
     except UserError as error:
         return [Issue(path, "unreadable", str(error))], None, {}
     try:
-        coded = decode_label(content, path, dataset.coding)
+        label = decode_label(content, path, dataset.label_encoding)
     except UserError as error:
-        return [Issue(path, "mode", str(error))], *_coded_as(content, path)
-    if size is not None and coded.shape != size:
-        what = (
-            f"label {path} is {coded.shape[0]}×{coded.shape[1]}, its image {size[0]}×{size[1]}; make them the same size"
+        return [Issue(path, "mode", str(error))], *_detect_encoding(content, path)
+    if size is not None and label.shape != size:
+        message = (
+            f"label {path} is {label.shape[0]}×{label.shape[1]}, its image {size[0]}×{size[1]}; make them the same size"
         )
-        return [Issue(path, "size", what)], None, {}
+        return [Issue(path, "size", message)], None, {}
     try:
-        classes = dataset.to_classes(coded, path)
+        classes = dataset.to_classes(label, path)
     except UserError as error:
         return [Issue(path, "ids", str(error))], None, {}
-    empty = (classes == IGNORE_INDEX).all()
-    return [Issue(path, "void", f"{path} has no labelled pixel", note=True)] if empty else [], None, {}
+    is_empty = (classes == IGNORE_INDEX).all()
+    return [Issue(path, "void", f"{path} has no labeled pixel", "note")] if is_empty else [], None, {}
 
 
-def _coded_as(content: bytes, path: Path) -> tuple[str | None, Mapping[int, Color]]:
-    """How a label is coded, and its codes with their colours."""
-    if (places := palette_indices(content, path)) is not None:
-        known = dict(enumerate(read_palette(content)))
-        return "palette", {int(place): known.get(int(place), (0, 0, 0)) for place in np.unique(places)}
+def _detect_encoding(content: bytes, path: Path) -> tuple[str | None, Mapping[int, Color]]:
+    """Return the encoding of a label, and its values with their colors."""
+    if (indices := decode_palette_indices(content, path)) is not None:
+        palette = dict(enumerate(read_palette(content)))
+        return "palette", {int(index): palette.get(int(index), (0, 0, 0)) for index in np.unique(indices)}
     try:
-        found = np.unique(decode_label(content, path, "colors")).tolist()
+        values = np.unique(decode_label(content, path, "colors")).tolist()
     except UserError:
         return None, {}
-    if len(found) > _MOST_COLORS:
+    if len(values) > _MAX_COLORS:
         return None, {}
-    return "colors", {code: (code >> 16, code >> 8 & 255, code & 255) for code in found}
+    return "colors", {value: (value >> 16, value >> 8 & 255, value & 255) for value in values}
 
 
-def cross_split_issues(splits: Mapping[str, Sequence[SampleReport]]) -> Iterator[Issue]:
-    """The same picture twice, in two splits or, as a note, in one; and one name for two pictures."""
+def find_cross_split_issues(splits: Mapping[str, Sequence[SampleReport]]) -> Iterator[Issue]:
+    """Compare samples with each other.
+
+    Yields:
+        Faults for the same pixels, and for the same name of different pixels, in two splits; notes for the same pixels twice in
+        one split.
+    """
     by_digest: dict[str, list[tuple[str, SampleReport]]] = defaultdict(list)
     by_name: dict[str, list[tuple[str, SampleReport]]] = defaultdict(list)
-    for split, samples in splits.items():
-        for seen in samples:
-            by_name[seen.name].append((split, seen))
-            if seen.digest is not None:
-                by_digest[seen.digest].append((split, seen))
+    for split, reports in splits.items():
+        for report in reports:
+            by_name[report.name].append((split, report))
+            if report.digest is not None:
+                by_digest[report.digest].append((split, report))
     for group in by_digest.values():
-        for split, seen in group:
-            others = [(there, other) for there, other in group if (there, other.path) != (split, seen.path)]
-            elsewhere = [(there, other) for there, other in others if there != split]
-            for there, other in (elsewhere or others)[:1]:
-                where = " and ".join(sorted({split, there}))
-                what = f"shows the same as {other.path}" if other.path != seen.path else "is listed twice"
-                yield Issue(seen.path, "duplicate", f"{seen.path} {what} (in {where})", note=not elsewhere)
+        yield from _find_duplicates(group)
     for group in by_name.values():
-        for split, seen in group:
-            others = [(there, other) for there, other in group if there != split and not _same(seen, other)]
-            for there, other in others[:1]:
-                yield Issue(seen.path, "name", f"{seen.path} has the name of {other.path} (in {split} and {there})")
+        yield from _find_name_clashes(group)
 
 
-def _same(one: SampleReport, other: SampleReport) -> bool:
+def _find_duplicates(group: Sequence[tuple[str, SampleReport]]) -> Iterator[Issue]:
+    """Report samples of the same pixels; of several others, name one, preferably in another split."""
+    for split, report in group:
+        path = report.path
+        others = [(other_split, other) for other_split, other in group if (other_split, other.path) != (split, path)]
+        elsewhere = [(other_split, other) for other_split, other in others if other_split != split]
+        for other_split, other in (elsewhere or others)[:1]:
+            in_splits = " and ".join(sorted({split, other_split}))
+            relation = f"shows the same as {other.path}" if other.path != path else "is listed twice"
+            severity: Literal["fault", "note"] = "fault" if elsewhere else "note"
+            yield Issue(path, "duplicate", f"{path} {relation} (in {in_splits})", severity)
+
+
+def _find_name_clashes(group: Sequence[tuple[str, SampleReport]]) -> Iterator[Issue]:
+    """Report samples of the same name but different pixels in two splits."""
+    for split, report in group:
+        others = [
+            (other_split, other)
+            for other_split, other in group
+            if other_split != split and not _is_same_image(report, other)
+        ]
+        for other_split, other in others[:1]:
+            message = f"{report.path} has the name of {other.path} (in {split} and {other_split})"
+            yield Issue(report.path, "name", message)
+
+
+def _is_same_image(one: SampleReport, other: SampleReport) -> bool:
     return one.path == other.path or (one.digest is not None and one.digest == other.digest)

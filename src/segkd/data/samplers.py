@@ -1,4 +1,4 @@
-"""The order in which samples are served: a pure function of (seed, epoch), shared out among processes."""
+"""Order of samples as a function of (seed, epoch), divided among processes."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from torch.utils.data import Sampler
 
 
 class SampleIndex(NamedTuple):
-    """Which image to serve, and in which epoch."""
+    """An image and the epoch in which it is loaded."""
 
     image: int
     epoch: int
-    labelled: bool = True
+    labeled: bool = True
 
 
-_UNLABELLED = 1  # tells the order of unlabelled images from that of the labelled
-EMPTY = SampleIndex(0, -1)  # an image whose labels are all ignored, for a process that has none of its own
+_UNLABELLED = 1  # seeds the order of unlabeled images apart from that of labeled ones
+EMPTY = SampleIndex(0, -1)  # an image whose labels are all ignored, for a process without an image
 
 
 class DistributedShuffleSampler(Sampler[SampleIndex]):
     """This process's share of each global batch of a shuffled epoch.
 
-    The order depends on (seed, epoch) alone; the last, short batch is left out. Consecutive draws of each process, its share
-    of the labelled images and then of the unlabelled, make up one global batch, so any number of processes takes the same steps.
+    The order depends on (seed, epoch) alone; the last, incomplete batch is dropped. For each global batch a process yields its
+    share of the labeled images, then its share of the unlabeled ones. So the steps are the same on any number of processes.
 
     Args:
-        length: labelled images.
-        batch_size: of them in a global batch.
-        seed: of the order.
-        rank: which process this is.
-        world: how many there are; both batch sizes are divisible by it.
-        unlabelled: how many images without labels there are, and how many of them go into a global batch. They are shuffled for
-            themselves, and all are seen before one is seen again, in whichever epoch that is.
-        start: an epoch, and how many of its batches have been seen: where a resumed run goes on. The length stays an epoch's.
+        length: Number of labeled images.
+        batch_size: Labeled images per global batch.
+        seed: Seed of the order.
+        rank: Index of this process.
+        world_size: Number of processes; it divides both batch sizes.
+        unlabelled: Number of unlabeled images, and how many of them each global batch has. They have an order of their own,
+            and each is used once before any is used again, across epochs.
+        start: Epoch and number of its batches that are already done, to resume a run. `len` stays that of a whole epoch.
     """
 
     def __init__(
@@ -44,57 +44,58 @@ class DistributedShuffleSampler(Sampler[SampleIndex]):
         batch_size: int,
         seed: int,
         rank: int = 0,
-        world: int = 1,
+        world_size: int = 1,
         unlabelled: tuple[int, int] = (0, 0),
         start: tuple[int, int] = (0, 0),
     ) -> None:
-        self.length, self.batch_size, self.seed, self.rank, self.world = length, batch_size, seed, rank, world
+        self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.rank, self.world_size = rank, world_size
         self.unlabelled = unlabelled
         self.start = start
-        self.epoch = start[0]  # workers fetch their first batches before Lightning has said which epoch it is
+        self.epoch = start[0]  # workers load their first batches before Lightning calls `set_epoch`
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch."""
+        """Set the epoch; Lightning calls this before each one."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.length // self.batch_size * ((self.batch_size + self.unlabelled[1]) // self.world)
+        return self.length // self.batch_size * ((self.batch_size + self.unlabelled[1]) // self.world_size)
 
     def __iter__(self) -> Iterator[SampleIndex]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
-        share = self.batch_size // self.world
+        share = self.batch_size // self.world_size
         steps = self.length // self.batch_size
         first = self.start[1] if self.epoch == self.start[0] else 0
         for batch in range(first, steps):
             start = batch * self.batch_size + self.rank * share
-            for index in order[start : start + share]:
-                yield SampleIndex(int(index), self.epoch)
-            yield from self._unlabelled(self.epoch * steps + batch)
+            for image in order[start : start + share]:
+                yield SampleIndex(int(image), self.epoch)
+            yield from self._iterate_unlabelled(self.epoch * steps + batch)
 
-    def _unlabelled(self, step: int) -> Iterator[SampleIndex]:
-        images, per_batch = self.unlabelled
-        share = per_batch // self.world
+    def _iterate_unlabelled(self, step: int) -> Iterator[SampleIndex]:
+        num_images, per_batch = self.unlabelled
+        share = per_batch // self.world_size
         start = step * per_batch + self.rank * share
         orders: dict[int, np.ndarray] = {}
-        for place in range(start, start + share):
-            turn, within = divmod(place, images)
-            if turn not in orders:
-                orders[turn] = np.random.default_rng([self.seed, turn, _UNLABELLED]).permutation(images)
-            # Seen again in the same epoch, an image is augmented in another way.
-            yield SampleIndex(int(orders[turn][within]), turn, labelled=False)
+        for position in range(start, start + share):
+            cycle, offset = divmod(position, num_images)
+            if cycle not in orders:
+                orders[cycle] = np.random.default_rng([self.seed, cycle, _UNLABELLED]).permutation(num_images)
+            # The cycle stands in for the epoch: an image that repeats within an epoch is augmented in another way.
+            yield SampleIndex(int(orders[cycle][offset]), cycle, labeled=False)
 
 
 class DistributedEvalSampler(Sampler[SampleIndex]):
-    """This process's share of an evaluation: every image once in all, none twice.
+    """This process's share of an evaluation: each image on exactly one process.
 
-    A process without an image gets one whose labels are all ignored, since each must take part in the sum.
+    A process without an image gets `EMPTY`, since every process must take part in the reduction.
     """
 
-    def __init__(self, length: int, rank: int = 0, world: int = 1) -> None:
-        self.draws = [SampleIndex(i, 0) for i in range(rank, length, world)] or [EMPTY]
+    def __init__(self, length: int, rank: int = 0, world_size: int = 1) -> None:
+        self.indices = [SampleIndex(i, 0) for i in range(rank, length, world_size)] or [EMPTY]
 
     def __len__(self) -> int:
-        return len(self.draws)
+        return len(self.indices)
 
     def __iter__(self) -> Iterator[SampleIndex]:
-        return iter(self.draws)
+        return iter(self.indices)

@@ -1,8 +1,8 @@
-"""Augmentation behind our own small interface: what happens to a sample is a function of its key and of nothing else.
+"""Augmentation of a sample as a function of its seed.
 
-albumentations 2.0.8 gives every worker and every epoch the same augmentations, since each copy of a pipeline
-starts from the same generator. So it is seeded anew for each sample; and each of its steps by itself, since a pipeline gives
-all steps the same numbers: a flip, a crop's place and a brightness would follow from the scale.
+albumentations 2.0.8 gives every worker and every epoch the same augmentations, because each copy of a pipeline starts from
+the same generator. So the transforms are seeded for each sample. Each transform gets a seed of its own, because a pipeline
+gives all its transforms the same random numbers: flip, crop position and brightness would follow from the scale.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from segkd.data.base import Sample
 from segkd.data.image_io import Array
 from segkd.types import IGNORE_INDEX, Batch
 
-_PADDING = 254  # a label that no data set has; told apart from void until `valid` is known
+_PADDING = 254  # a label that no dataset has; distinguishes padding from void until `valid` is computed
 
 
 class ColorJitter(NamedTuple):
-    """Ranges of random colour changes; 0 switches one off."""
+    """Ranges of random color changes; 0 disables one."""
 
     brightness: float = 0.0
     contrast: float = 0.0
@@ -32,18 +32,18 @@ class ColorJitter(NamedTuple):
 
 
 class Augmentation:
-    """Random scale, crop, flip and colour jitter.
+    """Random scale, crop, flip and color jitter.
 
     Args:
-        crop_size: height and width of what comes out.
-        scale: least and greatest factor of the image's size.
-        flip: probability of a horizontal flip.
-        jitter: colour changes.
-        fill: RGB of pixels outside of a small image; they are marked as not valid.
+        crop_size: Height and width of the output.
+        scale: Smallest and largest factor of the image size.
+        flip: Probability of a horizontal flip.
+        jitter: Color changes.
+        fill: RGB of padding around small images; it is marked as not valid.
     """
 
-    drawn: Sequence[A.BasicTransform]
-    """The steps of the pipeline, in the order in which they are seeded."""
+    seeded_transforms: Sequence[A.BasicTransform]
+    """The transforms of the pipeline, in the order in which they are seeded."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Augmentation:
     ) -> None:
         height, width = crop_size
         crop = A.RandomCrop(height, width, p=1.0)
-        steps: list[A.BasicTransform] = [
+        transforms: list[A.BasicTransform] = [
             A.RandomScale(
                 scale_limit=(scale[0] - 1, scale[1] - 1),
                 interpolation=cv2.INTER_LINEAR,
@@ -75,40 +75,42 @@ class Augmentation:
             A.HorizontalFlip(p=flip),
         ]
         if jitter is not None and any(jitter):
-            steps.append(
-                A.ColorJitter(
-                    brightness=(1 - jitter.brightness, 1 + jitter.brightness),
-                    contrast=(1 - jitter.contrast, 1 + jitter.contrast),
-                    saturation=(1 - jitter.saturation, 1 + jitter.saturation),
-                    hue=(-jitter.hue, jitter.hue),
-                    p=1.0,
-                )
-            )
-        self.pipeline = A.Compose(steps, strict=True)
-        self.drawn = [crop, *(step for step in steps if step is not crop)]
+            transforms.append(_make_jitter(jitter))
+        self.pipeline = A.Compose(transforms, strict=True)
+        self.seeded_transforms = [crop, *(transform for transform in transforms if transform is not crop)]
 
-    def __call__(self, sample: Sample, key: int) -> Batch:
-        """The augmented sample, drawn by `key`."""
-        for number, step in enumerate(self.drawn):
-            step.set_random_seed((key + number) & 0xFFFFFFFF)
-        changed = self.pipeline(image=sample.image, mask=sample.label)
-        padded = changed["mask"] == _PADDING
-        label = np.where(padded, np.uint8(IGNORE_INDEX), changed["mask"])
-        return to_batch(changed["image"], label, key, ~padded)
+    def __call__(self, sample: Sample, seed: int) -> Batch:
+        """Augment a sample; all randomness follows from `seed`."""
+        for number, transform in enumerate(self.seeded_transforms):
+            transform.set_random_seed((seed + number) & 0xFFFFFFFF)
+        augmented = self.pipeline(image=sample.image, mask=sample.label)
+        padded = augmented["mask"] == _PADDING
+        label = np.where(padded, np.uint8(IGNORE_INDEX), augmented["mask"])
+        return to_batch(augmented["image"], label, seed, ~padded)
 
 
-def to_batch(image: Array, label: Array, key: int = 0, valid: np.ndarray | None = None) -> Batch:
-    """One sample as tensors, without the B axis; all pixels valid unless said otherwise."""
+def _make_jitter(jitter: ColorJitter) -> A.BasicTransform:
+    return A.ColorJitter(
+        brightness=(1 - jitter.brightness, 1 + jitter.brightness),
+        contrast=(1 - jitter.contrast, 1 + jitter.contrast),
+        saturation=(1 - jitter.saturation, 1 + jitter.saturation),
+        hue=(-jitter.hue, jitter.hue),
+        p=1.0,
+    )
+
+
+def to_batch(image: Array, label: Array, seed: int = 0, valid: np.ndarray | None = None) -> Batch:
+    """Convert one sample to tensors without the B axis; without `valid`, all pixels are valid."""
     return Batch(
         images=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
         target=torch.from_numpy(label.astype(np.int64)),
         valid=torch.ones(label.shape, dtype=torch.bool) if valid is None else torch.from_numpy(valid),
-        seeds=torch.tensor(key),
+        seeds=torch.tensor(seed),
     )
 
 
-def sample_seed(seed: int, epoch: int, index: int, labelled: bool = True) -> int:
-    """The key of one drawn sample, 63 bits: all that is random about it follows from it."""
-    source = () if labelled else (1,)
+def sample_seed(seed: int, epoch: int, index: int, labeled: bool = True) -> int:
+    """Return the seed of one sample in one epoch, 63 bits, from which all its randomness follows."""
+    source = () if labeled else (1,)
     low, high = np.random.SeedSequence([seed, epoch, index, *source]).generate_state(2, np.uint32)
     return int(low) | (int(high) & 0x7FFFFFFF) << 32

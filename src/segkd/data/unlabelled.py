@@ -1,4 +1,4 @@
-"""A folder of images without labels, for distillation alone."""
+"""A folder of unlabeled images for distillation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from segkd.data.base import Sample
-from segkd.data.image_io import decode_image
+from segkd.data.image_io import read_image
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX
 
@@ -16,16 +16,16 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 class UnlabelledImages:
-    """All PNG and JPEG images under a folder, in the order of their paths; their labels are all IGNORE_INDEX.
+    """All PNG and JPEG images under a folder, sorted by path; every label is IGNORE_INDEX.
 
-    They are brought to one height, that of the labelled images, so that things are about as large in both.
+    Images are resized to the height of the labeled images, so that objects have about the same size in both.
 
     Args:
-        root: the folder.
-        height: pixels; the width follows.
+        root: The folder.
+        height: Height in pixels; the width keeps the aspect ratio.
 
     Raises:
-        UserError: there is no such folder or no image in it; on access, a file is damaged.
+        UserError: The folder does not exist or has no image; on access, a file is damaged.
     """
 
     def __init__(self, root: Path, height: int) -> None:
@@ -40,9 +40,8 @@ class UnlabelledImages:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Sample:
-        image = decode_image(self.files[index], cv2.IMREAD_COLOR)[..., ::-1]
+        image = read_image(self.files[index], cv2.IMREAD_COLOR)[..., ::-1]
         width = max(1, round(image.shape[1] * self.height / image.shape[0]))
-        shrinks = self.height < image.shape[0]
-        way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        image = cv2.resize(image, (width, self.height), interpolation=way).astype(np.uint8, copy=False)
+        interpolation = cv2.INTER_AREA if self.height < image.shape[0] else cv2.INTER_LINEAR
+        image = cv2.resize(image, (width, self.height), interpolation=interpolation).astype(np.uint8, copy=False)
         return Sample(image, np.full(image.shape[:2], IGNORE_INDEX, np.uint8))

@@ -1,11 +1,11 @@
-"""PASCAL VOC 2012, segmentation: 2,913 photographs of things, 20 classes and background."""
+"""PASCAL VOC 2012 segmentation: 2,913 photographs, 20 object classes and background."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from segkd.data.base import FileDataset
-from segkd.data.image_io import read_bytes, voc_color
+from segkd.data.image_io import make_voc_color, read_bytes
 from segkd.types import IGNORE_INDEX
 
 CLASSES = (
@@ -36,14 +36,14 @@ CLASSES = (
 class VOC(FileDataset):
     """PASCAL VOC in its own layout, the folder `VOC2012`: `JPEGImages/`, `SegmentationClass/`, `ImageSets/Segmentation/*.txt`.
 
-    Labels are places in a palette; 255, the rim of things, does not count. The statistics are ImageNet's, as is usual here.
+    Labels are palette indices; 255, the outline of objects, is ignored. Mean and std are those of ImageNet, as is customary.
     Everingham et al., *The PASCAL Visual Object Classes Challenge: A Retrospective*, IJCV 2015.
     """
 
     classes = CLASSES
-    colors = tuple(voc_color(i) for i in range(len(CLASSES)))
-    ids = {**{i: i for i in range(len(CLASSES))}, 255: IGNORE_INDEX}
-    coding = "palette"
+    colors = tuple(make_voc_color(i) for i in range(len(CLASSES)))
+    label_map = {**{i: i for i in range(len(CLASSES))}, 255: IGNORE_INDEX}
+    label_encoding = "palette"
     mean = (123.675, 116.28, 103.53)
     std = (58.395, 57.12, 57.375)
     splits = ("train", "val", "trainval")
@@ -54,20 +54,24 @@ class VOC(FileDataset):
         "host.robots.ox.ac.uk/pascal/VOC and give its VOCdevkit/VOC2012"
     )
 
-    def image_label_pairs(self, part: str) -> list[tuple[Path, Path]]:
-        if not self._list(part).is_file():
+    def find_image_label_pairs(self, split: str) -> list[tuple[Path, Path]]:
+        """Pair the images that the list of the split names with their labels."""
+        names_file = self._get_names_file(split)
+        if not names_file.is_file():
             return []
-        names = read_bytes(self._list(part)).decode(errors="replace").split()
+        names = read_bytes(names_file).decode(errors="replace").split()
         images, labels = self.root / "JPEGImages", self.root / "SegmentationClass"
         return [(images / f"{name}.jpg", labels / f"{name}.png") for name in names]
 
-    def labels_without_image(self, part: str) -> list[Path]:  # noqa: ARG002  the labels of all splits lie together
+    def find_labels_without_image(self, split: str) -> list[Path]:  # noqa: ARG002  all splits share one label folder
+        """Return the labels, of any split, that have no image."""
         labels = sorted((self.root / "SegmentationClass").glob("*.png"))
         return [label for label in labels if not (self.root / "JPEGImages" / f"{label.stem}.jpg").exists()]
 
-    def source_files(self) -> list[Path]:
-        lists = [self._list(part) for part in self.combined_splits.get(self.split, (self.split,))]
-        return [*lists, *super().source_files()]
+    def list_source_files(self) -> list[Path]:
+        """Return the lists of names, the images and the labels."""
+        splits = self.combined_splits.get(self.split, (self.split,))
+        return [*map(self._get_names_file, splits), *super().list_source_files()]
 
-    def _list(self, part: str) -> Path:
-        return self.root / "ImageSets" / "Segmentation" / f"{part}.txt"
+    def _get_names_file(self, split: str) -> Path:
+        return self.root / "ImageSets" / "Segmentation" / f"{split}.txt"

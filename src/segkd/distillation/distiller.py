@@ -1,4 +1,4 @@
-"""The LightningModule: it sequences a step and knows no loss, network or data set by name."""
+"""The LightningModule: it sequences a training step and knows no loss, network or dataset by name."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ OptimizerFactory = Callable[[Sequence[nn.Parameter]], Optimizer]
 
 
 class Distiller(pl.LightningModule):
-    """A student that learns from labels, a frozen teacher and a critic, each as far as there is one.
+    """Trains a student from labels, a frozen teacher and a discriminator, the last two if given.
 
-    Optimisation is manual: each phase of a step has its own loss and optimiser. Lightning's `global_step` counts optimiser
-    steps; `step_count` counts batches, and is what everything here goes by.
+    Optimization is manual: each phase of a step has its own objective and optimizer. Lightning's `global_step` counts
+    optimizer steps; `step_count` counts batches, and everything here goes by it.
 
     Args:
-        student: what is trained, validated and kept.
+        student: the network that is trained, validated and saved.
         teacher: None to train on labels alone.
-        losses: the student's objective, connected.
-        adversary: None for no critic.
-        optimizers: by phase.
+        losses: the student's objective, after its `setup`.
+        adversary: None for no discriminator.
+        optimizers: a factory for each phase.
         schedule: factor of every phase's learning rate.
         total_steps: batches in the whole run.
-        classes: names of the data set's classes.
+        classes: class names of the dataset.
         gradient_clip: greatest norm of a phase's gradient.
         ema: moving average of the student; None for none.
-        micro_batches: parts in which a batch goes through the networks.
-        guard: what happens when an update is not finite.
+        guard: stops or skips updates that are not finite.
+        micro_batches: chunks in which a batch goes through the networks.
     """
 
     step_count: Tensor
@@ -78,10 +78,11 @@ class Distiller(pl.LightningModule):
 
     @property
     def eval_model(self) -> SegmentationModel:
-        """What is validated and kept: the moving average, where there is one, or the student."""
+        """The network that is validated and saved: the moving average, or the student without one."""
         return self.student if self.ema is None else cast("SegmentationModel", self.ema.module)
 
     def configure_optimizers(self) -> list[Optimizer]:
+        """Create one optimizer for each phase."""
         optimizers = [self.optimizer_factories[phase.name](phase.parameters()) for phase in self.phases]
         for optimizer in optimizers:
             for group in optimizer.param_groups:
@@ -89,13 +90,15 @@ class Distiller(pl.LightningModule):
         return optimizers
 
     def on_train_start(self) -> None:
+        """Move the teacher, which is no submodule, to the device, and set the learning rates."""
         if self.teacher is not None:
             self.teacher.to(self.device)
         self._update_learning_rates()
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Run all phases on one forward pass of each network."""
         step = self.forward_networks(batch)
-        for phase, optimizer in zip(self.phases, self._optimizers(), strict=True):
+        for phase, optimizer in zip(self.phases, self._list_optimizers(), strict=True):
             for repeat in range(phase.repeats):
                 self.run_phase(phase, optimizer, step._replace(repeat=repeat))
         if self.ema is not None:
@@ -104,14 +107,14 @@ class Distiller(pl.LightningModule):
         self._update_learning_rates()
 
     def forward_networks(self, batch: Batch) -> Step:
-        """One forward of each network, shared by all phases."""
+        """Run each network once, for all phases."""
         self.guard.snapshot_buffers(self.student)
         student = forward_in_chunks(self.student, batch, self.micro_batches)
         teacher = None if self.teacher is None else forward_in_chunks(self.teacher, batch, self.micro_batches)
         return Step(batch, student, teacher, progress=self._progress)
 
     def run_phase(self, phase: Phase, optimizer: LightningOptimizer, step: Step) -> None:
-        """One update of a phase: the only place where weights change."""
+        """Update the weights of a phase; they change nowhere else."""
         with self.toggled_optimizer(optimizer):
             total, terms = phase.objective(step)
             optimizer.zero_grad()
@@ -128,45 +131,48 @@ class Distiller(pl.LightningModule):
             else:
                 optimizer.zero_grad()
         logged: dict[str, Any] = {f"train/{name}": value.detach() for name, value in terms.items()}
-        several = self.trainer.world_size > 1
-        self.log_dict({**logged, f"lr/{phase.name}": rate}, sync_dist=several)
+        is_distributed = self.trainer.world_size > 1
+        self.log_dict({**logged, f"lr/{phase.name}": rate}, sync_dist=is_distributed)
         if phase.name == "student":
-            self.log("train/total", total.detach(), prog_bar=True, sync_dist=several)
+            self.log("train/total", total.detach(), prog_bar=True, sync_dist=is_distributed)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The logits at the labels' size, for whoever looks on."""
-        said = self.eval_model(batch.images)
-        logits = resize(said.logits.float(), (batch.target.shape[-2], batch.target.shape[-1]), said.align_corners)
+        """Update the confusion matrix; return the logits at the labels' size, for callbacks."""
+        output = self.eval_model(batch.images)
+        logits = resize(output.logits.float(), (batch.target.shape[-2], batch.target.shape[-1]), output.align_corners)
         self.confusion.update(logits, batch.target)
         return logits
 
     def on_validation_start(self) -> None:
+        """Average the BatchNorm statistics of the processes."""
         self._sync_batchnorm_buffers()
 
     def on_validation_epoch_end(self) -> None:
-        scores = Scores.of(self.confusion.compute(), len(self.classes))
+        """Log the scores of the whole validation set."""
+        scores = Scores.from_confusion_matrix(self.confusion.compute(), len(self.classes))
         self.confusion.reset()
         self.log("val/miou", scores.miou, prog_bar=True)
         self.log_dict({"val/class_accuracy": scores.class_accuracy, "val/pixel_accuracy": scores.pixel_accuracy})
         self.log_dict({f"val/iou/{name}": iou for name, iou in zip(self.classes, scores.iou, strict=True)})
 
     def on_train_epoch_end(self) -> None:
+        """Average the BatchNorm statistics of the processes."""
         self._sync_batchnorm_buffers()
 
-    def _optimizers(self) -> list[LightningOptimizer]:
-        held = self.optimizers()
-        return cast("list[LightningOptimizer]", held if isinstance(held, list) else [held])
+    def _list_optimizers(self) -> list[LightningOptimizer]:
+        optimizers = self.optimizers()
+        return cast("list[LightningOptimizer]", optimizers if isinstance(optimizers, list) else [optimizers])
 
     def _update_learning_rates(self) -> None:
-        """And the learning rates that follow from it."""
+        """Update the progress and the learning rates that follow from it."""
         self._progress = self.step_count.item() / self.total_steps
         factor = self.schedule(self._progress)
-        for optimizer in self._optimizers():
+        for optimizer in self._list_optimizers():
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
 
     def _sync_batchnorm_buffers(self) -> None:
-        """Each process's BatchNorm saw its own images; what is validated and kept is their mean."""
+        """Average floating-point buffers over processes, whose BatchNorm layers saw different images."""
         if self.trainer.world_size > 1:
             for buffer in (*self.student.buffers(), *(self.ema.buffers() if self.ema is not None else ())):
                 if buffer.is_floating_point():

@@ -1,4 +1,4 @@
-"""How strongly each term of an objective pulls at a network."""
+"""Gradient shares: how much each term of an objective contributes to the gradient of a network."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from segkd.losses.distributed import global_sum
 
 
 def compute_gradient_norms(terms: Mapping[str, Tensor], parameters: Iterable[nn.Parameter]) -> dict[str, Tensor]:
-    """‖∂ term / ∂ parameters‖ of each term, over all parameters together; zero for a term that they do not move.
+    """Return ‖∂ term / ∂ parameters‖ of each term, over all parameters together; zero for a term without gradient.
 
-    One backward pass a term and no forward pass. The graph stays, and so does what parameters hold as their gradient.
+    It takes one backward pass for each term and no forward pass. The graph and `parameter.grad` stay unchanged.
 
     Args:
         terms: scalars of one graph.
-        parameters: those that are frozen do not count.
+        parameters: frozen ones are ignored.
     """
-    moved = [p for p in parameters if p.requires_grad]
-    return {name: _norm(term, moved) for name, term in terms.items()}
+    trainable = [p for p in parameters if p.requires_grad]
+    return {name: _compute_norm(term, trainable) for name, term in terms.items()}
 
 
 def compute_gradient_shares(norms: Mapping[str, Tensor], weights: Mapping[str, float]) -> dict[str, Tensor]:
-    """weight · norm of each term over the sum of them all; zeros where nothing pulls.
+    """Return weight · norm of each term over the sum of them all; zeros where the sum is zero.
 
-    With several processes a norm is the mean of the processes' norms, each of its own images: pulls that the average of the
-    gradients cancels do count.
+    With several processes a norm is the mean of the processes' norms, each over its own images: gradients that cancel in
+    the average over processes count too.
 
     Args:
         norms: of the raw terms.
-        weights: of the same names.
+        weights: by the same names.
     """
     weighted = global_sum(torch.stack([weights[name] * norm for name, norm in norms.items()]))
     total = weighted.sum()
-    fractions = torch.where(total > 0, weighted / total, 0)
-    return dict(zip(norms, fractions.unbind(), strict=True))
+    shares = torch.where(total > 0, weighted / total, 0)
+    return dict(zip(norms, shares.unbind(), strict=True))
 
 
-def _norm(term: Tensor, parameters: list[nn.Parameter]) -> Tensor:
+def _compute_norm(term: Tensor, parameters: list[nn.Parameter]) -> Tensor:
     if not term.requires_grad:
         return torch.zeros_like(term)
-    found = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
-    return nn.utils.get_total_norm([gradient for gradient in found if gradient is not None]).to(term.device)
+    gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+    return nn.utils.get_total_norm([gradient for gradient in gradients if gradient is not None]).to(term.device)

@@ -1,4 +1,4 @@
-"""A batch goes through a network: as a whole, or in parts, for the memory of one of them."""
+"""Forward passes in chunks, which need the memory of one chunk."""
 
 from __future__ import annotations
 
@@ -15,62 +15,68 @@ from segkd.types import Batch, NetworkOutput
 Network = Callable[[Tensor], NetworkOutput]
 
 
-def forward_in_chunks(network: Network, batch: Batch, parts: int) -> NetworkOutput:
-    """What a network says of all images, of which it sees one part after the other.
+def forward_in_chunks(network: Network, batch: Batch, num_chunks: int) -> NetworkOutput:
+    """Return the network's output for the batch, computed chunk by chunk.
 
-    The losses then read the answer to the whole batch, so that every mean, pair of images and critic is that of the whole, which
-    adding up the gradients of parts would not give. The backward pass looks at each part once more and keeps what it needs for that
-    part alone (Chen et al., 2016, 1604.06174; for losses over a whole batch Gao et al., 2021, 2101.06983): a forward pass in time.
-    BatchNorm alone knows nothing but its part.
+    The losses see the output for the whole batch, so every mean, pair of images and discriminator score is that of the
+    whole batch, which accumulating the gradients of chunks would not give. The backward pass recomputes each chunk and
+    stores activations for that chunk only (Chen et al., 2016, 1604.06174; for losses over a whole batch Gao et al., 2021,
+    2101.06983), which costs one more forward pass. Only BatchNorm is restricted to its chunk.
+
+    Args:
+        network: maps images B 3 H W to its output.
+        batch: images and seeds.
+        num_chunks: 1 for one ordinary forward pass.
     """
 
-    def look(images: Tensor, keys: Tensor) -> NetworkOutput:
-        with use_sample_seeds(keys):
+    def forward(images: Tensor, seeds: Tensor) -> NetworkOutput:
+        with use_sample_seeds(seeds):
             return network(images)
 
-    def looks() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    def make_contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         buffers = list(network.buffers()) if isinstance(network, nn.Module) else []
         return nullcontext(), _RestoreBuffers(buffers)
 
-    if parts == 1:
-        return look(batch.images, batch.seeds)
-    parts = min(parts, len(batch.images))
-    seen = [
-        checkpoint(look, *part, use_reentrant=False, context_fn=looks)
-        for part in zip(batch.images.tensor_split(parts), batch.seeds.tensor_split(parts), strict=True)
+    if num_chunks == 1:
+        return forward(batch.images, batch.seeds)
+    num_chunks = min(num_chunks, len(batch.images))
+    outputs = [
+        checkpoint(forward, *chunk, use_reentrant=False, context_fn=make_contexts)
+        for chunk in zip(batch.images.tensor_split(num_chunks), batch.seeds.tensor_split(num_chunks), strict=True)
     ]
-    return _concatenate(seen)
+    return _concatenate(outputs)
 
 
 class _RestoreBuffers(AbstractContextManager[None]):
-    """The second look at a part starts from the running statistics that the first had, and leaves them as they are now.
+    """Lets the recomputation of a chunk start from the buffers of its first pass, and restores the present ones after it.
 
-    It is entered for each backward pass anew.
+    It is entered once for each backward pass.
     """
 
     def __init__(self, buffers: Sequence[Tensor]) -> None:
         self.buffers, self.first = buffers, [buffer.clone() for buffer in buffers]
 
     def __enter__(self) -> None:
-        self.now = [buffer.clone() for buffer in self.buffers]
+        self.present = [buffer.clone() for buffer in self.buffers]
         self._set(self.first)
 
     def __exit__(self, *_: object) -> None:
-        self._set(self.now)
+        self._set(self.present)
 
     def _set(self, values: Sequence[Tensor]) -> None:
         for buffer, value in zip(self.buffers, values, strict=True):
-            buffer.data.copy_(value)  # unseen by the backward passes that are still to come
+            buffer.data.copy_(value)  # through .data: backward passes still to come do not notice
 
 
-def _concatenate(seen: Sequence[NetworkOutput]) -> NetworkOutput:
-    """Along the batch; maps that are one tensor stay one."""
-    joined: dict[int, Tensor] = {}
+def _concatenate(outputs: Sequence[NetworkOutput]) -> NetworkOutput:
+    """Concatenate outputs along the batch; maps that are one tensor under two names stay one."""
+    concatenated: dict[int, Tensor] = {}
 
-    def whole(maps: Sequence[Tensor]) -> Tensor:
-        if id(maps[0]) not in joined:
-            joined[id(maps[0])] = torch.cat(list(maps))
-        return joined[id(maps[0])]
+    def concatenate_once(maps: Sequence[Tensor]) -> Tensor:
+        if id(maps[0]) not in concatenated:
+            concatenated[id(maps[0])] = torch.cat(list(maps))
+        return concatenated[id(maps[0])]
 
-    features = {name: whole([one.features[name] for one in seen]) for name in seen[0].features}
-    return NetworkOutput(whole([one.logits for one in seen]), features, seen[0].align_corners)
+    names = outputs[0].features
+    features = {name: concatenate_once([output.features[name] for output in outputs]) for name in names}
+    return NetworkOutput(concatenate_once([output.logits for output in outputs]), features, outputs[0].align_corners)

@@ -1,4 +1,4 @@
-"""What happens when a number is none: it is said which, the batch is kept, and the run stops or leaves the update out."""
+"""Guard against NaN and Inf: it reports which value is not finite, saves the batch, and stops the run or skips the update."""
 
 from __future__ import annotations
 
@@ -16,63 +16,73 @@ from segkd.errors import UserError
 from segkd.types import Batch
 
 MAX_SKIPS = 10
-"""Updates of a phase left out one after another after which the weights themselves must be at fault."""
+"""Consecutive skipped updates of a phase after which the weights themselves must be at fault."""
 
 
 class NanGuard:
-    """Keeps updates whose loss or gradient is not finite from the weights.
+    """Prevents updates whose loss or gradient is not finite.
 
-    The batch goes to `not_finite_rank0.pt` in the run's folder, as images, target, valid, keys; a later one replaces it.
+    The batch is saved as `not_finite_rank0.pt` in the run's folder, with images, target, valid, seeds; a later one replaces it.
 
     Args:
-        mode: stop ends the run with its checkpoints as they are; skip leaves the update out, and restores running statistics
-            that the batch has spoilt.
+        mode: `stop` ends the run and leaves its checkpoints as they are; `skip` skips the update, and restores running
+            statistics that the batch has spoiled.
     """
 
     def __init__(self, mode: Literal["stop", "skip"] = "stop") -> None:
         self.mode = mode
         self._skipped: Counter[str] = Counter()
-        self._statistics: list[Tensor] = []
+        self._buffers: list[Tensor] = []
 
     def snapshot_buffers(self, student: nn.Module) -> None:
-        """Keep the student's statistics as they are before it sees a batch."""
+        """Copy the student's buffers before it processes a batch."""
         if self.mode == "skip":
-            self._statistics = [buffer.clone() for buffer in student.buffers()]
+            self._buffers = [buffer.clone() for buffer in student.buffers()]
 
     def allows_update(
         self, trainer: pl.Trainer, student: nn.Module, phase: str, batch: Batch, step: int, values: Mapping[str, Tensor]
     ) -> bool:
-        """Whether the update of a phase may be made: all values are finite, in every process.
+        """Return whether all values are finite in every process.
+
+        Args:
+            trainer: gives the strategy and the run's folder.
+            student: its buffers are restored when the update is skipped.
+            phase: name of the phase.
+            batch: to be saved.
+            step: batches before this one.
+            values: scalars to check, by name.
 
         Raises:
-            UserError: they are not, and mode is stop, or this was so too often; names the first that is not.
+            UserError: a value is not finite and mode is `stop`, or `MAX_SKIPS` updates in a row were skipped; names the values.
         """
         finite = torch.stack([value.isfinite() for value in values.values()])
-        if not trainer.strategy.reduce((~finite.all()).int(), reduce_op="max"):  # one look at the device a phase
+        # One synchronization with the device per phase.
+        if not trainer.strategy.reduce((~finite.all()).int(), reduce_op="max"):
             self._skipped[phase] = 0
             return True
-        bad = [name for name, well in zip(values, finite.tolist(), strict=True) if not well]
+        names = [name for name, is_finite in zip(values, finite.tolist(), strict=True) if not is_finite]
         self._skipped[phase] += 1
-        said = self._keep(trainer, phase, batch, step, bad)
+        message = self._save_batch(trainer, phase, batch, step, names)
         if self.mode == "stop" or self._skipped[phase] == MAX_SKIPS:
             if not trainer.is_global_zero:
-                raise SystemExit(2)  # the first process speaks for all
-            again = "" if self.mode == "stop" else f", and so were the {MAX_SKIPS - 1} before it"
-            other = " or trainer.on_nan=skip" if self.mode == "stop" else ""
-            raise UserError(f"{said}{again}; try a lower learning rate, trainer.gradient_clip{other}")
+                raise SystemExit(2)  # the first process reports for all
+            before = "" if self.mode == "stop" else f", like the {MAX_SKIPS - 1} updates before it"
+            alternative = " or trainer.on_nan=skip" if self.mode == "stop" else ""
+            raise UserError(f"{message}{before}; try a lower learning rate, trainer.gradient_clip{alternative}")
         if trainer.is_global_zero:
-            print(f"segkd: {said}; this update is left out", file=sys.stderr)
-        self._restore(student)
+            print(f"segkd: {message}; the update is skipped", file=sys.stderr)
+        self._restore_buffers(student)
         return False
 
-    def _keep(self, trainer: pl.Trainer, phase: str, batch: Batch, step: int, bad: list[str]) -> str:
+    def _save_batch(self, trainer: pl.Trainer, phase: str, batch: Batch, step: int, names: list[str]) -> str:
+        """Save the batch and return the message."""
         file = f"not_finite_rank{trainer.global_rank}.pt"
         with contextlib.suppress(OSError, RuntimeError):  # of a full disk
             torch.save({**batch._asdict(), "step": step, "phase": phase}, f"{trainer.default_root_dir}/{file}")
-        what = ", ".join(bad) or "a value of another process"
-        return f"{what} of the {phase}'s update is not finite at step {step} (its batch is in {file})"
+        subject = ", ".join(names) or "a value in another process"
+        return f"{subject} of the {phase}'s update is not finite at step {step} (its batch is in {file})"
 
-    def _restore(self, student: nn.Module) -> None:
-        for buffer, before in zip(student.buffers(), self._statistics, strict=True):
+    def _restore_buffers(self, student: nn.Module) -> None:
+        for buffer, snapshot in zip(student.buffers(), self._buffers, strict=True):
             if not buffer.isfinite().all():
-                buffer.data.copy_(before)  # unseen by a backward pass of the same batch that is still to come
+                buffer.data.copy_(snapshot)  # through .data: a backward pass still to come does not notice

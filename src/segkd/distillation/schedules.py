@@ -1,4 +1,4 @@
-"""Learning rates as a closed form of progress: nothing to save, nothing to drift."""
+"""Learning rate schedules in closed form of the progress: no state to save."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Protocol
 
 
 class Schedule(Protocol):
-    """A factor of the base learning rate from the share of steps that are done, 0..1."""
+    """A factor of the base learning rate, from the fraction of steps that are done, 0..1."""
 
-    def __call__(self, progress: float) -> float: ...
+    def __call__(self, progress: float) -> float:
+        """Return the factor."""
+        ...
 
 
 class Poly:
@@ -17,17 +19,18 @@ class Poly:
 
     Args:
         power: 0.9 in both.
-        warmup: share of the steps in which the rate climbs linearly to the curve.
+        warmup: fraction of the steps in which the rate rises linearly to the curve.
     """
 
     def __init__(self, power: float = 0.9, warmup: float = 0.0) -> None:
         if power < 0:
-            raise ValueError(f"power must not be negative, not {power}")
+            raise ValueError(f"power must be 0 or more, not {power}")
         self.power = power
         self.warmup = warmup
 
     def __call__(self, progress: float) -> float:
-        return _warmup(progress, self.warmup) * math.pow(1 - min(progress, 1), self.power)
+        """Return the factor."""
+        return _compute_warmup(progress, self.warmup) * math.pow(1 - min(progress, 1), self.power)
 
 
 class Cosine:
@@ -41,15 +44,17 @@ class Cosine:
         self.warmup = warmup
 
     def __call__(self, progress: float) -> float:
-        return _warmup(progress, self.warmup) * 0.5 * (1 + math.cos(math.pi * min(progress, 1)))
+        """Return the factor."""
+        return _compute_warmup(progress, self.warmup) * 0.5 * (1 + math.cos(math.pi * min(progress, 1)))
 
 
 class Constant:
-    """One, whatever the progress."""
+    """One at any progress."""
 
     def __call__(self, progress: float) -> float:  # noqa: ARG002
+        """Return 1."""
         return 1.0
 
 
-def _warmup(progress: float, warmup: float) -> float:
+def _compute_warmup(progress: float, warmup: float) -> float:
     return 1.0 if progress >= warmup else progress / warmup

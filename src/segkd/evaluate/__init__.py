@@ -1,1 +1,1 @@
-"""Score a network on a split of a data set."""
+"""Score a network on a split of a dataset."""

@@ -1,4 +1,4 @@
-"""Scoring a network on a data set: every image is seen once, and all scores hear the same answer."""
+"""The evaluation loop: predict every image of a dataset once, and pass each prediction to all metrics."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from segkd.data.base import SegmentationDataset
 from segkd.data.datamodule import SampleDataset, build_loader
 from segkd.data.samplers import DistributedEvalSampler
 from segkd.data.transforms import Augmentation
-from segkd.evaluate.inference import Inferer, whole_image
+from segkd.evaluate.inference import Inferer, infer_whole_image
 from segkd.metrics import ConfusionMatrix
 from segkd.models.base import SegmentationModel
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says of one image."""
+    """The output of a network for one image."""
 
     index: int
-    """Of the image in the data set."""
+    """Index of the image in the dataset."""
     images: Tensor
     """1 3 H W, RGB in 0..255."""
     logits: Tensor
@@ -35,11 +35,11 @@ class Prediction:
 
     @cached_property
     def predicted(self) -> Tensor:
-        """The greatest of the competing outputs, 1 H W int64."""
+        """Class with the largest logit, 1 H W int64."""
         return self.logits.max(1).indices  # 30 times as fast as argmax on a CPU
 
 
-Metric = Callable[[Prediction], None]
+PredictionCallback = Callable[[Prediction], None]
 
 
 @torch.no_grad()
@@ -48,8 +48,8 @@ def compute_confusion_matrices(
     dataset: SegmentationDataset,
     *,
     count_void: bool = False,
-    view: Inferer = whole_image,
-    observers: Sequence[Metric] = (),
+    inferer: Inferer = infer_whole_image,
+    callbacks: Sequence[PredictionCallback] = (),
     corruption: Augmentation | None = None,
     seed: int = 0,
     device: torch.device | None = None,
@@ -57,40 +57,44 @@ def compute_confusion_matrices(
     limit: int | None = None,
     progress: str | None = None,
 ) -> Tensor:
-    """The confusion matrix of each image, N K K int64, one image at a time, at the labels' own size.
+    """Return the confusion matrix of each image at the size of its label, N K K int64.
 
-    The network's mode is left as it was.
+    Images are predicted one at a time. The network keeps its training or evaluation mode.
 
     Args:
+        network: the network to score.
+        dataset: the split to score it on.
         count_void: see `ConfusionMatrix`.
-        view: how the network looks at an image.
-        observers: other scores; each hears every answer.
-        corruption: what is done to images before; drawn by `seed` for each image.
-        device: where to compute; the network's own place if not given.
-        limit: take this many images, evenly spread, instead of all.
-        progress: the text beside a progress bar on stderr; no bar without it.
+        inferer: inference mode.
+        callbacks: called with every prediction: other metrics, and writers.
+        corruption: applied to the images first; random values are seeded per image.
+        seed: of the corruption.
+        device: where to compute; by default where the network is.
+        workers: loading processes.
+        limit: use this many images, evenly spaced, instead of all.
+        progress: text beside a progress bar on stderr; without it there is no bar.
     """
     device = device or next(network.parameters()).device
-    classes = len(dataset.classes)
-    matrix = ConfusionMatrix(classes, count_void).to(device)
-    shard = DistributedEvalSampler(len(dataset))
+    num_classes = len(dataset.classes)
+    matrix = ConfusionMatrix(num_classes, count_void).to(device)
+    sampler = DistributedEvalSampler(len(dataset))
     if limit is not None and limit < len(dataset):
-        shard.draws = [shard.draws[i * len(dataset) // limit] for i in range(limit)]
-    batches = build_loader(SampleDataset(dataset, corruption, seed), shard, workers=workers)
-    shown = track(batches, progress or "", len(shard), console=Console(stderr=True), disable=progress is None)
+        sampler.indices = [sampler.indices[i * len(dataset) // limit] for i in range(limit)]
+    batches = build_loader(SampleDataset(dataset, corruption, seed), sampler, workers=workers)
+    bar = track(batches, progress or "", len(sampler), console=Console(stderr=True), disable=progress is None)
     matrices = []
     was_training = network.training
     network.to(device).eval()
     try:
-        for draw, batch in zip(shard, shown, strict=True):
+        for sample, batch in zip(sampler, bar, strict=True):
             images, target = batch.images.to(device), batch.target.to(device)
-            logits = view(network, images)
+            logits = inferer(network, images)
             matrix.reset()
             matrix.update(logits, target)
             matrices.append(matrix.compute().cpu())
-            answer = Prediction(draw.image, images, logits if count_void else logits[:, :classes], target)
-            for forward_networks in observers:
-                forward_networks(answer)
+            prediction = Prediction(sample.image, images, logits if count_void else logits[:, :num_classes], target)
+            for callback in callbacks:
+                callback(prediction)
     finally:
         network.train(was_training)
     return torch.stack(matrices)
@@ -106,7 +110,7 @@ def compute_confusion_matrix(
     limit: int | None = None,
     progress: str | None = None,
 ) -> Tensor:
-    """The confusion matrix of a network over whole images, K K int64; see `compute_confusion_matrices`."""
+    """Return the confusion matrix of a network over whole images, K K int64; see `compute_confusion_matrices`."""
     return compute_confusion_matrices(
         network, dataset, count_void=count_void, device=device, workers=workers, limit=limit, progress=progress
     ).sum(0)

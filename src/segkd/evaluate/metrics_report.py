@@ -1,10 +1,10 @@
-"""Scores by name. Each hears every answer and, at the end, gets the confusion matrices of all images."""
+"""Metrics besides IoU. Each sees every prediction and, at the end, the confusion matrices of all images."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -26,25 +26,25 @@ from segkd.models.base import SegmentationModel
 
 
 class MetricResult(NamedTuple):
-    """What a score found."""
+    """The result of one metric."""
 
-    facts: dict[str, Any]
-    """For JSON."""
-    note: str
-    """For people, one line."""
-    column: tuple[str, list[float]] | None = None
-    """A title and a fraction for each class."""
+    values: dict[str, Any]
+    """For `evaluation.json`."""
+    summary: str
+    """One line for the terminal."""
+    per_class: tuple[str, list[float]] | None = None
+    """A column title and a fraction per class."""
 
 
 class ReportedMetric(ABC):
-    """One kind of score."""
+    """A metric of `segkd.evaluate`."""
 
-    def __call__(self, answer: Prediction) -> None:  # noqa: B027
-        """Hear what the network says of an image; what follows from confusion matrices need not."""
+    def __call__(self, prediction: Prediction) -> None:  # noqa: B027  metrics of confusion matrices do not need it
+        """Update the metric with the prediction for one image."""
 
     @abstractmethod
-    def result(self, matrices: Tensor) -> MetricResult:
-        """The finding, with the confusion matrix of each image, N K K or with void as last."""
+    def compute(self, matrices: Tensor) -> MetricResult:
+        """Return the result, given the confusion matrix of each image: N K K, with void last if it competes."""
 
 
 class BoundaryReport(ReportedMetric):
@@ -55,75 +55,78 @@ class BoundaryReport(ReportedMetric):
         self.metric = BoundaryIoU(len(dataset.classes)).to(device)
         self.widths: set[int] = set()
 
-    def __call__(self, answer: Prediction) -> None:
-        self.widths.add(boundary_width((answer.target.shape[-2], answer.target.shape[-1])))
-        self.metric.update(answer.predicted, answer.target)
+    def __call__(self, prediction: Prediction) -> None:
+        self.widths.add(boundary_width((prediction.target.shape[-2], prediction.target.shape[-1])))
+        self.metric.update(prediction.predicted, prediction.target)
 
-    def result(self, matrices: Tensor) -> MetricResult:
+    def compute(self, matrices: Tensor) -> MetricResult:
         iou = self.metric.compute()
         mean, widths = iou.nanmean().item(), sorted(self.widths)
-        facts = {"miou": nan_to_none(mean), "widths": widths, "iou": _named(self.classes, iou.tolist())}
+        values = {"miou": nan_to_none(mean), "widths": widths, "iou": _to_json(self.classes, iou.tolist())}
         pixels = "–".join(str(width) for width in sorted({widths[0], widths[-1]}))
-        return MetricResult(facts, f"boundary IoU {_percent(mean)} ({pixels} px)", ("boundary IoU %", iou.tolist()))
+        summary = f"boundary IoU {format_percent(mean)} ({pixels} px)"
+        return MetricResult(values, summary, ("boundary IoU %", iou.tolist()))
 
 
 class TrimapReport(ReportedMetric):
-    """mIoU near changes of the label."""
+    """mIoU near label boundaries."""
 
-    def __init__(self, dataset: SegmentationDataset, size: int, device: torch.device) -> None:
-        self.classes = len(dataset.classes)
-        self.metric = TrimapConfusion(size).to(device)
+    def __init__(self, dataset: SegmentationDataset, num_outputs: int, device: torch.device) -> None:
+        self.num_classes = len(dataset.classes)
+        self.metric = TrimapConfusion(num_outputs).to(device)
 
-    def __call__(self, answer: Prediction) -> None:
-        self.metric.update(answer.predicted, answer.target)
+    def __call__(self, prediction: Prediction) -> None:
+        self.metric.update(prediction.predicted, prediction.target)
 
-    def result(self, matrices: Tensor) -> MetricResult:
-        scores = [Scores.of(matrix, self.classes).miou for matrix in self.metric.compute()]
-        facts = {"miou": {str(w): nan_to_none(score) for w, score in zip(self.metric.widths, scores, strict=True)}}
-        shown = " · ".join(f"{w} px {_percent(score)}" for w, score in zip(self.metric.widths, scores, strict=True))
-        return MetricResult(facts, f"trimap mIoU {shown}")
+    def compute(self, matrices: Tensor) -> MetricResult:
+        mious = [Scores.from_confusion_matrix(matrix, self.num_classes).miou for matrix in self.metric.compute()]
+        by_width = dict(zip(self.metric.widths, mious, strict=True))
+        values = {"miou": {str(width): nan_to_none(miou) for width, miou in by_width.items()}}
+        listed = " · ".join(f"{width} px {format_percent(miou)}" for width, miou in by_width.items())
+        return MetricResult(values, f"trimap mIoU {listed}")
 
 
 class CalibrationReport(ReportedMetric):
-    """ECE, NLL and Brier score of the data set's classes."""
+    """ECE, NLL and Brier score over the dataset's classes."""
 
     def __init__(self, dataset: SegmentationDataset, device: torch.device) -> None:
         self.metric = Calibration(len(dataset.classes)).to(device)
 
-    def __call__(self, answer: Prediction) -> None:
-        self.metric.update(answer.logits, answer.target)
+    def __call__(self, prediction: Prediction) -> None:
+        self.metric.update(prediction.logits, prediction.target)
 
-    def result(self, matrices: Tensor) -> MetricResult:
+    def compute(self, matrices: Tensor) -> MetricResult:
         ece, nll, brier = self.metric.compute()
-        facts = {
+        values = {
             "ece": nan_to_none(ece),
             "nll": nan_to_none(nll),
             "brier": nan_to_none(brier),
             "bins": self.metric.bins,
         }
-        return MetricResult(facts, f"ECE {_percent(ece)} · NLL {nll:.4f} · Brier {brier:.4f}")
+        return MetricResult(values, f"ECE {format_percent(ece)} · NLL {nll:.4f} · Brier {brier:.4f}")
 
 
 class AgreementReport(ReportedMetric):
-    """The network against its teacher, who looks at the same image in the same way."""
+    """Agreement with a teacher that predicts the same images in the same inference mode."""
 
     def __init__(
-        self, dataset: SegmentationDataset, teacher: SegmentationModel, view: Inferer, device: torch.device
+        self, dataset: SegmentationDataset, teacher: SegmentationModel, inferer: Inferer, device: torch.device
     ) -> None:
-        self.teacher, self.view = teacher.to(device).eval(), view
+        self.teacher, self.inferer = teacher.to(device).eval(), inferer
         self.metric = Agreement(len(dataset.classes)).to(device)
 
-    def __call__(self, answer: Prediction) -> None:
-        self.metric.update(answer.logits, self.view(self.teacher, answer.images), answer.target)
+    def __call__(self, prediction: Prediction) -> None:
+        teacher_logits = self.inferer(self.teacher, prediction.images)
+        self.metric.update(prediction.logits, teacher_logits, prediction.target)
 
-    def result(self, matrices: Tensor) -> MetricResult:
-        agreed = self.metric.compute()
-        facts = {name: nan_to_none(value) for name, value in agreed._asdict().items()}
+    def compute(self, matrices: Tensor) -> MetricResult:
+        scores = self.metric.compute()
+        values = {name: nan_to_none(value) for name, value in scores._asdict().items()}
         return MetricResult(
-            facts,
-            f"agrees with the teacher on {_percent(agreed.agreement)} % of pixels · KL {agreed.divergence:.4f} · "
-            f"only the teacher is right on {_percent(agreed.only_teacher_right)} %, "
-            f"only the student on {_percent(agreed.only_student_right)} %",
+            values,
+            f"agrees with the teacher on {format_percent(scores.agreement)} % of pixels · KL {scores.divergence:.4f} · "
+            f"only the teacher is right on {format_percent(scores.only_teacher_right)} %, "
+            f"only the student on {format_percent(scores.only_student_right)} %",
         )
 
 
@@ -133,110 +136,99 @@ class CategoryReport(ReportedMetric):
     def __init__(self, dataset: Cityscapes) -> None:
         self.classes = dataset.classes
 
-    def result(self, matrices: Tensor) -> MetricResult:
-        scores = Scores.of(
-            _official(to_category_matrix(matrices.sum(0), self.classes), len(CATEGORIES)), len(CATEGORIES)
-        )
-        each = dict(zip(CATEGORIES, scores.iou, strict=True))
-        shown = " · ".join(f"{name} {_percent(iou)}" for name, iou in each.items())
-        facts = {"miou": nan_to_none(scores.miou), "iou": _named(tuple(each), scores.iou)}
-        return MetricResult(facts, f"category IoU {_percent(scores.miou)}: {shown}")
+    def compute(self, matrices: Tensor) -> MetricResult:
+        matrix = to_category_matrix(matrices.sum(0), self.classes)
+        matrix[len(CATEGORIES) :] = 0  # the official scorer counts no false positives on unlabeled pixels
+        scores = Scores.from_confusion_matrix(matrix, len(CATEGORIES))
+        listed = " · ".join(f"{name} {format_percent(iou)}" for name, iou in zip(CATEGORIES, scores.iou, strict=True))
+        values = {"miou": nan_to_none(scores.miou), "iou": _to_json(tuple(CATEGORIES), scores.iou)}
+        return MetricResult(values, f"category IoU {format_percent(scores.miou)}: {listed}")
 
 
 class InstanceIoUReport(ReportedMetric):
-    """iIoU of Cityscapes' classes and categories that have instances."""
+    """Instance-level IoU (iIoU) of Cityscapes' classes and categories that have instances."""
 
     def __init__(self, dataset: Cityscapes, device: torch.device) -> None:
         self.dataset = dataset
         self.metric = InstanceIoU(dataset.classes).to(device)
 
-    def __call__(self, answer: Prediction) -> None:
-        instances = torch.from_numpy(self.dataset.instances(answer.index))[None]
-        self.metric.update(answer.predicted, instances.to(answer.predicted.device))
+    def __call__(self, prediction: Prediction) -> None:
+        instances = torch.from_numpy(self.dataset.load_instances(prediction.index))[None]
+        self.metric.update(prediction.predicted, instances.to(prediction.predicted.device))
 
-    def result(self, matrices: Tensor) -> MetricResult:
+    def compute(self, matrices: Tensor) -> MetricResult:
         classes, matrix = self.dataset.classes, matrices.sum(0)
         found, missed, found_category, missed_category = (part.cpu() for part in self.metric.compute())
-        of_class = compute_instance_iou(found, missed, matrix, classes)
-        grouped = to_category_matrix(matrix, classes)
-        of_category = compute_instance_iou(found_category, missed_category, grouped, tuple(CATEGORIES))
-        means = [mean_or_none([*each.values()]) for each in (of_class, of_category)]
-        facts = {
-            "miou": nan_to_none(means[0]), "iou": {name: nan_to_none(v) for name, v in of_class.items()},
-            "category_miou": nan_to_none(means[1]), "category_iou": {name: nan_to_none(v) for name, v in of_category.items()},
+        class_iou = compute_instance_iou(found, missed, matrix, classes)
+        category_matrix = to_category_matrix(matrix, classes)
+        category_iou = compute_instance_iou(found_category, missed_category, category_matrix, tuple(CATEGORIES))
+        means = [compute_nanmean([*iou.values()]) for iou in (class_iou, category_iou)]
+        values = {
+            "miou": nan_to_none(means[0]), "iou": {name: nan_to_none(v) for name, v in class_iou.items()},
+            "category_miou": nan_to_none(means[1]), "category_iou": {name: nan_to_none(v) for name, v in category_iou.items()},
         }  # fmt: skip
-        column = [of_class.get(name, float("nan")) for name in classes]
-        return MetricResult(
-            facts, f"iIoU {_percent(means[0])} · category iIoU {_percent(means[1])}", ("iIoU %", column)
-        )
+        column = [class_iou.get(name, float("nan")) for name in classes]
+        summary = f"iIoU {format_percent(means[0])} · category iIoU {format_percent(means[1])}"
+        return MetricResult(values, summary, ("iIoU %", column))
 
 
 class PerSequence(ReportedMetric):
-    """The scores of each video for itself."""
+    """The scores of each sequence."""
 
     def __init__(self, dataset: SegmentationDataset) -> None:
         self.dataset = dataset
 
-    def result(self, matrices: Tensor) -> MetricResult:
-        names = sequence_matrices(self.dataset)
-        facts, shown = {}, []
-        for name in dict.fromkeys(names):
-            own = torch.tensor([other == name for other in names])
-            scores = Scores.of(matrices[own].sum(0), len(self.dataset.classes))
-            facts[name] = {"images": int(own.sum()), **scores.facts(self.dataset.classes)}
-            shown.append(f"{name} {_percent(scores.miou)} ({int(own.sum())} images)")
-        return MetricResult(facts, f"mIoU by sequence: {' · '.join(shown)}")
+    def compute(self, matrices: Tensor) -> MetricResult:
+        sequences = list_sequences(self.dataset)
+        values, listed = {}, []
+        for name in dict.fromkeys(sequences):
+            mask = torch.tensor([sequence == name for sequence in sequences])
+            scores = Scores.from_confusion_matrix(matrices[mask].sum(0), len(self.dataset.classes))
+            values[name] = {"images": int(mask.sum()), **scores.to_dict(self.dataset.classes)}
+            listed.append(f"{name} {format_percent(scores.miou)} ({int(mask.sum())} images)")
+        return MetricResult(values, f"mIoU by sequence: {' · '.join(listed)}")
 
 
 class BootstrapInterval(ReportedMetric):
-    """How far the mIoU may be off, by a bootstrap of blocks of frames.
+    """Confidence interval of the mIoU, by a bootstrap of blocks of frames.
 
     Raises:
-        UserError: every sequence is a single block, so that there is nothing to draw.
+        UserError: no sequence is longer than a block, so resampling would change nothing.
     """
 
     def __init__(self, dataset: SegmentationDataset, block: int, bootstrap_samples: int, seed: int) -> None:
-        longest = max(Counter(sequence_matrices(dataset)).values())
+        longest = max(Counter(list_sequences(dataset)).values())
         if longest <= block:
+            cure = "give a smaller bootstrap_block=N, 1 if images are not video frames"
             raise UserError(
-                f"scores=interval draws blocks of {block} frames, and the longest sequence of {dataset.display_name()} {dataset.split} has "
-                f"{longest}; {'leave it out' if longest == 1 else 'give a smaller bootstrap_block=N, 1 where images are no frames of a film'}"
+                f"bootstrap_ci resamples blocks of {block} frames, and the longest sequence of {dataset.display_name} "
+                f"{dataset.split} has {longest}; {'leave it out' if longest == 1 else cure}"
             )
         self.dataset = dataset
-        self.how = {"block": block, "bootstrap_samples": bootstrap_samples, "seed": seed}
+        self.options = {"block": block, "bootstrap_samples": bootstrap_samples, "seed": seed}
 
-    def result(self, matrices: Tensor) -> MetricResult:
-        low, high = bootstrap_interval(matrices, len(self.dataset.classes), sequence_matrices(self.dataset), **self.how)
-        facts = {"miou": [nan_to_none(low), nan_to_none(high)], "level": 0.95, **self.how}
-        note = f"mIoU, 95 % interval {_percent(low)} to {_percent(high)} (blocks of {self.how['block']} frames)"
-        return MetricResult(facts, note)
-
-
-def sequence_matrices(dataset: SegmentationDataset) -> list[str]:
-    """The video of each image."""
-    return [dataset.sequence(i) for i in range(len(dataset))]
+    def compute(self, matrices: Tensor) -> MetricResult:
+        sequences = list_sequences(self.dataset)
+        low, high = bootstrap_interval(matrices, len(self.dataset.classes), sequences, **self.options)
+        values = {"miou": [nan_to_none(low), nan_to_none(high)], "level": 0.95, **self.options}
+        interval = f"{format_percent(low)} to {format_percent(high)}"
+        return MetricResult(values, f"mIoU, 95 % interval {interval} (blocks of {self.options['block']} frames)")
 
 
-def mean_or_none(values: list[float]) -> float:
-    """The mean of what is not NaN."""
+def list_sequences(dataset: SegmentationDataset) -> list[str]:
+    """Return the sequence of each image."""
+    return [dataset.get_sequence(i) for i in range(len(dataset))]
+
+
+def compute_nanmean(values: Sequence[float]) -> float:
+    """Return the mean of the values that are not NaN."""
     return torch.tensor(values, dtype=torch.float64).nanmean().item()
 
 
-def make_columns(findings: Mapping[str, MetricResult]) -> dict[str, list[float]]:
-    """Title → a fraction for each class, of the findings that have one."""
-    return dict(finding.column for finding in findings.values() if finding.column is not None)
+def format_percent(fraction: float) -> str:
+    """Return a fraction in percent, with two decimals."""
+    return f"{100 * fraction:.2f}"
 
 
-def _official(matrix: Tensor, classes: int) -> Tensor:
-    """Without the row of void: unlabelled pixels make no false positives in the official scorer."""
-    matrix = matrix.clone()
-    matrix[classes:] = 0
-    return matrix
-
-
-def _named(names: tuple[str, ...], values: list[float]) -> dict[str, float | None]:
+def _to_json(names: Sequence[str], values: Sequence[float]) -> Mapping[str, float | None]:
     return {name: nan_to_none(value) for name, value in zip(names, values, strict=True)}
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f}"

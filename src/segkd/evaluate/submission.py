@@ -1,4 +1,4 @@
-"""Predictions as label files, one an image, as Cityscapes' test server wants them."""
+"""Predictions as label files, one per image, in the form that Cityscapes' test server expects."""
 
 from __future__ import annotations
 
@@ -17,32 +17,33 @@ _KEY = "submission_dir"
 
 
 class SubmissionWriter:
-    """Writes each answer as an 8-bit PNG of the data set's label ids on disk; void, where it was said, has the first ignored id.
+    """Writer of 8-bit PNGs that hold the dataset's label ids on disk; predicted void gets the first ignored id.
 
     Args:
-        directory: where to; must be empty or new.
-        dataset: what is predicted.
+        directory: the folder to write to; must be empty or new.
+        dataset: the predicted dataset.
 
     Raises:
-        UserError: the folder holds something, or a file cannot be written.
+        UserError: the folder is not empty, the labels are colors, or a file cannot be written.
     """
 
     def __init__(self, directory: Path, dataset: SegmentationDataset) -> None:
         if directory.is_dir() and any(directory.iterdir()):
-            raise UserError(f"{_KEY}={directory} is not empty; the server would mix its files up: give a new folder")
-        # The class's table where it has one: an object of it may read training ids.
-        ids = getattr(type(dataset), "ids", dataset.ids)
-        if max(ids) > 255:
             raise UserError(
-                f"{dataset.display_name()} codes its labels as colours, and {_KEY} are of ids; leave it out"
+                f"{_KEY}={directory} is not empty, and the server would mix up the files; give a new folder"
             )
+        # The class's own table if it has one: an instance may read training ids.
+        ids = getattr(type(dataset), "label_map", dataset.label_map)
+        if max(ids) > 255:
+            raise UserError(f"the labels of {dataset.display_name} are colors, and {_KEY} writes ids; leave {_KEY} out")
         self.directory, self.dataset = make_dir(directory, _KEY), dataset
         first = {class_index: label_id for label_id, class_index in reversed(ids.items())}
-        known = (first[i] for i in range(len(dataset.classes)))
-        self.label_ids = np.array([*known, first.get(IGNORE_INDEX, IGNORE_INDEX)], np.uint8)
+        class_ids = (first[i] for i in range(len(dataset.classes)))
+        self.label_ids = np.array([*class_ids, first.get(IGNORE_INDEX, IGNORE_INDEX)], np.uint8)
 
-    def __call__(self, answer: Prediction) -> None:
-        name = self.dataset.name(answer.index).removesuffix("_leftImg8bit").replace("/", "_")
-        labels = self.label_ids[answer.predicted[0].cpu().numpy()]
+    def __call__(self, prediction: Prediction) -> None:
+        """Write the label file of one image."""
+        name = self.dataset.get_name(prediction.index).removesuffix("_leftImg8bit").replace("/", "_")
+        labels = self.label_ids[prediction.predicted[0].cpu().numpy()]
         with atomic_write(self.directory / f"{name}_labelIds.png", _KEY) as part:
             part.write_bytes(cv2.imencode(".png", labels)[1].tobytes())

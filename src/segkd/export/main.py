@@ -1,4 +1,4 @@
-"""`python -m segkd.export`: a network as a file that runs without segkd, scored before and after."""
+"""`python -m segkd.export`: write a network as a file that runs without segkd, and evaluate it before and after."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ from torch import Tensor
 
 from segkd import __version__
 from segkd.build.datasets import open_dataset
-from segkd.config.instantiate import SpecDict
-from segkd.config.schema import DatasetNode, Settings, SpecNode, load_settings
+from segkd.config.instantiate import Spec
+from segkd.config.schema import DatasetOfRun, OptionalNetwork, Settings, load_settings
 from segkd.data.base import SegmentationDataset
 from segkd.errors import CheckFailed, UserError
 from segkd.evaluate.loop import compute_confusion_matrix
 from segkd.export.formats import FORMATS, export_and_verify
 from segkd.export.graph import Graph
-from segkd.export.model_card import write_model_card
+from segkd.export.model_card import format_model_card
 from segkd.export.runtimes import ExportedModel
 from segkd.metrics import Scores
 from segkd.models.base import SegmentationModel, count_parameters
-from segkd.models.checkpoint_io import save_student
-from segkd.runs.load import dataset_spec, load_network
+from segkd.models.student_io import save_student
+from segkd.runs.load import load_network, resolve_dataset
 from segkd.utils.files import sha256
 
 
 class CalibrationSettings(Settings):
-    """What int8 learns the activations' ranges from."""
+    """The images on which int8 measures the ranges of activations."""
 
     split: str
     images: PositiveInt
 
 
 class ExportSettings(Settings):
-    """`python -m segkd.export`."""
+    """Settings of `python -m segkd.export`."""
 
     run: Path | None
-    model: SpecNode | None = None
+    model: OptionalNetwork = None
     checkpoint: Path | None
     format: Literal["onnx", "openvino", "torchscript", "int8"]
-    normalization: Literal["inside", "outside"]
-    dataset: DatasetNode
+    include_normalization: bool
+    dataset: DatasetOfRun
     split: str
     max_miou_drop: float = Field(ge=0)
     calibration: CalibrationSettings
@@ -58,49 +58,49 @@ class ExportSettings(Settings):
 
 
 def export(cfg: DictConfig) -> float:
-    """Write the file with its facts and its card, if it scores as the network does; returns its mIoU."""
+    """Write the file, its metadata and its model card if its mIoU holds; return its mIoU.
+
+    Raises:
+        UserError: a setting does not fit, or the data has no labeled pixel.
+        CheckFailed: the file lost too much mIoU; nothing is kept.
+    """
     settings = load_settings(cfg, ExportSettings)
-    data = dataset_spec(settings.dataset, settings.run)
-    dataset = open_dataset(data, settings.split)
+    dataset_spec = resolve_dataset(settings.dataset, settings.run)
+    dataset = open_dataset(dataset_spec, settings.split)
     network, checkpoint = load_network(settings.run, settings.model, settings.checkpoint, dataset)
     directory = settings.output_dir or settings.run or Path("exports")
     file = FORMATS[settings.format].files[0]
-    graph = Graph(network, settings.normalization == "inside")
+    graph = Graph(network, settings.include_normalization)
     with export_atomically(directory) as folder:
-        run = export_and_verify(
-            settings.format, graph, folder, _calibration(settings.calibration, data, graph), torch.get_num_threads()
-        )
-        before = _scores(network, dataset, settings, "the network")
+        images = _generate_calibration_images(settings.calibration, dataset_spec, graph)
+        runtime = export_and_verify(settings.format, graph, folder, images, torch.get_num_threads())
+        before = _evaluate(network, dataset, settings, "the network")
         if math.isnan(before.miou):
             raise UserError(
-                f"{dataset.display_name()} {settings.split} has no labelled pixel to score; choose another split"
+                f"{dataset.display_name} {settings.split} has no labeled pixel to score; choose another split"
             )
-        after = _scores(ExportedModel(run, network, graph.inside), dataset, settings, file)
-        lost = 100 * (before.miou - after.miou)
-        if not lost <= settings.max_miou_drop:
-            raise CheckFailed(
-                f"{file} lost {lost:.2f} points of mIoU on {dataset.display_name()} {settings.split} ({_said(before, after)}), and "
-                f"{settings.max_miou_drop:g} are allowed; it was not kept. See docs/how-to/export.md, or give max_miou_drop=X"
-            )
-        facts = {
-            **_facts(settings.format, graph, dataset, checkpoint, folder),
-            "scores": _compared(before, after, dataset, settings),
-            "recipe": _recipe(settings.run),
+        exported = ExportedModel(runtime, network, graph.include_normalization)
+        after = _evaluate(exported, dataset, settings, file)
+        _check_miou_drop(before, after, file, dataset, settings)
+        metadata = {
+            **_describe_file(settings.format, graph, dataset, checkpoint, folder),
+            "scores": _compare_scores(before, after, dataset, settings),
+            "recipe": _read_recipe(settings.run),
         }
-        if settings.run is None:  # then the folder is as a run's, and other commands take it: run=DIR
-            save_student(network, folder, {"dataset": dataset.display_name(), "classes": list(dataset.classes)})
-        (folder / f"{file}.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
-        (folder / f"{file}.md").write_text(write_model_card(facts))
-    print(f"{directory / file} mIoU {_said(before, after)}")
+        if settings.run is None:  # the folder then is like a run's, and other commands accept it as run=DIR
+            save_student(network, folder, {"dataset": dataset.display_name, "classes": list(dataset.classes)})
+        (folder / f"{file}.json").write_text(json.dumps(metadata, indent=1, ensure_ascii=False) + "\n")
+        (folder / f"{file}.md").write_text(format_model_card(metadata))
+    print(f"{directory / file} mIoU {_format_miou(before, after)}")
     return after.miou
 
 
 @contextlib.contextmanager
 def export_atomically(directory: Path) -> Iterator[Path]:
-    """A folder whose files move to `directory` at the end, and are gone if the end is not reached.
+    """Yield a temporary folder whose files move to `directory` at the end, and are deleted on an error.
 
     Raises:
-        UserError: something cannot be written there.
+        UserError: `directory` cannot be written.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -112,38 +112,57 @@ def export_atomically(directory: Path) -> Iterator[Path]:
         raise UserError(f"cannot write to {directory} ({error.strerror}); give another output_dir") from None
 
 
-def _calibration(settings: CalibrationSettings, data: SpecDict, graph: Graph) -> Iterator[Tensor]:
-    """Evenly spread images of the calibration split, one at a time; opened when the first is asked for."""
-    dataset = open_dataset(data, settings.split)
+def _generate_calibration_images(settings: CalibrationSettings, dataset_spec: Spec, graph: Graph) -> Iterator[Tensor]:
+    """Yield evenly spaced images of the calibration split, one at a time; the split is opened at the first."""
+    dataset = open_dataset(dataset_spec, settings.split)
     count = min(settings.images, len(dataset))
     for index in range(count):
         image = dataset[index * len(dataset) // count].image
-        yield graph.taken(torch.from_numpy(image.transpose(2, 0, 1)[None].copy()))
+        yield graph.prepare_input(torch.from_numpy(image.transpose(2, 0, 1)[None].copy()))
 
 
-def _scores(network: SegmentationModel, dataset: SegmentationDataset, settings: ExportSettings, what: str) -> Scores:
+def _evaluate(
+    network: SegmentationModel, dataset: SegmentationDataset, settings: ExportSettings, progress: str
+) -> Scores:
     cpu = torch.device("cpu")
-    matrix = compute_confusion_matrix(network, dataset, device=cpu, workers=settings.workers, progress=what)
-    return Scores.of(matrix, len(dataset.classes))
+    matrix = compute_confusion_matrix(network, dataset, device=cpu, workers=settings.workers, progress=progress)
+    return Scores.from_confusion_matrix(matrix, len(dataset.classes))
 
 
-def _said(before: Scores, after: Scores) -> str:
+def _check_miou_drop(
+    before: Scores, after: Scores, file: str, dataset: SegmentationDataset, settings: ExportSettings
+) -> None:
+    drop = 100 * (before.miou - after.miou)
+    if not drop <= settings.max_miou_drop:  # also where it is NaN
+        raise CheckFailed(
+            f"{file} lost {drop:.2f} points of mIoU on {dataset.display_name} {settings.split} "
+            f"({_format_miou(before, after)}), and {settings.max_miou_drop:g} are allowed; it was not kept. "
+            "See docs/how-to/export.md, or give max_miou_drop=X"
+        )
+
+
+def _format_miou(before: Scores, after: Scores) -> str:
     return f"{100 * after.miou:.2f}, the network {100 * before.miou:.2f}"
 
 
-def _compared(before: Scores, after: Scores, dataset: SegmentationDataset, settings: ExportSettings) -> dict[str, Any]:
-    then, now = before.facts(dataset.classes), after.facts(dataset.classes)
-    where = {"dataset": dataset.display_name(), "split": settings.split, "images": len(dataset)}
+def _compare_scores(
+    before: Scores, after: Scores, dataset: SegmentationDataset, settings: ExportSettings
+) -> dict[str, Any]:
+    scores_before, scores_after = before.to_dict(dataset.classes), after.to_dict(dataset.classes)
     names = ("miou", "iou")
     return {
-        **where,
-        **{name: now[name] for name in names},
-        **{f"{name}_before": then[name] for name in names},
+        "dataset": dataset.display_name,
+        "split": settings.split,
+        "images": len(dataset),
+        **{name: scores_after[name] for name in names},
+        **{f"{name}_before": scores_before[name] for name in names},
         "max_miou_drop": settings.max_miou_drop,
     }
 
 
-def _facts(name: str, graph: Graph, dataset: SegmentationDataset, checkpoint: Path, folder: Path) -> dict[str, Any]:
+def _describe_file(
+    name: str, graph: Graph, dataset: SegmentationDataset, checkpoint: Path, folder: Path
+) -> dict[str, Any]:
     files = FORMATS[name].files
     return {
         "file": files[0],
@@ -154,28 +173,28 @@ def _facts(name: str, graph: Graph, dataset: SegmentationDataset, checkpoint: Pa
         "smallest": graph.network.min_size,
         "outputs": graph.network.num_classes,
         "classes": list(dataset.classes),
-        "normalization": {"inside": graph.inside, **graph.network.normalization.facts()},
+        "normalization": {"inside": graph.include_normalization, **graph.network.normalization.to_dict()},
         "checkpoint": checkpoint.name,
         "checkpoint_sha256": sha256(checkpoint),
         "segkd": __version__,
     }
 
 
-def _recipe(run: Path | None) -> dict[str, Any]:
-    """How the student was trained, from what its run left."""
-    try:
-        config = yaml.safe_load((run / "config.yaml").read_text()) if run is not None else {}
-        command = json.loads((run / "environment.json").read_text())["command"] if run is not None else None
-    except (OSError, ValueError, KeyError, yaml.YAMLError):
+def _read_recipe(run: Path | None) -> dict[str, Any]:
+    """Return how the student was trained, as far as its run says."""
+    if run is None:
         return {}
-    if command is None:
+    try:
+        config = yaml.safe_load((run / "config.yaml").read_text())
+        command = json.loads((run / "environment.json").read_text())["command"]
+    except (OSError, ValueError, KeyError, yaml.YAMLError):
         return {}
     weights = {name: node.get("weight") for name, node in config["loss"].items()}
     return {
         "command": f"`{' '.join(command)}`",
         "seed": config["seed"],
         "losses and weights": ", ".join(
-            f"{name} {'its default' if weight is None else f'{weight:g}'}" for name, weight in weights.items()
+            f"{name} {'default' if weight is None else f'{weight:g}'}" for name, weight in weights.items()
         ),
         "teacher": config["teacher"].get("checkpoint") or "none",
     }

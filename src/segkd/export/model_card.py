@@ -1,4 +1,4 @@
-"""What goes beside an exported file: facts for machines, and a card that tells a reader the same."""
+"""The model card beside an exported file: its metadata for readers."""
 
 from __future__ import annotations
 
@@ -6,54 +6,54 @@ from collections.abc import Mapping
 from typing import Any
 
 _INPUT = {
-    True: "uint8, RGB in 0..255; the file normalises",
-    False: "float32, normalised by the caller: (RGB in 0..255 − mean) / std{}",
+    True: "uint8, RGB in 0..255; the file normalizes",
+    False: "float32, normalized by the caller: (RGB in 0..255 − mean) / std{}",
 }
 
 
-def write_model_card(facts: Mapping[str, Any]) -> str:
-    """The model card of an exported file, in Markdown."""
-    scores, normalization = facts["scores"], facts["normalization"]
-    taken = _INPUT[normalization["inside"]].format(", then BGR" if normalization["bgr"] else "")
+def format_model_card(metadata: Mapping[str, Any]) -> str:
+    """Return the model card of an exported file, in Markdown."""
+    scores, normalization = metadata["scores"], metadata["normalization"]
+    image_format = _INPUT[normalization["inside"]].format(", then BGR" if normalization["bgr"] else "")
     lines = [
-        f"# {facts['file']}",
+        f"# {metadata['file']}",
         "",
-        f"{facts['network']} for semantic segmentation, {facts['parameters']:,} parameters, exported to {facts['format']} "
-        f"by segkd {facts['segkd']} from `{facts['checkpoint']}`.",
+        f"{metadata['network']} for semantic segmentation, {metadata['parameters']:,} parameters, exported to "
+        f"{metadata['format']} by segkd {metadata['segkd']} from `{metadata['checkpoint']}`.",
         "",
-        f"- **In** `images`: batch × 3 × height × width, {facts['smallest']} pixels a side and more; {taken}.",
-        "- **Out** `logits`: batch × outputs × height × width, float32, of the images' own size. The class is the greatest.",
-        f"- **Normalisation**: mean {_numbers(normalization['mean'])}, std {_numbers(normalization['std'])}"
-        f"{', channels turned to BGR' if normalization['bgr'] else ''}.",
-        f"- **SHA-256**: {', '.join(f'`{name}` {digest}' for name, digest in facts['sha256'].items())}",
+        f"- **Input** `images`: batch × 3 × height × width, {metadata['smallest']} pixels a side and more; {image_format}.",
+        "- **Output** `logits`: batch × outputs × height × width, float32, of the images' own size. The class is the argmax.",
+        f"- **Normalization**: mean {_format_numbers(normalization['mean'])}, std {_format_numbers(normalization['std'])}"
+        f"{', channels in BGR order' if normalization['bgr'] else ''}.",
+        f"- **SHA-256**: {', '.join(f'`{name}` {digest}' for name, digest in metadata['sha256'].items())}",
         "",
         "## Scores",
         "",
-        f"{scores['dataset']} {scores['split']}, {scores['images']} images, whole, void ignored, one confusion matrix; per cent.",
+        f"{scores['dataset']} {scores['split']}, {scores['images']} whole images, void ignored, one confusion matrix; percent.",
         "",
-        "| | this file | the network it was made from |",
+        "| | this file | the original network |",
         "|---|---:|---:|",
-        f"| **mIoU** | **{_percent(scores['miou'])}** | {_percent(scores['miou_before'])} |",
+        f"| **mIoU** | **{_format_percent(scores['miou'])}** | {_format_percent(scores['miou_before'])} |",
     ]
     lines += [
-        f"| {number} {name} | {_percent(after)} | {_percent(scores['iou_before'][name])} |"
-        for number, (name, after) in enumerate(scores["iou"].items())
+        f"| {index} {name} | {_format_percent(iou)} | {_format_percent(scores['iou_before'][name])} |"
+        for index, (name, iou) in enumerate(scores["iou"].items())
     ]
-    if facts["outputs"] > len(facts["classes"]):
-        lines += ["", f"Output {len(facts['classes'])} is for unlabelled pixels and did not compete."]
-    return "\n".join([*lines, *_recipe(facts["recipe"]), ""])
+    if metadata["outputs"] > len(metadata["classes"]):
+        lines += ["", f"Output {len(metadata['classes'])} stands for unlabeled pixels and was not evaluated."]
+    return "\n".join([*lines, *_format_recipe(metadata["recipe"]), ""])
 
 
-def _recipe(recipe: Mapping[str, Any]) -> list[str]:
-    """How the network was trained, as far as its run says so."""
+def _format_recipe(recipe: Mapping[str, Any]) -> list[str]:
+    """Return the section on how the network was trained."""
     if not recipe:
-        return ["", "## Recipe", "", "Not known: the weights came as a file, without the run that made them."]
-    return ["", "## Recipe", "", *(f"- {what}: {value}" for what, value in recipe.items())]
+        return ["", "## Recipe", "", "Not known: the weights came as a file, without the run that trained them."]
+    return ["", "## Recipe", "", *(f"- {name}: {value}" for name, value in recipe.items())]
 
 
-def _percent(score: float | None) -> str:
+def _format_percent(score: float | None) -> str:
     return "absent" if score is None else f"{100 * score:.2f}"
 
 
-def _numbers(values: list[float]) -> str:
+def _format_numbers(values: list[float]) -> str:
     return ", ".join(f"{value:.3f}" for value in values)

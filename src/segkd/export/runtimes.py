@@ -1,4 +1,4 @@
-"""What runs an exported file on a CPU: each opens a file and answers images with class scores."""
+"""Runtimes that execute an exported file on a CPU."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from segkd.errors import UserError
 from segkd.models.base import Normalization, SegmentationModel
 
 Runtime = Callable[[Tensor], Tensor]
-"""Images B 3 H W to class scores B K H W."""
+"""Images B 3 H W to logits B K H W."""
 
 
 def require_package(package: str) -> Any:
-    """A package of the extra `export`.
+    """Import a package of the extra `export`.
 
     Raises:
         UserError: it is not installed.
@@ -30,29 +30,29 @@ def require_package(package: str) -> Any:
 
 
 def load_torchscript(path: Path, threads: int) -> Runtime:  # noqa: ARG001  PyTorch's threads are the process's
-    """PyTorch's own. It reads files that segkd made; a stranger's should not be opened."""
+    """Load a file into PyTorch; only files that segkd itself wrote, since TorchScript from others may run code."""
     module = torch.jit.load(path)  # type: ignore[no-untyped-call]
 
     def run(images: Tensor) -> Tensor:
         with torch.inference_mode():
-            answer: Tensor = module(images)
-        return answer
+            logits: Tensor = module(images)
+        return logits
 
     return run
 
 
 def load_onnxruntime(path: Path, threads: int) -> Runtime:
-    """ONNX Runtime, on its CPU provider."""
+    """Load a file into ONNX Runtime with its CPU provider."""
     package = require_package("onnxruntime")
     options = package.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # its warnings are of its own optimiser
+    options.log_severity_level = 3  # its warnings are about its own optimizer
     session = package.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
 
 
 def load_openvino(path: Path, threads: int) -> Runtime:
-    """OpenVINO's CPU plugin, held to float32: by itself it computes in bfloat16 where the processor can."""
+    """Load a file into OpenVINO's CPU plugin in float32; its default is bfloat16 where the processor supports it."""
     core = require_package("openvino").Core()
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
     compiled = core.compile_model(core.read_model(path), "CPU", settings)
@@ -60,17 +60,24 @@ def load_openvino(path: Path, threads: int) -> Runtime:
 
 
 class ExportedModel(SegmentationModel):
-    """An exported file as a network, to be scored as the original is; what the file leaves outside it does itself."""
+    """An exported file with the interface of a network, so that it can be evaluated like the original.
 
-    def __init__(self, run: Runtime, original: SegmentationModel, inside: bool) -> None:
+    Args:
+        runtime: executes the file.
+        original: the network that was exported.
+        includes_normalization: whether the file normalizes; else this class does.
+    """
+
+    def __init__(self, runtime: Runtime, original: SegmentationModel, includes_normalization: bool) -> None:
         super().__init__(original.num_classes, original.normalization, {})
         self.align_corners = original.align_corners
-        if inside:
+        if includes_normalization:
             self.normalization = _NoNormalization((0,) * 3, (1,) * 3)
-        self.run = run
+        self.runtime = runtime
 
     def forward_normalized(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.run(images), {}
+        """Return the file's logits, B K H W, and no features."""
+        return self.runtime(images), {}
 
 
 class _NoNormalization(Normalization):

@@ -1,1 +1,1 @@
-"""What a student can be taught by: one loss a file, all under the contract of `base`."""
+"""Loss functions for the student: one loss a file, all under the contract of `base`."""

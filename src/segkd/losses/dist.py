@@ -1,4 +1,4 @@
-"""DIST: the student ranks as the teacher does, classes in a pixel and pixels in a class."""
+"""DIST: the student's class probabilities correlate with the teacher's, across classes and across pixels."""
 
 from __future__ import annotations
 
@@ -11,24 +11,32 @@ from segkd.losses.distributed import global_mean, global_sum
 from segkd.losses.features import align_features, check_same_num_classes
 from segkd.types import FeatureInfos, Step
 
-MIN_NORM = 1e-12
-"""Of a sum of squares: below it probabilities differ by rounding alone."""
+MIN_SUM_OF_SQUARES = 1e-12
+"""Below it probabilities differ by rounding alone."""
 
 
 class Dist(Loss):
-    """Pearson's correlation of the two networks' class probabilities, over the classes and over the places.
+    """Pearson's correlation of the two networks' class probabilities, over classes and over pixels.
 
         L = inter · mean over pixels of (1 − ρ over classes) + intra · mean over classes of (1 − ρ over the batch's pixels)
 
-    Huang et al., 2022 (arXiv 2205.10536); a pixel is a sample, as in their code for segmentation. Maps are B K h w. The
-    teacher's is its logits, resized to the student's map. Padded places do not count. What does not vary correlates with
-    nothing: ρ is 0 there, without a gradient. Over several processes the pixels of a class are those of all of them.
+    Huang et al., 2022 (arXiv 2205.10536); a pixel is a sample, as in their code for segmentation. The teacher's map is its
+    logits, resized to the student's. Padded pixels do not count. ρ of a constant is 0, without a gradient. Over several
+    processes the correlation of a class runs over the pixels of all of them.
+
+    Shape:
+        - student `feature`: B K h w; teacher logits: B K h' w'.
+        - output: scalar.
+
+    Example:
+        >>> Dist(inter=1.0, intra=1.0)(step).shape
+        torch.Size([])
 
     Args:
         weight: 1, as in their code (hunto/DIST_KD, segmentation/train_kd.py), which has no temperature.
-        inter: of the classes in a pixel; the paper's β, 1 as there.
-        intra: of the pixels in a class; the paper's γ, 1 as there.
-        feature: the student's class scores that are compared.
+        inter: factor of the correlation over classes; the paper's β, 1 as there.
+        intra: factor of the correlation over pixels; the paper's γ, 1 as there.
+        feature: the student's class logits to compare.
     """
 
     def __init__(self, weight: float = 1.0, inter: float = 1.0, intra: float = 1.0, feature: str = "kd_logits") -> None:
@@ -37,30 +45,40 @@ class Dist(Loss):
         self.feature = feature
 
     def setup(self, student: FeatureInfos, teacher: FeatureInfos | None) -> None:
+        """Check that both networks have the same classes."""
         assert teacher is not None
         check_same_num_classes(student, teacher, self.feature)
 
     def forward(self, step: Step) -> Tensor:
-        ours, theirs, counted = align_features(step, self.feature, "kd_logits")
-        student, teacher = ours.softmax(1), theirs.softmax(1)
-        weight = counted[:, None].to(student)
-        pixels = global_sum(weight.sum())
+        """Compute the loss, a scalar."""
+        student_logits, teacher_logits, valid = align_features(step, self.feature, "kd_logits")
+        student, teacher = student_logits.softmax(1), teacher_logits.softmax(1)
+        mask = valid[:, None].to(student)
+        pixels = global_sum(mask.sum())
 
-        def over_classes(maps: Tensor) -> Tensor:
+        def sum_over_classes(maps: Tensor) -> Tensor:
             return maps.sum(1, keepdim=True)
 
-        def over_pixels(maps: Tensor) -> Tensor:
-            return global_sum((maps * weight).sum((0, 2, 3), keepdim=True))
+        def sum_over_pixels(maps: Tensor) -> Tensor:
+            return global_sum((maps * mask).sum((0, 2, 3), keepdim=True))
 
-        inter = 1 - pearson_correlation(student, teacher, over_classes, student.shape[1])
-        intra = 1 - pearson_correlation(student, teacher, over_pixels, pixels.clamp(min=1))
-        return self.inter * global_mean((inter * weight).sum(), weight.sum()) + self.intra * intra.mean() * (pixels > 0)
+        inter = 1 - pearson_correlation(student, teacher, sum_over_classes, student.shape[1])
+        intra = 1 - pearson_correlation(student, teacher, sum_over_pixels, pixels.clamp(min=1))
+        return self.inter * global_mean((inter * mask).sum(), mask.sum()) + self.intra * intra.mean() * (pixels > 0)
 
 
-def pearson_correlation(a: Tensor, b: Tensor, total: Callable[[Tensor], Tensor], count: Tensor | int) -> Tensor:
-    """Pearson's ρ of two variables whose `count` values `total` sums up."""
+def pearson_correlation(a: Tensor, b: Tensor, sum_values: Callable[[Tensor], Tensor], count: Tensor | int) -> Tensor:
+    """Return Pearson's ρ of two variables.
+
+    Args:
+        a: values of the first variable.
+        b: values of the second, of the same shape.
+        sum_values: adds up the values of one variable.
+        count: how many values it adds up.
+    """
     # Deviations sum to zero, so no gradient goes through the means, and sums over processes need not be nested.
-    a, b = (maps - (total(maps) / count).detach() for maps in (a, b))
-    squares = total(a.square()), total(b.square())
-    product = (squares[0] * squares[1]).masked_fill((squares[0] < MIN_NORM) | (squares[1] < MIN_NORM), float("inf"))
-    return (total(a * b) / product.sqrt()).clamp(max=1)
+    a, b = (values - (sum_values(values) / count).detach() for values in (a, b))
+    squares = sum_values(a.square()), sum_values(b.square())
+    is_constant = (squares[0] < MIN_SUM_OF_SQUARES) | (squares[1] < MIN_SUM_OF_SQUARES)
+    product = (squares[0] * squares[1]).masked_fill(is_constant, float("inf"))
+    return (sum_values(a * b) / product.sqrt()).clamp(max=1)

@@ -9,52 +9,63 @@ from segkd.losses.functional import at_least_float32, downsample_mask
 from segkd.types import FeatureInfo, FeatureInfos, NetworkOutput, Step, resize
 
 
-def get_feature(features: FeatureInfos, name: str, whose: str) -> FeatureInfo:
-    """The declared feature of a name.
+def get_feature(features: FeatureInfos, name: str, network: str) -> FeatureInfo:
+    """Return the declared feature of this name.
+
+    Args:
+        features: all features that the network declares.
+        name: the feature.
+        network: `student` or `teacher`, for the message.
 
     Raises:
-        UserError: there is none; names those that there are.
+        UserError: it does not exist; the message lists those that do.
     """
     if name not in features:
-        raise UserError(f"the {whose} has no feature '{name}'; it has {', '.join(features)}")
+        raise UserError(f"the {network} has no feature '{name}'; it has {', '.join(features)}")
     return features[name]
 
 
 def require_teacher(step: Step) -> NetworkOutput:
-    """The teacher's answer, which a distillation loss cannot do without."""
+    """Return the teacher's output.
+
+    Raises:
+        ValueError: the step has none.
+    """
     if step.teacher is None:
         raise ValueError("this loss compares with a teacher, and the step has none")
     return step.teacher
 
 
 def check_same_num_classes(student: FeatureInfos, teacher: FeatureInfos, feature: str) -> int:
-    """How many classes both the student's feature and the teacher score.
+    """Return the number of classes, after checking that the student's feature has as many channels as the teacher classes.
 
     Raises:
-        UserError: they differ, or there is no such feature.
+        UserError: they differ, or the feature does not exist.
     """
-    ours, theirs = get_feature(student, feature, "student"), get_feature(teacher, "kd_logits", "teacher")
-    if ours.channels != theirs.channels:
+    student_feature = get_feature(student, feature, "student")
+    teacher_logits = get_feature(teacher, "kd_logits", "teacher")
+    if student_feature.channels != teacher_logits.channels:
         raise UserError(
-            f"the student's feature '{feature}' has {ours.channels} channels, and the teacher scores {theirs.channels} classes; "
-            "take a feature that holds class scores, and a teacher of the same classes"
+            f"the student's feature '{feature}' has {student_feature.channels} channels, and the teacher has "
+            f"{teacher_logits.channels} classes; choose a feature that holds class logits, and a teacher with the same classes"
         )
-    return ours.channels
+    return student_feature.channels
 
 
 def align_features(step: Step, student_feature: str, teacher_feature: str) -> tuple[Tensor, Tensor, Tensor]:
-    """The student's map and the teacher's at its size, both wide, and the places that count, B h w bool.
+    """Return the student's map, the teacher's at its size, detached, and the mask of valid positions, B h w bool.
 
-    A teacher's `kd_logits` are its logits: an inner classifier of a teacher may never have been trained.
+    Both maps are in float32 or wider. The teacher's `kd_logits` are its logits: an inner classifier of a teacher may never
+    have been trained.
     """
-    teacher = require_teacher(step)
-    ours = at_least_float32(step.student.features[student_feature])
-    size = (ours.shape[-2], ours.shape[-1])
-    theirs = teacher.logits if teacher_feature == "kd_logits" else teacher.features[teacher_feature]
-    theirs = resize(at_least_float32(theirs), size, teacher.align_corners).detach().to(ours)
-    return ours, theirs, downsample_mask(step.batch.valid, size)
+    teacher_output = require_teacher(step)
+    student = at_least_float32(step.student.features[student_feature])
+    size = (student.shape[-2], student.shape[-1])
+    teacher = teacher_output.logits if teacher_feature == "kd_logits" else teacher_output.features[teacher_feature]
+    teacher = resize(at_least_float32(teacher), size, teacher_output.align_corners).detach().to(student)
+    return student, teacher, downsample_mask(step.batch.valid, size)
 
 
 def make_projector(student: FeatureInfo, teacher: FeatureInfo) -> nn.Conv2d:
-    """A linear map from the student's channels to the teacher's, to be learned with the student."""
+    """Create a linear map from the student's channels to the teacher's, to be trained with the student."""
     return nn.Conv2d(student.channels, teacher.channels, 1, bias=False)

@@ -1,4 +1,4 @@
-"""Hints: the student's features can be turned into the teacher's."""
+"""Hints: the student's features can be mapped to the teacher's."""
 
 from __future__ import annotations
 
@@ -17,18 +17,28 @@ from segkd.types import FeatureInfos, Step
 class Hint(Loss):
     """Squared difference of the teacher's features and a learned linear map of the student's.
 
-        L = mean over places and channels of (R f^student − f^teacher)²,   R: C_teacher × C_student, learned
+        L = mean over positions and channels of (R f^student − f^teacher)²,   R: C' × C, learned
 
-    FitNets: Romero et al., 2015 (arXiv 1412.6550), equation 3; in Liu et al., 2019, table 2, it is MIMIC. Maps are B C h w; the
-    teacher's is resized to the student's. Padded places do not count.
+    FitNets: Romero et al., 2015 (arXiv 1412.6550), equation 3; in Liu et al., 2019, table 2, it is MIMIC. The teacher's map is
+    resized to the student's. Padded positions do not count.
+
+    Shape:
+        - student feature: B C h w; teacher feature: B C' h' w'.
+        - output: scalar.
+
+    Example:
+        >>> loss = Hint()
+        >>> loss.setup(features, features)
+        >>> loss(step).shape
+        torch.Size([])
 
     Args:
         weight: 10, CIRKD's (train_fitnet.sh), on the same mean. The paper trains with nothing else first, and gives no weight.
-        feature: the features that are compared, of both networks.
+        feature: name of the compared feature, in both networks.
     """
 
     exemptions: ClassVar[Mapping[str, str]] = {
-        "zero_at_equality": "the projector has to learn first that the features are the teacher's"
+        "zero_at_equality": "the projector first has to learn that the features are equal"
     }
 
     def __init__(self, weight: float = 10.0, feature: str = "encoder") -> None:
@@ -37,14 +47,16 @@ class Hint(Loss):
         self.projector: nn.Module = nn.Identity()
 
     def setup(self, student: FeatureInfos, teacher: FeatureInfos | None) -> None:
+        """Check the features and create the projector."""
         assert teacher is not None
         self.projector = make_projector(
             get_feature(student, self.feature, "student"), get_feature(teacher, self.feature, "teacher")
         )
 
     def forward(self, step: Step) -> Tensor:
-        ours, theirs, counted = align_features(step, self.feature, self.feature)
-        with torch.autocast(ours.device.type, enabled=False):
-            difference = self.projector(ours) - theirs
-        total = (difference.square().sum(1) * counted).sum()
-        return global_mean(total, counted.sum() * theirs.shape[1])
+        """Compute the loss, a scalar."""
+        student, teacher, valid = align_features(step, self.feature, self.feature)
+        with torch.autocast(student.device.type, enabled=False):
+            difference = self.projector(student) - teacher
+        total = (difference.square().sum(1) * valid).sum()
+        return global_mean(total, valid.sum() * teacher.shape[1])

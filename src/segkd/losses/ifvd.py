@@ -1,4 +1,4 @@
-"""Intra-class feature variation: a place is as typical of its class to the student as it is to the teacher."""
+"""Intra-class feature variation: a position is as similar to its class center as it is in the teacher."""
 
 from __future__ import annotations
 
@@ -17,26 +17,35 @@ from segkd.types import IGNORE_INDEX, Step
 
 
 class IFVD(FeatureLoss):
-    """Squared difference of the two networks' cosines between a place's feature and the centre of its class.
+    """Squared difference of the two networks' cosines between a feature and the center of its class.
 
-        L = mean over places i of (v_i^student − v_i^teacher)²,   v_i = cos(f_i, μ_c(i)),   μ_c = mean of the f_j of class c
+        L = mean over positions i of (v_i^student − v_i^teacher)²,   v_i = cos(f_i, μ_c(i)),   μ_c = mean of the f_j of class c
 
     Wang et al., *Intra-class Feature Variation Distillation for Semantic Segmentation*, ECCV 2020 (no arXiv version known).
-    Maps are B C h w; only cosines are compared, so the channels may differ. The teacher's map is resized to the student's.
-    A class has a centre in each image, as in the authors' code (utils/criterion.py, CriterionIFV), so that an image is
-    worth the same in any batch and process. The student's gradient goes through its centres too.
+    Only cosines are compared, so the channels may differ. The teacher's map is resized to the student's. A class has a
+    center in each image, as in the authors' code (utils/criterion.py, CriterionIFV), so that the loss of an image does not
+    depend on its batch and process. The student's gradient flows through its centers too.
 
-    A place counts that has a class. The authors' code gives void places the similarity 1 on both sides and counts them, so
-    its value is ours times the share of labelled places. Memory is B·(C + K)·h·w numbers.
+    A position counts if it has a class. The authors' code gives void positions the similarity 1 in both networks and counts
+    them, so its value is this one times the fraction of labeled positions. Memory is B·(C + K)·h·w numbers.
+
+    Shape:
+        - student feature: B C h w; teacher feature: B C' h' w'.
+        - output: scalar.
+
+    Example:
+        >>> IFVD(class_source="teacher")(step).shape
+        torch.Size([])
 
     Args:
         weight: 50, the paper's. The authors' code has 200, CIRKD's 20.
-        class_source: who says which places are of one class, `labels` or `teacher` (its answer; unlabelled images count then).
-        feature: the features that are compared, of both networks.
+        class_source: what decides the class of a position, `labels` or `teacher` (its prediction; then unlabeled images
+            count too).
+        feature: name of the compared feature, in both networks.
     """
 
     exemptions: ClassVar[Mapping[str, str]] = {
-        "labels_do_not_matter": "regions are of one label, unless the teacher says what is of one class"
+        "labels_do_not_matter": "regions come from the labels, unless class_source is teacher"
     }
 
     def __init__(self, weight: float = 50.0, class_source: str = "labels", feature: str = "encoder") -> None:
@@ -44,19 +53,25 @@ class IFVD(FeatureLoss):
         self.class_source = check_class_source(class_source)
 
     def forward(self, step: Step) -> Tensor:
-        ours, theirs, _ = align_features(step, self.feature, self.feature)
-        classes = downsample_classes(step, (ours.shape[-2], ours.shape[-1]), self.class_source).flatten(1)
-        of_class = one_hot_membership(classes, require_teacher(step).logits.shape[1])
+        """Compute the loss, a scalar."""
+        student, teacher, _ = align_features(step, self.feature, self.feature)
+        classes = downsample_classes(step, (student.shape[-2], student.shape[-1]), self.class_source).flatten(1)
+        membership = one_hot_membership(classes, require_teacher(step).logits.shape[1])
         # Similarities are near one, and bfloat16 would keep two digits of their difference from it.
-        with torch.autocast(ours.device.type, enabled=False):
-            difference = similarity_to_class_center(ours.flatten(2), of_class) - similarity_to_class_center(
-                theirs.flatten(2), of_class
+        with torch.autocast(student.device.type, enabled=False):
+            difference = similarity_to_class_center(student.flatten(2), membership) - similarity_to_class_center(
+                teacher.flatten(2), membership
             )
             return global_mean(difference.square().sum(), (classes != IGNORE_INDEX).sum())
 
 
-def similarity_to_class_center(features: Tensor, of_class: Tensor) -> Tensor:
-    """Cosine of each place's feature, of B C n, with the centre of its class, by B n K; B n, zero where it has none."""
-    chosen = of_class.to(features)
-    centres = features @ chosen  # sums: only their direction is used, and it is the mean's
-    return (safe_normalize(features).mT @ safe_normalize(centres) * chosen).sum(2)
+def similarity_to_class_center(features: Tensor, membership: Tensor) -> Tensor:
+    """Return the cosine of each feature with the center of its class, B n; zero where it has no class.
+
+    Args:
+        features: B C n.
+        membership: B n K bool, see `one_hot_membership`.
+    """
+    weights = membership.to(features)
+    centers = features @ weights  # sums: only the direction is used, and it is that of the mean
+    return (safe_normalize(features).mT @ safe_normalize(centers) * weights).sum(2)

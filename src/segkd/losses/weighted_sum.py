@@ -16,31 +16,31 @@ class LossSum(nn.Module):
     """Σ weight · loss.
 
     Args:
-        losses: by name; the names are those of the curves.
+        losses: by name; the names are those of the logged curves.
     """
 
     def __init__(self, losses: Mapping[str, Loss]) -> None:
         super().__init__()
         self.losses = nn.ModuleDict(losses)
 
-    def named(self) -> Iterator[tuple[str, Loss]]:
-        """The losses with their names."""
+    def named_losses(self) -> Iterator[tuple[str, Loss]]:
+        """Yield the losses with their names."""
         for name, loss in self.losses.items():
             assert isinstance(loss, Loss)
             yield name, loss
 
     @property
     def extra_classes(self) -> int:
-        """Outputs that the student needs beyond the data set's classes."""
-        return max(loss.extra_classes for _, loss in self.named())
+        """Outputs that the student needs beyond the classes of the dataset."""
+        return max(loss.extra_classes for _, loss in self.named_losses())
 
     def setup(self, student: FeatureInfos, teacher: FeatureInfos | None) -> None:
-        """Connect every loss.
+        """Set up every loss.
 
         Raises:
-            UserError: one cannot be; says which. A loss that needs a teacher has none.
+            UserError: a loss does not fit, or needs a teacher and there is none; the message names the loss.
         """
-        for name, loss in self.named():
+        for name, loss in self.named_losses():
             if loss.needs_teacher and teacher is None:
                 raise UserError(
                     f"loss '{name}' needs a teacher; give model@teacher=NAME and teacher.checkpoint=FILE, or leave it out"
@@ -50,12 +50,12 @@ class LossSum(nn.Module):
             except UserError as error:
                 raise UserError(f"loss '{name}': {error}") from None
 
-    def weights(self) -> dict[str, float]:
-        """Of each loss; 1 where its default depends on features and it is not connected yet."""
-        return {name: 1.0 if loss.weight is None else loss.weight for name, loss in self.named()}
+    def get_weights(self) -> dict[str, float]:
+        """Return the weight of each loss; 1 where its default depends on features and `setup` has not run yet."""
+        return {name: 1.0 if loss.weight is None else loss.weight for name, loss in self.named_losses()}
 
     def forward(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted total, and each loss's raw value."""
-        terms = {name: loss(step) for name, loss in self.named()}
-        total = torch.stack([weight * terms[name] for name, weight in self.weights().items()]).sum()
+        """Compute the weighted total and the raw value of each loss."""
+        terms = {name: loss(step) for name, loss in self.named_losses()}
+        total = torch.stack([weight * terms[name] for name, weight in self.get_weights().items()]).sum()
         return total, terms

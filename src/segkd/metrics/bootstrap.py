@@ -1,4 +1,4 @@
-"""How sure a score is, when neighbouring frames of a video are nearly the same image."""
+"""Confidence interval of the mIoU of video frames, by a moving block bootstrap."""
 
 from __future__ import annotations
 
@@ -11,25 +11,28 @@ from segkd.metrics.confusion import Scores
 
 
 def resample_counts(sequences: Sequence[str], block: int, bootstrap_samples: int, seed: int) -> Tensor:
-    """How often each resample draws each image: bootstrap_samples × N int64.
+    """Return how often each bootstrap sample contains each image, bootstrap_samples × N int64.
 
-    Moving blocks (Künsch, *The Jackknife and the Bootstrap for General Stationary Observations*, 1989), drawn in each sequence for
-    itself until it has its number of images again; of the last block the first images.
+    Moving blocks (Künsch, *The Jackknife and the Bootstrap for General Stationary Observations*, 1989), since neighboring frames
+    of a video are nearly the same image. Each sequence is resampled on its own, to its own number of images; the last block
+    is cut.
 
     Args:
-        sequences: of each image, the video that it is a frame of; frames are in order.
-        block: consecutive frames that are drawn together; a shorter sequence is one block.
+        sequences: the video of each image; frames are in order.
+        block: consecutive frames to resample together; a shorter sequence is one block.
+        bootstrap_samples: how many samples.
+        seed: seed of the random numbers.
     """
     generator = torch.Generator().manual_seed(seed)
-    times = torch.zeros(bootstrap_samples, len(sequences), dtype=torch.int64)
+    counts = torch.zeros(bootstrap_samples, len(sequences), dtype=torch.int64)
     for sequence in dict.fromkeys(sequences):
         frames = torch.tensor([i for i, name in enumerate(sequences) if name == sequence])
         length = min(block, len(frames))
-        blocks = -(-len(frames) // length)
-        starts = torch.randint(0, len(frames) - length + 1, (bootstrap_samples, blocks, 1), generator=generator)
-        drawn = (starts + torch.arange(length)).flatten(1)[:, : len(frames)]
-        times.scatter_add_(1, frames[drawn], torch.ones_like(drawn))
-    return times
+        num_blocks = -(-len(frames) // length)
+        starts = torch.randint(0, len(frames) - length + 1, (bootstrap_samples, num_blocks, 1), generator=generator)
+        sampled = (starts + torch.arange(length)).flatten(1)[:, : len(frames)]
+        counts.scatter_add_(1, frames[sampled], torch.ones_like(sampled))
+    return counts
 
 
 def bootstrap_interval(
@@ -41,12 +44,22 @@ def bootstrap_interval(
     seed: int,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """The percentile interval of the mIoU from the confusion matrices of images, N K K.
+    """Return the percentile interval of the mIoU.
 
-    It speaks of other frames of these videos; two or three videos say nothing of other videos.
+    It holds for other frames of these videos; two or three videos allow no conclusion about other videos.
+
+    Args:
+        matrices: the confusion matrix of each image, N K K.
+        num_classes: classes over which the mIoU is taken.
+        sequences: see `resample_counts`, as `block`, `bootstrap_samples` and `seed`.
+        block: see there.
+        bootstrap_samples: see there.
+        seed: see there.
+        level: probability that the interval covers.
     """
     weights = resample_counts(sequences, block, bootstrap_samples, seed).double()
     summed = (weights @ matrices.flatten(1).double().cpu()).view(bootstrap_samples, *matrices.shape[1:])
-    scores = torch.tensor([Scores.of(matrix, num_classes).miou for matrix in summed], dtype=torch.float64)
-    low, high = scores.nanquantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)).tolist()
+    mious = [Scores.from_confusion_matrix(matrix, num_classes).miou for matrix in summed]
+    quantiles = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+    low, high = torch.tensor(mious, dtype=torch.float64).nanquantile(quantiles).tolist()
     return low, high

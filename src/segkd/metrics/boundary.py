@@ -1,4 +1,4 @@
-"""Scores of contours, which the IoU of large regions hardly shows."""
+"""Metrics of boundaries, which hardly affect the IoU of large regions."""
 
 from __future__ import annotations
 
@@ -14,35 +14,37 @@ from segkd.metrics.confusion import count_confusions
 from segkd.types import IGNORE_INDEX
 
 
-def boundary_band(labels: Tensor, width: int, edges: bool) -> Tensor:
-    """Where another label lies within `width` pixels, diagonals included: B H W bool of B H W labels.
+def boundary_band(labels: Tensor, width: int, include_edges: bool) -> Tensor:
+    """Return where another label lies within `width` pixels, diagonals included, B H W bool.
 
-    One pass serves all classes: the square around a pixel is of one class where its least and greatest labels are equal.
+    One pass serves all classes: the square around a pixel has one class where its least and greatest labels are equal.
 
     Args:
-        edges: whether what lies outside the image is another label.
+        labels: B H W.
+        width: in pixels.
+        include_edges: treat what lies outside the image as another label.
     """
     maps = labels[:, None].float()
 
-    def greatest(values: Tensor) -> Tensor:
-        pad, side = width, 2 * width + 1
-        values = F.pad(values, (pad,) * 4, value=math.inf if edges else -math.inf)
+    def compute_max(values: Tensor) -> Tensor:
+        side = 2 * width + 1
+        values = F.pad(values, (width,) * 4, value=math.inf if include_edges else -math.inf)
         return F.max_pool2d(F.max_pool2d(values, (side, 1), 1), (1, side), 1)
 
-    return ((greatest(maps) != maps) | (greatest(-maps) != -maps))[:, 0]
+    return ((compute_max(maps) != maps) | (compute_max(-maps) != -maps))[:, 0]
 
 
-def boundary_width(size: tuple[int, int], share: float = 0.02) -> int:
-    """Cheng et al.'s width: a fiftieth of the image's diagonal, 1 pixel at least."""
-    return max(1, round(share * math.hypot(*size)))
+def boundary_width(size: tuple[int, int], fraction: float = 0.02) -> int:
+    """Return Cheng et al.'s width: this fraction of the image's diagonal, at least 1 pixel."""
+    return max(1, round(fraction * math.hypot(*size)))
 
 
 class BoundaryIoU(Metric):
-    """The IoU of contour bands, by class, summed over images: Cheng et al., *Boundary IoU*, CVPR 2021, arXiv 2103.16562.
+    """IoU of boundary bands, by class, summed over images: Cheng et al., *Boundary IoU*, CVPR 2021, arXiv 2103.16562.
 
-    Of each class only the pixels of its mask within d of the mask's outline count, in the labels and in the prediction each by its own
-    outline: |Gd ∩ Pd| / |Gd ∪ Pd|. The image's edge is an outline, as in their code. Unlabelled pixels belong to no mask, in the
-    prediction neither.
+    For each class only the pixels of its mask within d of the mask's outline count, in the labels and in the prediction each
+    with its own outline: |Gd ∩ Pd| / |Gd ∪ Pd|. The image's edge is an outline, as in their code. Void pixels belong to no
+    mask, in the prediction neither.
 
     Args:
         num_classes: K.
@@ -50,38 +52,38 @@ class BoundaryIoU(Metric):
     """
 
     full_state_update = False
-    both: Tensor
-    either: Tensor
+    intersection: Tensor
+    union: Tensor
 
     def __init__(self, num_classes: int, width: int | None = None) -> None:
         super().__init__()
         self.num_classes, self.width = num_classes, width
-        for name in ("both", "either"):
+        for name in ("intersection", "union"):
             self.add_state(name, torch.zeros(num_classes, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, predicted: Tensor, target: Tensor) -> None:
-        """Count a batch of classes, B H W; what is no class is void."""
+        """Count a batch of classes, B H W; values that are no class are void."""
         width = self.width or boundary_width((target.shape[-2], target.shape[-1]))
         void = target == IGNORE_INDEX
-        truth, said = (torch.where(void, self.num_classes, labels) for labels in (target, predicted))
-        outline, drawn = boundary_band(truth, width, True), boundary_band(said, width, True)
-
-        def pixels(labels: Tensor, where: Tensor) -> Tensor:
-            return torch.bincount(labels[where], minlength=self.num_classes + 1)[: self.num_classes]
-
-        both = pixels(truth, outline & drawn & (truth == said))
-        self.both += both
-        self.either += pixels(truth, outline) + pixels(said, drawn) - both
+        target, predicted = (torch.where(void, self.num_classes, labels) for labels in (target, predicted))
+        target_band, predicted_band = (boundary_band(labels, width, True) for labels in (target, predicted))
+        intersection = self._count_pixels(target[target_band & predicted_band & (target == predicted)])
+        self.intersection += intersection
+        self.union += self._count_pixels(target[target_band]) + self._count_pixels(predicted[predicted_band])
+        self.union -= intersection
 
     def compute(self) -> Tensor:
-        """K fractions; NaN for a class that is in neither."""
-        return self.both.double() / self.either
+        """Return K fractions; NaN for a class that occurs in neither labels nor predictions."""
+        return self.intersection.double() / self.union
+
+    def _count_pixels(self, labels: Tensor) -> Tensor:
+        return torch.bincount(labels, minlength=self.num_classes + 1)[: self.num_classes]
 
 
 class TrimapConfusion(Metric):
-    """Confusion matrices of the labelled pixels near a change of label: Kohli et al., *Robust Higher Order Potentials*, IJCV 2009.
+    """Confusion matrices of the labeled pixels near a label boundary: Kohli et al., *Robust Higher Order Potentials*, IJCV 2009.
 
-    Near is within w pixels of a pixel with another label, void among them, for each width w; the image's edge is no change.
+    A pixel is near if another label, void included, lies within w pixels, for each width w; the image's edge is no boundary.
 
     Args:
         size: rows and columns of the matrices.
@@ -103,5 +105,5 @@ class TrimapConfusion(Metric):
             matrix += count_confusions(target[near], predicted[near], self.size)
 
     def compute(self) -> Tensor:
-        """The matrices, one a width."""
+        """Return the matrices, one for each width."""
         return self.counts

@@ -1,4 +1,4 @@
-"""Whether a network is as sure as it is right."""
+"""Calibration: whether a network is as confident as it is right."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from segkd.types import IGNORE_INDEX
 
 
 class CalibrationScores(NamedTuple):
-    """Means over labelled pixels."""
+    """Means over labeled pixels."""
 
     ece: float
     nll: float
@@ -21,7 +21,7 @@ class CalibrationScores(NamedTuple):
 
 
 class Calibration(Metric):
-    """Calibration of the classes' probabilities, softmax of the logits, over labelled pixels.
+    """Calibration of the class probabilities, softmax of the logits, over labeled pixels.
 
     - ECE = Σ_b n_b/n · |accuracy_b - confidence_b| over bins of equal width of the greatest probability (Guo et al., *On
       Calibration of Modern Neural Networks*, ICML 2017, arXiv 1706.04599); a value on a bin's upper end belongs to it.
@@ -30,7 +30,7 @@ class Calibration(Metric):
 
     Args:
         num_classes: K.
-        bins: of the ECE.
+        bins: number of bins of the ECE.
     """
 
     full_state_update = False
@@ -50,24 +50,24 @@ class Calibration(Metric):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, target: Tensor) -> None:
-        """Count a batch: logits B K H W (outputs beyond the classes are left out), target B H W."""
-        labelled = target != IGNORE_INDEX
-        truth = target[labelled]
-        log_p = F.log_softmax(logits[:, : self.num_classes].float(), 1).movedim(1, -1)[labelled]
-        of_label = log_p.gather(1, truth[:, None])[:, 0].double()
+        """Count a batch: logits B K H W (outputs beyond the classes are ignored), target B H W."""
+        labeled = target != IGNORE_INDEX
+        labels = target[labeled]
+        log_p = F.log_softmax(logits[:, : self.num_classes].float(), 1).movedim(1, -1)[labeled]
+        label_log_p = log_p.gather(1, labels[:, None])[:, 0].double()
         p = log_p.exp()
-        surest, said = p.max(1)
-        surest = surest.double()
-        place = (surest * self.bins).ceil().long().clamp(1, self.bins) - 1
-        self.pixels += torch.bincount(place, minlength=self.bins)
-        self.hits += torch.bincount(place[said == truth], minlength=self.bins)
-        self.confidence += torch.bincount(place, surest, self.bins)
-        self.nll -= of_label.sum()
+        confidence, predicted = p.max(1)
+        confidence = confidence.double()
+        index = (confidence * self.bins).ceil().long().clamp(1, self.bins) - 1
+        self.pixels += torch.bincount(index, minlength=self.bins)
+        self.hits += torch.bincount(index[predicted == labels], minlength=self.bins)
+        self.confidence += torch.bincount(index, confidence, self.bins)
+        self.nll -= label_log_p.sum()
         # Σ (p - y)² = Σ p² - 2 p_label + 1
-        self.brier += (p.double().square().sum(1) - 2 * of_label.exp() + 1).sum()
+        self.brier += (p.double().square().sum(1) - 2 * label_log_p.exp() + 1).sum()
 
     def compute(self) -> CalibrationScores:
-        """The three scores; NaN without a labelled pixel."""
+        """Return the three scores; NaN without a labeled pixel."""
         n = self.pixels.sum().double()
-        gaps = (self.hits - self.confidence).abs().sum() / n
-        return CalibrationScores(gaps.item(), (self.nll / n).item(), (self.brier / n).item())
+        ece = (self.hits - self.confidence).abs().sum() / n
+        return CalibrationScores(ece.item(), (self.nll / n).item(), (self.brier / n).item())

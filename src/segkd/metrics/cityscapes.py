@@ -1,4 +1,4 @@
-"""What Cityscapes' official scorer adds to class IoU: categories, and instances that count alike whatever their size.
+"""Cityscapes' category IoU and instance-level IoU (iIoU), in which each instance has the same weight whatever its size.
 
 Cordts et al., *The Cityscapes Dataset for Semantic Urban Scene Understanding*, CVPR 2016, arXiv 1604.01685; groups and average
 sizes as in cityscapesScripts 2.3.0.
@@ -29,83 +29,96 @@ INSTANCE_PIXELS = {
     "motorcycle": 6298.7200839748,
     "bicycle": 4672.3249222261,
 }
-"""Pixels of a class's average instance."""
+"""Pixels of the average instance of a class."""
 INSTANCE_CATEGORIES = ("human", "vehicle")
 
 PER_CLASS = 1000
-"""An instance is class × PER_CLASS + number in a map of instances."""
+"""An instance map holds class × PER_CLASS + number."""
 
 
 def to_category_matrix(matrix: Tensor, classes: tuple[str, ...]) -> Tensor:
-    """The confusion matrix of the categories from that of the classes, K × K or with void as last; void stays the last.
+    """Return the confusion matrix of the categories.
 
-    A pixel that is taken for another class of its category is right here.
+    A pixel that is confused with another class of its category is right here.
+
+    Args:
+        matrix: that of the classes, K × K or with void as the last; void stays the last.
+        classes: names of the K classes.
     """
-    group = _categories(classes, matrix.device)[: len(matrix)]
+    category = _get_category_indices(classes, matrix.device)[: len(matrix)]
     size = len(CATEGORIES) + (len(matrix) > len(classes))
     merged = torch.zeros(size, size, dtype=matrix.dtype, device=matrix.device)
-    return merged.index_put_((group[:, None], group[None]), matrix, accumulate=True)
+    return merged.index_put_((category[:, None], category[None]), matrix, accumulate=True)
 
 
 class InstanceIoU(Metric):
-    """Found and missed pixels of instances, each weighted by its class's average size over its own: of iIoU.
+    """True positive and false negative pixels of instances, each weighted by its class's average size over its own size.
 
     iIoU = iTP / (iTP + FP + iFN), where false positives are counted as in IoU, since a prediction has no instances.
 
     Args:
-        classes: their names, Cityscapes'.
+        classes: Cityscapes' class names.
     """
 
     full_state_update = False
-    found: Tensor
-    missed: Tensor
-    found_category: Tensor
-    missed_category: Tensor
+    hits: Tensor
+    misses: Tensor
+    category_hits: Tensor
+    category_misses: Tensor
 
     def __init__(self, classes: tuple[str, ...]) -> None:
         super().__init__()
         self.classes = classes
         self.register_buffer(
-            "pixels", torch.tensor([INSTANCE_PIXELS.get(c, 0.0) for c in classes], dtype=torch.float64)
+            "average_size", torch.tensor([INSTANCE_PIXELS.get(c, 0.0) for c in classes], dtype=torch.float64)
         )
-        self.register_buffer("category", _categories(classes, torch.device("cpu")))
-        for name, size in (("", len(classes)), ("_category", len(CATEGORIES))):
-            for kind in ("found", "missed"):
-                self.add_state(kind + name, torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
+        self.register_buffer("category", _get_category_indices(classes, torch.device("cpu")))
+        for prefix, size in (("", len(classes)), ("category_", len(CATEGORIES))):
+            for name in ("hits", "misses"):
+                self.add_state(prefix + name, torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, predicted: Tensor, instances: Tensor) -> None:
         """Count a batch: predicted classes B H W (void is `len(classes)`), instances B H W, -1 where there is none."""
-        pixels, category = self.get_buffer("pixels"), self.get_buffer("category")
-        for said, instance in zip(predicted, instances, strict=True):
-            there = instance >= 0
-            ids, which = instance[there].unique(return_inverse=True)
-            said, true = said[there], torch.div(ids, PER_CLASS, rounding_mode="floor")
-            size = torch.bincount(which, minlength=len(ids))
-            weight = pixels[true] / size
-            right = torch.bincount(which[said == true[which]], minlength=len(ids))
-            near = torch.bincount(which[category[said] == category[true][which]], minlength=len(ids))
-            self.found.index_add_(0, true, right * weight)
-            self.missed.index_add_(0, true, (size - right) * weight)
-            self.found_category.index_add_(0, category[true], near * weight)
-            self.missed_category.index_add_(0, category[true], (size - near) * weight)
+        average_size, category = self.get_buffer("average_size"), self.get_buffer("category")
+        for image_classes, image_instances in zip(predicted, instances, strict=True):
+            mask = image_instances >= 0
+            ids, index = image_instances[mask].unique(return_inverse=True)
+            pixel_classes, true_classes = image_classes[mask], torch.div(ids, PER_CLASS, rounding_mode="floor")
+            size = torch.bincount(index, minlength=len(ids))
+            weight = average_size[true_classes] / size
+            is_hit = pixel_classes == true_classes[index]
+            is_category_hit = category[pixel_classes] == category[true_classes][index]
+            hits = torch.bincount(index[is_hit], minlength=len(ids))
+            category_hits = torch.bincount(index[is_category_hit], minlength=len(ids))
+            self.hits.index_add_(0, true_classes, hits * weight)
+            self.misses.index_add_(0, true_classes, (size - hits) * weight)
+            self.category_hits.index_add_(0, category[true_classes], category_hits * weight)
+            self.category_misses.index_add_(0, category[true_classes], (size - category_hits) * weight)
 
     def compute(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Found and missed by class, then by category."""
-        return self.found, self.missed, self.found_category, self.missed_category
+        """Return hits and misses by class, then by category."""
+        return self.hits, self.misses, self.category_hits, self.category_misses
 
 
-def compute_instance_iou(found: Tensor, missed: Tensor, matrix: Tensor, names: tuple[str, ...]) -> dict[str, float]:
-    """iIoU of what has instances among `names`, the rows of the confusion matrix; NaN for what is nowhere."""
-    false = matrix[: len(names)].sum(0)[: len(names)] - matrix.diag()[: len(names)]
-    score = found / (found + missed + false)
+def compute_instance_iou(hits: Tensor, misses: Tensor, matrix: Tensor, names: tuple[str, ...]) -> dict[str, float]:
+    """Return the iIoU of the classes or categories that have instances; NaN for one that does not occur.
+
+    Args:
+        hits: see `InstanceIoU.compute`.
+        misses: see there.
+        matrix: the confusion matrix.
+        names: of its rows, without void.
+    """
+    false_positives = matrix[: len(names)].sum(0)[: len(names)] - matrix.diag()[: len(names)]
+    iou = hits / (hits + misses + false_positives)
     return {
         name: value
-        for name, value in zip(names, score.tolist(), strict=True)
+        for name, value in zip(names, iou.tolist(), strict=True)
         if name in {*INSTANCE_PIXELS, *INSTANCE_CATEGORIES}
     }
 
 
-def _categories(classes: tuple[str, ...], device: torch.device) -> Tensor:
-    """Class → category; void, which comes last in both, → void."""
-    of_class = {name: i for i, names in enumerate(CATEGORIES.values()) for name in names}
-    return torch.tensor([*(of_class[name] for name in classes), len(CATEGORIES)], device=device)
+def _get_category_indices(classes: tuple[str, ...], device: torch.device) -> Tensor:
+    """Return the category of each class, and of void, which comes last in both."""
+    category_of = {name: i for i, names in enumerate(CATEGORIES.values()) for name in names}
+    return torch.tensor([*(category_of[name] for name in classes), len(CATEGORIES)], device=device)

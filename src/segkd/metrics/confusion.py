@@ -1,7 +1,7 @@
-"""Scores of a whole data set from one integer confusion matrix.
+"""Scores of a dataset from one integer confusion matrix.
 
-No score is ever averaged over images or batches: the matrix is summed, in int64, over all images of all processes, and
-scores are computed from it once. (Cityscapes' scripts do the same.)
+No score is averaged over images or batches: the matrix is summed, in int64, over all images of all processes, and scores
+are computed from it once. (Cityscapes' scripts do the same.)
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ class ConfusionMatrix(Metric):
     """Counts of pixels by true class (rows) and predicted class (columns), K × K int64.
 
     Args:
-        num_classes: K, the data set's classes.
-        count_void: add void as a last row and column. Unlabelled pixels then stay in (a class predicted on void is a
-            false positive), and a network that was trained to say void may say it.
+        num_classes: K, the classes of the dataset.
+        count_void: add void as a last row and column. Unlabeled pixels then count (a class predicted on void is a false
+            positive), and a network that was trained with void as a class may predict it.
     """
 
     full_state_update = False
@@ -37,32 +37,32 @@ class ConfusionMatrix(Metric):
     def update(self, logits: Tensor, target: Tensor) -> None:
         """Count a batch: logits B K H W at the size of the target, B H W int64 with IGNORE_INDEX.
 
-        Where void is ignored, the K classes compete; where it is counted, all outputs of the network do.
+        Where void is ignored, the prediction is the greatest of the K classes; where it is counted, of all outputs.
 
         Raises:
-            ValueError: a label is neither a class nor IGNORE_INDEX, or more outputs compete than the matrix has columns.
+            ValueError: a label is neither a class nor IGNORE_INDEX, or there are more outputs than columns.
         """
-        competing = logits if self.count_void else logits[:, : self.num_classes]
-        if competing.shape[1] > self.size:
-            raise ValueError(f"{competing.shape[1]} outputs compete for {self.size} columns")
+        outputs = logits if self.count_void else logits[:, : self.num_classes]
+        if outputs.shape[1] > self.size:
+            raise ValueError(f"{outputs.shape[1]} outputs for {self.size} columns of the confusion matrix")
         void = target == IGNORE_INDEX
         # A label out of range would be counted as another class, in the next row.
         if (~void & ((target < 0) | (target >= self.num_classes))).any():
-            raise ValueError(f"a label lies outside 0..{self.num_classes - 1} and is not {IGNORE_INDEX}")
-        predicted = competing.max(1).indices  # 30 times as fast as argmax on a CPU
-        truth = torch.where(void, self.num_classes, target)
+            raise ValueError(f"a label is outside 0..{self.num_classes - 1} and not {IGNORE_INDEX}")
+        predicted = outputs.max(1).indices  # 30 times as fast as argmax on a CPU
+        target = torch.where(void, self.num_classes, target)
         if not self.count_void:
-            predicted, truth = predicted[~void], truth[~void]
-        self.counts += count_confusions(truth, predicted, self.size)
+            predicted, target = predicted[~void], target[~void]
+        self.counts += count_confusions(target, predicted, self.size)
 
     def compute(self) -> Tensor:
-        """The matrix."""
+        """Return the matrix."""
         return self.counts
 
 
-def count_confusions(truth: Tensor, predicted: Tensor, size: int) -> Tensor:
-    """How often each true class (rows) is taken for each class (columns), size × size int64."""
-    return torch.bincount((truth * size + predicted).flatten(), minlength=size**2).view(size, size)
+def count_confusions(target: Tensor, predicted: Tensor, size: int) -> Tensor:
+    """Count how often each true class (rows) is predicted as each class (columns), size × size int64."""
+    return torch.bincount((target * size + predicted).flatten(), minlength=size**2).view(size, size)
 
 
 class Scores(NamedTuple):
@@ -74,31 +74,31 @@ class Scores(NamedTuple):
     iou: list[float]
 
     @classmethod
-    def of(cls, matrix: Tensor, num_classes: int) -> Scores:
-        """The scores of a confusion matrix (rows = truth), means over the first `num_classes`.
+    def from_confusion_matrix(cls, matrix: Tensor, num_classes: int) -> Scores:
+        """Compute the scores of a confusion matrix (rows are true classes), means over the first `num_classes`.
 
         IoU = TP / (TP + FP + FN); class accuracy = mean of TP / (TP + FN) over the classes in the labels.
         """
         counts = matrix.cpu().double()
-        hits, truth, predicted = counts.diag(), counts.sum(1), counts.sum(0)
-        iou = (hits / (truth + predicted - hits))[:num_classes]
-        recall = (hits / truth)[:num_classes]
+        hits, labeled, predicted = counts.diag(), counts.sum(1), counts.sum(0)
+        iou = (hits / (labeled + predicted - hits))[:num_classes]
+        recall = (hits / labeled)[:num_classes]
         return cls(iou.nanmean().item(), recall.nanmean().item(), (hits.sum() / counts.sum()).item(), iou.tolist())
 
-    def facts(self, classes: tuple[str, ...]) -> dict[str, Any]:
-        """For a JSON file: NaN, which JSON lacks, becomes null."""
-        plain = {"miou": self.miou, "class_accuracy": self.class_accuracy, "pixel_accuracy": self.pixel_accuracy}
-        values = {key: nan_to_none(value) for key, value in plain.items()}
-        return {**values, "iou": {name: nan_to_none(value) for name, value in zip(classes, self.iou, strict=True)}}
+    def to_dict(self, classes: tuple[str, ...]) -> dict[str, Any]:
+        """Return the scores for a JSON file, with null for NaN, which JSON lacks."""
+        means = {"miou": self.miou, "class_accuracy": self.class_accuracy, "pixel_accuracy": self.pixel_accuracy}
+        iou = {name: nan_to_none(value) for name, value in zip(classes, self.iou, strict=True)}
+        return {**{key: nan_to_none(value) for key, value in means.items()}, "iou": iou}
 
 
 def constant_class_miou(matrix: Tensor) -> float:
-    """The mIoU of always saying the commonest class, from a confusion matrix of anything on the same pixels."""
-    truth = matrix.sum(1).double()
-    present = int((truth > 0).sum())
-    return (truth.max() / truth.sum() / present).item() if present else float("nan")
+    """Return the mIoU of always predicting the most frequent class, from any confusion matrix of the same pixels."""
+    labeled = matrix.sum(1).double()
+    present = int((labeled > 0).sum())
+    return (labeled.max() / labeled.sum() / present).item() if present else float("nan")
 
 
 def nan_to_none(value: float) -> float | None:
-    """A number as JSON knows it: NaN becomes null."""
+    """Return the number, or None for NaN, which JSON lacks."""
     return None if value != value else value

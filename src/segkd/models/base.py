@@ -1,13 +1,14 @@
-"""The contract of a network.
+"""The interface of segmentation networks.
 
-A network is built with `num_classes` and a `normalization`, takes RGB images in 0..255, normalises them itself, and answers
-with `NetworkOutput`. It declares its *features*, the inner maps that a loss may read, by name. Two names are the same for all:
+A network is built with `num_classes` and a `normalization`, takes RGB images in 0..255, normalizes them itself and returns
+a `NetworkOutput`. It declares its *features*, the inner maps that a loss may read, by name. Two names mean the same in every
+network:
 
-- `encoder`: the deepest features, before any classifier;
-- `kd_logits`: class scores where a student is distilled: at the encoder's stride, or the network's answer where it has no other
-  classifier. A teacher's answer is its logits.
+- `encoder`: the deepest features before any classifier;
+- `kd_logits`: the logits on which a student is distilled, at the encoder's stride, or the network's output if it has no other
+  classifier. Of a teacher, losses read the output logits.
 
-`auxiliary`, where a network has it, holds the scores of a side head that only the supervised loss reads.
+`auxiliary`, where a network has it, holds the logits of a side head that only the supervised loss reads.
 """
 
 from __future__ import annotations
@@ -23,23 +24,23 @@ from segkd.errors import UserError
 from segkd.types import FeatureInfo, FeatureInfos, NetworkOutput
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-"""RGB, 0..255, over ImageNet's pixels: what nearly all pretrained networks were trained with."""
+"""RGB, 0..255, over ImageNet's pixels: nearly all pretrained networks were trained with these."""
 
 
 class ForeignCheckpoint(NamedTuple):
-    """Whose checkpoint a foreign state dict is, and what has to be true for it to load."""
+    """A checkpoint written by a network's original authors, converted to segkd's names."""
 
     author: str
     arguments: dict[str, Any]
-    """What the network must be built with."""
+    """Constructor arguments that the weights require."""
     normalization: Normalization
-    """What the weights were trained on."""
+    """The normalization that the weights were trained with."""
     state: dict[str, Tensor]
-    """The weights under our names."""
+    """The weights under segkd's names."""
 
 
 class Normalization(nn.Module):
-    """From RGB in 0..255 to what a network was trained on: (x - mean) / std, in BGR where its authors read images so.
+    """Normalize RGB images in 0..255: (x - mean) / std, then BGR if the weights were trained on BGR.
 
     `mean` and `std` are in RGB order and in the units of the input.
     """
@@ -54,24 +55,35 @@ class Normalization(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return normalized images, B 3 H W."""
         normalized = (images.to(self.mean.dtype) - self.mean) / self.std
         return normalized.flip(1) if self.bgr else normalized
 
-    def facts(self) -> dict[str, Any]:
-        """What rebuilds it."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the constructor arguments as plain values."""
         return {"mean": self.mean.flatten().tolist(), "std": self.std.flatten().tolist(), "bgr": self.bgr}
 
 
 class SegmentationModel(nn.Module, ABC):
-    """A network that labels every pixel.
+    """A network that classifies every pixel.
 
     Subclasses set `features` and `arguments` in their constructor and implement `forward_normalized`.
     """
 
     align_corners: bool = True
-    """How the family enlarges its maps; the authors of all families here trained with aligned corners."""
+    """How the network upsamples its maps; the authors of all networks here trained with aligned corners."""
     min_size: ClassVar[int] = 32
-    """The least height and width that it can be trained on, in pixels."""
+    """The smallest height and width of an image to train on, in pixels."""
+    family: ClassVar[tuple[type[SegmentationModel], ...]] = ()
+    """Classes whose weights can start this network, besides its own."""
+    takes_resnet_weights: ClassVar[bool] = False
+    """Whether its `backbone` is a ResNet with torchvision's keys."""
+    constructor_loads_weights: ClassVar[bool] = False
+    """Whether the constructor may bring trained weights."""
+    has_members: ClassVar[bool] = False
+    """Whether it combines other networks, each with weights of its own."""
+    can_be_student: ClassVar[bool] = True
+    """Whether it can be trained."""
 
     def __init__(
         self, num_classes: int, normalization: Normalization, features: FeatureInfos, **arguments: Any
@@ -81,10 +93,14 @@ class SegmentationModel(nn.Module, ABC):
         self.normalization = normalization
         self.features: dict[str, FeatureInfo] = dict(features)
         self.arguments = arguments
-        """What rebuilds it, besides the classes and the normalisation."""
+        """Constructor arguments besides `num_classes` and `normalization`."""
 
     def forward(self, images: Tensor) -> NetworkOutput:
-        """Class scores and features of RGB images, B 3 H W in 0..255."""
+        """Return logits and features of RGB images, B 3 H W in 0..255.
+
+        Raises:
+            UserError: the images are smaller than `min_size`.
+        """
         if images.shape[-2] < self.min_size or images.shape[-1] < self.min_size:
             height, width = images.shape[-2:]
             raise UserError(
@@ -96,41 +112,41 @@ class SegmentationModel(nn.Module, ABC):
 
     @abstractmethod
     def forward_normalized(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits B K h w and the declared features of normalised images."""
+        """Return logits, B K h w, and the declared features of normalized images, B 3 H W."""
 
     @classmethod
     def match_checkpoint(cls, state: Mapping[str, Tensor]) -> ForeignCheckpoint | None:  # noqa: ARG003
-        """Whose checkpoint of this family the state dict is, by its keys and shapes; None if nobody's that we know."""
+        """Return the checkpoint if it was written by the network's original authors, by its keys and shapes, else None."""
         return None
 
     def convert_state_dict(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """A state dict that nobody recognised, under our names."""
+        """Return a state dict of unknown origin under segkd's names."""
         return dict(state)
 
 
 def count_parameters(network: nn.Module) -> int:
-    """How many numbers the network learns."""
+    """Return the number of parameters."""
     return sum(p.numel() for p in network.parameters())
 
 
 def rename_keys(state: Mapping[str, Tensor], prefixes: Mapping[str, str]) -> dict[str, Tensor]:
-    """A state dict with each key's longest matching prefix replaced; keys without one stay."""
+    """Return a state dict with the longest matching prefix of each key replaced; other keys stay."""
     ordered = sorted(prefixes.items(), key=lambda pair: -len(pair[0]))
 
-    def named(key: str) -> str:
+    def rename(key: str) -> str:
         return next((new + key[len(old) :] for old, new in ordered if key.startswith(old)), key)
 
-    return {named(key): tensor for key, tensor in state.items()}
+    return {rename(key): tensor for key, tensor in state.items()}
 
 
 def add_num_batches_tracked(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict that has BatchNorm's counter beside every running mean.
+    """Return a state dict with BatchNorm's counter beside every running mean.
 
     PyTorch before 0.4.1 did not save the counter; nothing depends on its value while BatchNorm's momentum is a number.
     """
-    counts = {
+    counters = {
         key.replace("running_mean", "num_batches_tracked"): torch.tensor(0)
         for key in state
         if key.endswith("running_mean")
     }
-    return {**counts, **state}
+    return {**counters, **state}

@@ -1,4 +1,4 @@
-"""The critic: does this score map fit this image?"""
+"""The discriminator: does this map of class probabilities fit this image?"""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _LAST_KERNEL = 4
 
 
 class SelfAttention(nn.Module):
-    """Each place looks at all others; starts as the identity.
+    """Self-attention over all positions; the identity at initialization.
 
-    Zhang et al., *Self-Attention Generative Adversarial Networks*, 2019 (arXiv 1805.08318). B C h w to the same.
+    Zhang et al., *Self-Attention Generative Adversarial Networks*, 2019 (arXiv 1805.08318). B C h w to the same shape.
     """
 
     def __init__(self, channels: int) -> None:
@@ -28,40 +28,41 @@ class SelfAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the attended map, B C h w."""
         query, key, value = (layer(x).flatten(2) for layer in (self.query, self.key, self.value))
         attention = torch.softmax(query.mT @ key, -1)  # B n n, rows sum to one
-        seen: Tensor = (value @ attention.mT).view_as(x)
-        return x + self.gamma * seen
+        attended: Tensor = (value @ attention.mT).view_as(x)
+        return x + self.gamma * attended
 
 
 class Discriminator(nn.Module):
-    """Scores pairs of an image and a map of class probabilities.
+    """Score pairs of an image and a map of class probabilities.
 
-    Liu et al., 2019, section 3.3: five convolutions, the first four spectrally normalised, self-attention after the third
-    and the fourth, image and map concatenated. Unlike the published code it sees the image, feeds no BatchNorm (whose
-    statistics tie the samples that the gradient penalty needs apart), and takes maps from 16×16 up.
+    Liu et al., 2019, section 3.3: five convolutions, the first four spectrally normalized, self-attention after the third
+    and the fourth, image and map concatenated. Unlike the published code it uses the image, has no BatchNorm (whose
+    statistics couple the samples that the gradient penalty must keep apart), and accepts maps from 16×16 up.
 
     Args:
         num_classes: K of the maps.
         width: channels of the first convolution, doubled by each of the next three.
-        image_channels: 3, or 0 for the unconditional critic of the published code.
+        image_channels: 3, or 0 for the unconditional discriminator of the published code.
     """
 
     min_size = 16
-    """The least height and width of a map: four halvings leave one pixel."""
+    """The smallest height and width of a map: four halvings leave one pixel."""
 
     def __init__(self, num_classes: int, width: int = 64, image_channels: int = 3) -> None:
         super().__init__()
         self.image_channels = image_channels
-        sizes = (num_classes + image_channels, width, 2 * width, 4 * width, 8 * width)
+        channels = (num_classes + image_channels, width, 2 * width, 4 * width, 8 * width)
         self.convolutions = nn.ModuleList(
-            spectral_norm(nn.Conv2d(a, b, 4, stride=2, padding=1)) for a, b in pairwise(sizes)
+            spectral_norm(nn.Conv2d(a, b, 4, stride=2, padding=1)) for a, b in pairwise(channels)
         )
-        self.attentions = nn.ModuleDict({"2": SelfAttention(sizes[3]), "3": SelfAttention(sizes[4])})
-        self.last = nn.Conv2d(sizes[4], 1, _LAST_KERNEL)
+        self.attentions = nn.ModuleDict({"2": SelfAttention(channels[3]), "3": SelfAttention(channels[4])})
+        self.last = nn.Conv2d(channels[4], 1, _LAST_KERNEL)
 
     def forward(self, maps: Tensor, images: Tensor) -> Tensor:
-        """One score per pair, B, of maps B K h w and RGB images B 3 H W in 0..255."""
+        """Return one score per pair, B, of maps B K h w and RGB images B 3 H W in 0..255."""
         x = maps
         if self.image_channels:
             scaled = resize(images.to(maps.dtype) / 127.5 - 1, (maps.shape[-2], maps.shape[-1]), align_corners=True)

@@ -1,4 +1,4 @@
-"""Teachers whose classes are not ours, and several teachers at once: what they say, made into one answer."""
+"""Teachers with other classes, and several teachers combined into one."""
 
 from __future__ import annotations
 
@@ -12,110 +12,120 @@ from segkd.models.base import Normalization, SegmentationModel
 from segkd.types import FeatureInfo, NetworkOutput
 
 ClassMap = Mapping[str, Sequence[int]]
-"""Our class → the classes of a network that are it."""
+"""Class of the data set → the classes of a network that it consists of."""
 
-_NOTHING = 1e-12  # the logarithm of a probability of zero is no number
+_MIN_PROBABILITY = 1e-12  # the logarithm of zero is not finite
 
 
 class ClassRemap(SegmentationModel):
-    """A network whose classes are gathered into ours.
+    """A network whose classes are merged into those of the data set.
 
         Q_k = log Σ_{j in map(k)} exp Q_j
 
-    so that softmax over ours is the sum of the network's probabilities, over what is mapped at all: its other classes
-    are left out and the rest is scaled to 1. Its features stay; `kd_logits` becomes the answer.
+    so that the softmax is the sum of the network's probabilities over each class's group. Classes of the network that are in
+    no group are dropped, and the remaining probabilities are renormalized. Its features stay; `kd_logits` becomes the logits.
 
     Args:
-        network: what answers.
-        class_map: for every one of our classes, the network's.
-        classes: ours, in order.
+        network: the network to wrap.
+        class_map: for every class of the data set, the network's classes.
+        classes: names of the data set's classes, in order.
 
     Raises:
-        UserError: one of our classes is left out, or a class of the network is in two, or there is no such class.
+        UserError: a class of the data set is missing, a class of the network is in two groups, or there is no such class.
     """
 
+    can_be_student = False
+
     def __init__(self, network: SegmentationModel, class_map: ClassMap, classes: Sequence[str]) -> None:
-        groups = _groups(class_map, classes, network.num_classes)
+        groups = _parse_class_map(class_map, classes, network.num_classes)
         features = {**network.features, "kd_logits": FeatureInfo(len(classes), network.features["kd_logits"].stride)}
-        super().__init__(len(classes), _untouched(), features)
+        super().__init__(len(classes), _make_identity_normalization(), features)
         self.align_corners = network.align_corners
         self.network = network
         self.groups = groups
 
     def forward_normalized(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        answer: NetworkOutput = self.network(images)
-        scores = answer.logits.float()
+        """Return merged logits and the network's features of images in 0..255."""
+        output: NetworkOutput = self.network(images)
+        scores = output.logits.float()
         logits = torch.stack([scores[:, group].logsumexp(1) for group in self.groups], 1)
-        return logits, {**answer.features, "kd_logits": logits}
+        return logits, {**output.features, "kd_logits": logits}
 
 
 class Ensemble(SegmentationModel):
-    """Several networks that answer as one.
+    """Several networks whose probabilities are averaged.
 
         Q = log Σ_i w_i softmax(Q_i),   Σ w_i = 1
 
-    at the size of the first network's answer, whose features they share.
+    at the size of the first network's logits. The other features are the first network's.
 
     Args:
-        members: by name, all of the same classes.
+        members: networks by name, all of the same classes.
         weights: by name; 1 where not given.
 
     Raises:
-        UserError: there is no member, a weight of no member or a negative one, or members of unequal classes.
+        UserError: there is no member, a weight without a member or a negative one, or members of different classes.
     """
+
+    can_be_student = False
+    has_members = True
 
     def __init__(
         self, members: Mapping[str, SegmentationModel] | None, weights: Mapping[str, float] | None = None
     ) -> None:
         if not members:
             raise UserError("an ensemble has members; give teacher.members.NAME={…} (docs/how-to/custom-network.md)")
-        given = dict.fromkeys(members, 1.0) | dict(weights or {})
-        if strangers := given.keys() - members.keys():
-            raise UserError(f"there is no member {', '.join(sorted(strangers))}; the members are {', '.join(members)}")
-        if min(given.values()) < 0 or sum(given.values()) == 0:
-            raise UserError(f"the members' weights must be positive, not {given}")
+        all_weights = dict.fromkeys(members, 1.0) | dict(weights or {})
+        if unknown := all_weights.keys() - members.keys():
+            raise UserError(f"there is no member {', '.join(sorted(unknown))}; the members are {', '.join(members)}")
+        total = sum(all_weights.values())
+        if min(all_weights.values()) < 0 or total == 0:
+            raise UserError(f"the members' weights must be positive, not {all_weights}")
         first, *others = members.values()
         if any(other.num_classes != first.num_classes for other in others):
             counts = ", ".join(f"{name} {member.num_classes}" for name, member in members.items())
-            raise UserError(f"the members score unequal classes ({counts}); give class_map to those that differ")
+            raise UserError(f"the members have unequal classes ({counts}); give class_map to those that differ")
         features = {**first.features, "kd_logits": FeatureInfo(first.num_classes, first.features["kd_logits"].stride)}
-        super().__init__(first.num_classes, _untouched(), features)
+        super().__init__(first.num_classes, _make_identity_normalization(), features)
         self.align_corners = first.align_corners
         self.members = nn.ModuleDict(members)
-        self.shares = [given[name] / sum(given.values()) for name in members]
+        self.weights = [all_weights[name] / total for name in members]
 
     def forward_normalized(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        answers: list[NetworkOutput] = [member(images) for member in self.members.values()]
-        first = answers[0]
+        """Return the logarithm of the mean probabilities and the first network's features of images in 0..255."""
+        outputs: list[NetworkOutput] = [member(images) for member in self.members.values()]
+        first = outputs[0]
         size = (first.logits.shape[-2], first.logits.shape[-1])
         probabilities = sum(
-            share * answer._replace(logits=answer.logits.float()).logits_at(size).softmax(1)
-            for share, answer in zip(self.shares, answers, strict=True)
+            weight * output._replace(logits=output.logits.float()).logits_at(size).softmax(1)
+            for weight, output in zip(self.weights, outputs, strict=True)
         )
         assert isinstance(probabilities, Tensor)
-        logits = probabilities.clamp(min=_NOTHING).log()
+        logits = probabilities.clamp(min=_MIN_PROBABILITY).log()
         return logits, {**first.features, "kd_logits": logits}
 
 
-def _untouched() -> Normalization:
-    """Members normalise for themselves."""
+def _make_identity_normalization() -> Normalization:
+    """Return a normalization without effect: the wrapped networks normalize their images themselves."""
     return Normalization((0, 0, 0), (1, 1, 1))
 
 
-def _groups(class_map: ClassMap, classes: Sequence[str], theirs: int) -> list[list[int]]:
-    if strangers := class_map.keys() - set(classes):
-        raise UserError(f"class_map names {', '.join(sorted(strangers))}; the classes are {', '.join(classes)}")
-    left_out = [name for name in classes if not class_map.get(name)]
-    if left_out:
+def _parse_class_map(class_map: ClassMap, classes: Sequence[str], num_network_classes: int) -> list[list[int]]:
+    """Return the network's classes of each class of the data set, in order."""
+    if unknown := class_map.keys() - set(classes):
+        raise UserError(f"class_map names {', '.join(sorted(unknown))}; the classes are {', '.join(classes)}")
+    if missing := [name for name in classes if not class_map.get(name)]:
         raise UserError(
-            f"class_map leaves out {', '.join(left_out)}; say which of the network's classes each of ours is"
+            f"class_map leaves out {', '.join(missing)}; give the network's classes for each class of the data set"
         )
     groups = [list(class_map[name]) for name in classes]
     flat = [index for group in groups for index in group]
-    if twice := sorted({index for index in flat if flat.count(index) > 1}):
+    if repeated := sorted({index for index in flat if flat.count(index) > 1}):
         raise UserError(
-            f"class_map has {', '.join(map(str, twice))} in two classes; each class of the network is one of ours"
+            f"class_map has {', '.join(map(str, repeated))} in two classes; put each class of the network into one"
         )
-    if beyond := [index for index in flat if not 0 <= index < theirs]:
-        raise UserError(f"class_map has {', '.join(map(str, beyond))}; the network's classes are 0 to {theirs - 1}")
+    if invalid := [index for index in flat if not 0 <= index < num_network_classes]:
+        raise UserError(
+            f"class_map has {', '.join(map(str, invalid))}; the network's classes are 0 to {num_network_classes - 1}"
+        )
     return groups

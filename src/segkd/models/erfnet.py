@@ -1,7 +1,7 @@
 """ERFNet: residual blocks of 3×1 and 1×3 convolutions, half of them dilated.
 
 Romera et al., *ERFNet: Efficient Residual Factorized ConvNet for Real-Time Semantic Segmentation*, IEEE Transactions on
-Intelligent Transportation Systems 19(1), 2018. ε and the shares of dropout follow the authors' code (Eromera/erfnet_pytorch).
+Intelligent Transportation Systems 19(1), 2018. ε and the dropout rates follow the authors' code (Eromera/erfnet_pytorch).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _DILATIONS = (2, 4, 8, 16)
 
 
 class Down(nn.Module):
-    """Half the size: a strided convolution beside a max-pooling."""
+    """Downsampling by 2: a strided convolution concatenated with a max-pooling."""
 
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__()
@@ -28,11 +28,12 @@ class Down(nn.Module):
         self.norm = nn.BatchNorm2d(out_channels, eps=_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return B C h/2 w/2."""
         return F.relu(self.norm(torch.cat([self.conv(x), F.max_pool2d(x, 2)], 1)))
 
 
 class Up(nn.Module):
-    """Twice the size, by a transposed convolution."""
+    """Upsampling by 2 with a transposed convolution."""
 
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__()
@@ -40,16 +41,17 @@ class Up(nn.Module):
         self.norm = nn.BatchNorm2d(out_channels, eps=_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return B C 2h 2w."""
         return F.relu(self.norm(self.conv(x)))
 
 
 class Factorized(nn.Module):
-    """Two 3×3 convolutions as 3×1 and 1×3 each, the second pair dilated, and a shortcut (the paper's non-bottleneck-1D)."""
+    """A residual block of two factorized 3×3 convolutions (3×1, 1×3), the second dilated: the paper's non-bottleneck-1D."""
 
     def __init__(self, channels: int, dilation: int = 1, dropout: float = 0.0, salt: int = 0) -> None:
         super().__init__()
 
-        def pair(dilation: int) -> list[nn.Module]:
+        def build_pair(dilation: int) -> list[nn.Module]:
             return [
                 nn.Conv2d(channels, channels, (3, 1), padding=(dilation, 0), dilation=(dilation, 1)),
                 nn.ReLU(),
@@ -57,20 +59,23 @@ class Factorized(nn.Module):
                 nn.BatchNorm2d(channels, eps=_EPS),
             ]
 
-        self.branch = nn.Sequential(*pair(1), nn.ReLU(), *pair(dilation), SampleDropout2d(dropout, salt))
+        self.branch = nn.Sequential(*build_pair(1), nn.ReLU(), *build_pair(dilation), SampleDropout2d(dropout, salt))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return B C h w."""
         return F.relu(x + self.branch(x))
 
 
 class ERFNet(SegmentationModel):
-    """ERFNet; class scores at full size.
+    """ERFNet; logits at full size.
 
-    The authors train the encoder first, with a 1×1 classifier that stays in their network; its scores are the feature `kd_logits`,
-    B K H/8 W/8, and also the auxiliary head, which keeps it trained. `encoder` is B 128 H/8 W/8. Images are filled up with
-    zeros to multiples of 8.
+    The authors train the encoder first, with a 1×1 classifier that stays in their network. Its logits are the feature
+    `kd_logits`, B K H/8 W/8, and also the auxiliary head, which keeps it trained. `encoder` is B 128 H/8 W/8. Images are padded
+    with zeros to multiples of 8.
 
     Args:
+        num_classes: K.
+        normalization: of the images.
         dropout: share of channels dropped, per sample, at the end of each block at stride 8.
         dropout_early: the same at stride 4.
     """
@@ -78,8 +83,8 @@ class ERFNet(SegmentationModel):
     def __init__(
         self, num_classes: int, normalization: Normalization, dropout: float = 0.3, dropout_early: float = 0.03
     ) -> None:
-        scores = FeatureInfo(num_classes, _STRIDE)
-        features = {"encoder": FeatureInfo(128, _STRIDE), "kd_logits": scores, "auxiliary": scores}
+        head = FeatureInfo(num_classes, _STRIDE)
+        features = {"encoder": FeatureInfo(128, _STRIDE), "kd_logits": head, "auxiliary": head}
         super().__init__(num_classes, normalization, features, dropout=dropout, dropout_early=dropout_early)
         self.encoder = nn.Sequential(
             Down(3, 16),
@@ -95,8 +100,9 @@ class ERFNet(SegmentationModel):
         self.classifier = nn.ConvTranspose2d(16, num_classes, 2, stride=2)
 
     def forward_normalized(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return logits B K H W and the features of normalized images."""
         height, width = images.shape[-2:]
         features = self.encoder(pad_to_multiple(images, _STRIDE))
-        scores = self.head(features)
+        kd_logits = self.head(features)
         logits = self.classifier(self.decoder(features))[..., :height, :width]
-        return logits, {"encoder": features, "kd_logits": scores, "auxiliary": scores}
+        return logits, {"encoder": features, "kd_logits": kd_logits, "auxiliary": kd_logits}

@@ -14,12 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segkd.errors import UserError
-from segkd.models.base import ForeignCheckpoint, Normalization, SegmentationModel, add_num_batches_tracked, rename_keys
+from segkd.models.base import ForeignCheckpoint, Normalization, SegmentationModel
+from segkd.models.espnet_checkpoints import DILATIONS, SKIP_CHANNELS, match_espnet, match_espnet_c
 from segkd.types import FeatureInfo
 
-_DILATIONS = (1, 2, 4, 8, 16)
 _EPS = 1e-3  # the authors' BatchNorm
-_SKIPS = (16, 19)
 _CHANNELS = 256  # of the encoder at width 1
 
 
@@ -42,26 +41,27 @@ class ConvNormAct(nn.Sequential):
 
 
 class ESP(nn.Module):
-    """Reduce, look at five dilations, and sum the wider ones step by step before they are put side by side.
+    """Efficient spatial pyramid: a reduction, five dilated convolutions, cumulative sums of their maps, concatenation.
 
-    The sums (hierarchical feature fusion) remove the gridding of dilated convolutions. With stride 2 the reduction is a
-    strided 3×3 convolution instead of a 1×1.
+    The sums (hierarchical feature fusion) remove the gridding artifacts of dilated convolutions. With stride 2 the reduction is
+    a strided 3×3 convolution instead of a 1×1.
     """
 
     def __init__(self, channels: int, out_channels: int, stride: int = 1, residual: bool = True) -> None:
         super().__init__()
-        narrow = out_channels // len(_DILATIONS)
-        widest = out_channels - (len(_DILATIONS) - 1) * narrow
+        narrow = out_channels // len(DILATIONS)
+        widest = out_channels - (len(DILATIONS) - 1) * narrow
         kernel = 1 if stride == 1 else 3
         self.residual = residual and stride == 1
         self.reduce = nn.Conv2d(channels, narrow, kernel, stride, padding=kernel // 2, bias=False)
         self.branches = nn.ModuleList(
             nn.Conv2d(narrow, widest if dilation == 1 else narrow, 3, padding=dilation, dilation=dilation, bias=False)
-            for dilation in _DILATIONS
+            for dilation in DILATIONS
         )
         self.norm_act = NormAct(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return B C h w, at stride 2 B C h/2 w/2."""
         reduced = self.reduce(x)
         first, running, *rest = (branch(reduced) for branch in self.branches)
         fused = [first, running]
@@ -79,13 +79,13 @@ class Encoder(nn.Module):
     Args:
         p: ESP blocks at stride 4.
         q: ESP blocks at stride 8.
-        width: factor of all channels but the pooled images'.
+        width: factor of all channels except the pooled images'.
     """
 
     def __init__(self, p: int, q: int, width: int) -> None:
         super().__init__()
         if width < 1:
-            raise ValueError(f"width is 1 or more, not {width}")
+            raise ValueError(f"width must be 1 or more, not {width}")
         stem, narrow, wide = 16 * width, 64 * width, 128 * width
         self.stem = ConvNormAct(3, stem, stride=2)
         self.join1 = NormAct(stem + 3)
@@ -97,7 +97,7 @@ class Encoder(nn.Module):
         self.join3 = NormAct(wide + wide)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The stem alone (16), and the joined maps of the three levels (19, 131, 256 channels at width 1)."""
+        """Return the stem (16 channels at width 1) and the concatenated maps of the three levels (19, 131, 256)."""
         half = F.avg_pool2d(images, 3, stride=2, padding=1)
         quarter = F.avg_pool2d(half, 3, stride=2, padding=1)
         stem = self.stem(images)
@@ -110,9 +110,11 @@ class Encoder(nn.Module):
 
 
 class ESPNetC(SegmentationModel):
-    """ESPNet-C: the encoder and a 1×1 classifier; class scores at 1/8.
+    """ESPNet-C: the encoder and a 1×1 classifier; logits at 1/8.
 
     Args:
+        num_classes: K.
+        normalization: of the images.
         p: ESP blocks at stride 4.
         q: ESP blocks at stride 8; the paper's networks have 3, 5 or 8.
         width: factor of the encoder's channels; the paper's networks have 1, a teacher of the family may have more.
@@ -126,32 +128,29 @@ class ESPNetC(SegmentationModel):
         self.classifier = nn.Conv2d(channels, num_classes, 1, bias=False)
 
     def forward_normalized(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return logits B K H/8 W/8 and the features of normalized images."""
         *_, features = self.encoder(images)
-        scores = self.classifier(features)
-        return scores, {"encoder": features, "kd_logits": scores}
+        logits = self.classifier(features)
+        return logits, {"encoder": features, "kd_logits": logits}
 
     @classmethod
     def match_checkpoint(cls, state: Mapping[str, Tensor]) -> ForeignCheckpoint | None:
-        head = state.get("classifier.conv.weight")
-        if head is None or "level1.conv.weight" not in state:
-            return None
-        num_classes = head.shape[0]
-        arguments = {"num_classes": num_classes, "p": _blocks(state, "level2."), "q": _blocks(state, "level3.")}
-        # Both authors use the same names here, but Mehta et al. train void as a class of its own, Liu et al. do not.
-        by_mehta = num_classes in _OUTPUTS_WITH_VOID
-        return _origin(state, arguments, {"classifier.conv.": "classifier.", **_encoder_keys("", state)}, by_mehta)
+        """Return the checkpoint if Mehta et al. or Liu et al. wrote it."""
+        return match_espnet_c(state)
 
 
 class ESPNet(SegmentationModel):
-    """ESPNet: ESPNet-C and a light decoder that climbs back to full size by transposed convolutions.
+    """ESPNet: ESPNet-C and a light decoder that upsamples to full size by transposed convolutions.
 
-    Its 1/8 scores (the feature `kd_logits`, which is also the auxiliary head) are where distillation acts, as the authors of
-    SKD did ("in the middle": structure_knowledge_distillation, issue 32).
+    Distillation acts on its logits at 1/8 (the feature `kd_logits`, which is also the auxiliary head), as the authors of SKD do
+    ("in the middle": structure_knowledge_distillation, issue 32).
 
     Args:
+        num_classes: K, 5 or more.
+        normalization: of the images.
         p: ESP blocks at stride 4.
         q: ESP blocks at stride 8; the paper's networks have 3, 5 or 8.
-        skip: channels of the stride-2 map that the decoder joins: 19 (with the pooled image; the authors' training code)
+        skip: channels of the stride-2 map that the decoder concatenates: 19 (with the pooled image; the authors' training code)
             or 16 (without; their test code and published Cityscapes weights); its 16 are of width 1.
         width: factor of the encoder's channels; the paper's networks have 1, a teacher of the family may have more.
     """
@@ -159,14 +158,14 @@ class ESPNet(SegmentationModel):
     def __init__(
         self, num_classes: int, normalization: Normalization, p: int = 2, q: int = 8, skip: int = 19, width: int = 1
     ) -> None:
-        if skip not in _SKIPS:
-            raise UserError(f"skip is 16 or 19, not {skip}")
-        if num_classes < len(_DILATIONS):
+        if skip not in SKIP_CHANNELS:
+            raise UserError(f"skip must be 16 or 19, not {skip}")
+        if num_classes < len(DILATIONS):
             raise UserError(
-                f"ESPNet's decoder needs {len(_DILATIONS)} classes and more, not {num_classes}; choose espnet_c"
+                f"ESPNet's decoder needs {len(DILATIONS)} classes and more, not {num_classes}; choose espnet_c"
             )
-        channels, scores = _CHANNELS * width, FeatureInfo(num_classes, 8)
-        features = {"encoder": FeatureInfo(channels, 8), "kd_logits": scores, "auxiliary": scores}
+        channels, head = _CHANNELS * width, FeatureInfo(num_classes, 8)
+        features = {"encoder": FeatureInfo(channels, 8), "kd_logits": head, "auxiliary": head}
         super().__init__(num_classes, normalization, features, p=p, q=q, skip=skip, width=width)
         self.skip = skip
         self.encoder = Encoder(p, q, width)
@@ -182,109 +181,25 @@ class ESPNet(SegmentationModel):
         self.up1 = nn.ConvTranspose2d(num_classes, num_classes, 2, stride=2, bias=False)
 
     def forward_normalized(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return logits B K H W and the features of normalized images."""
         stem, level1, level2, features = self.encoder(images)
-        scores = self.classifier(features)
-        up = _crop(self.up3(self.norm3(scores)), level2)
+        kd_logits = self.classifier(features)
+        up = _crop(self.up3(self.norm3(kd_logits)), level2)
         up = self.fuse2(self.join2(torch.cat([self.project2(level2), up], 1)))
         up = _crop(self.norm_act2(self.up2(up)), level1)
         up = self.fuse1(torch.cat([up, level1 if self.skip == 19 else stem], 1))
         logits = _crop(self.up1(up), images)
-        return logits, {"encoder": features, "kd_logits": scores, "auxiliary": scores}
+        return logits, {"encoder": features, "kd_logits": kd_logits, "auxiliary": kd_logits}
 
     @classmethod
     def match_checkpoint(cls, state: Mapping[str, Tensor]) -> ForeignCheckpoint | None:
-        joined = state.get("conv.conv.weight")  # K × (K + skip) × 3 × 3
-        if joined is None or "up_l3.0.weight" not in state:
-            return None
-        nested = "encoder.level1.conv.weight" in state  # as Mehta et al. do; the copy of Liu et al. does not
-        inner = "encoder." if nested else ""
-        num_classes = joined.shape[0]
-        skip = joined.shape[1] - num_classes
-        if skip not in _SKIPS:
-            return None
-        arguments = {
-            "num_classes": num_classes,
-            "p": _blocks(state, f"{inner}level2."),
-            "q": _blocks(state, f"{inner}level3."),
-            "skip": skip,
-        }
-        keys = {
-            ("encoder.classifier.conv." if nested else "classifier_1.conv."): "classifier.",
-            "br.": "norm3.",
-            "up_l3.0.": "up3.",
-            "level3_C.conv.": "project2.",
-            "combine_l2_l3.0.bn.": "join2.norm.",
-            "combine_l2_l3.0.act.": "join2.act.",
-            **_esp_keys("combine_l2_l3.1.", "fuse2."),
-            "up_l2.0.": "up2.",
-            "up_l2.1.bn.": "norm_act2.norm.",
-            "up_l2.1.act.": "norm_act2.act.",
-            "conv.conv.": "fuse1.conv.",
-            "conv.bn.": "fuse1.norm_act.norm.",
-            "conv.act.": "fuse1.norm_act.act.",
-            "classifier.": "up1.",
-        }
-        return _origin(state, arguments, {**keys, **_encoder_keys(inner, state)}, by_mehta=nested)
+        """Return the checkpoint if Mehta et al. or Liu et al. wrote it."""
+        return match_espnet(state)
+
+
+ESPNetC.family = ESPNet.family = (ESPNetC, ESPNet)
 
 
 def _crop(x: Tensor, like: Tensor) -> Tensor:
-    """`x` cut to the size of `like`: doubling a map of an odd image gives a pixel too many."""
+    """Crop `x` to the size of `like`: upsampling a map of an odd image gives a pixel too many."""
     return x[..., : like.shape[-2], : like.shape[-1]]
-
-
-def _blocks(state: Mapping[str, Tensor], level: str) -> int:
-    return sum(key.startswith(level) and key.endswith(".c1.conv.weight") for key in state)
-
-
-def _esp_keys(theirs: str, ours: str) -> dict[str, str]:
-    branches = {f"{theirs}d{dilation}.conv.": f"{ours}branches.{i}." for i, dilation in enumerate(_DILATIONS)}
-    return {
-        **branches,
-        f"{theirs}c1.conv.": f"{ours}reduce.",
-        f"{theirs}bn.": f"{ours}norm_act.norm.",  # strided blocks
-        f"{theirs}act.": f"{ours}norm_act.act.",
-        f"{theirs}bn.bn.": f"{ours}norm_act.norm.",  # the others
-        f"{theirs}bn.act.": f"{ours}norm_act.act.",
-    }
-
-
-def _encoder_keys(inner: str, state: Mapping[str, Tensor]) -> dict[str, str]:
-    keys = {
-        f"{inner}level1.conv.": "encoder.stem.conv.",
-        f"{inner}level1.bn.": "encoder.stem.norm_act.norm.",
-        f"{inner}level1.act.": "encoder.stem.norm_act.act.",
-        **_esp_keys(f"{inner}level2_0.", "encoder.down2."),
-        **_esp_keys(f"{inner}level3_0.", "encoder.down3."),
-    }
-    for i in (1, 2, 3):
-        keys[f"{inner}b{i}.bn."] = f"encoder.join{i}.norm."
-        keys[f"{inner}b{i}.act."] = f"encoder.join{i}.act."
-    for level in (2, 3):
-        for block in range(_blocks(state, f"{inner}level{level}.")):
-            keys |= _esp_keys(f"{inner}level{level}.{block}.", f"encoder.level{level}.{block}.")
-    return keys
-
-
-# Liu et al. subtract these (in this order, from BGR images) on Cityscapes and CamVid alike: network statistics of
-# Cityscapes' train split that they copied in RGB order (cvpr_19, dataset/cityscapes.py).
-_SKD = {"mean": (72.41519599, 82.93553322, 73.18188461), "std": (44.9148, 46.1528, 45.3199)}
-# Mehta et al.: mean of the images' means and of their standard deviations, then /255 (test/VisualizeResults.py; for
-# CamVid train/loadData.py over its 367 training images).
-_MEHTA_CITYSCAPES = {"mean": (73.15840149, 82.90893555, 72.3923111), "std": (44.91483307, 46.15289307, 45.3192215)}
-_MEHTA_CAMVID = {
-    "mean": (105.03321838378906, 108.40888977050781, 110.3310546875),
-    "std": (69.90434265136719, 72.69076538085938, 72.12568664550781),
-}
-_CAMVID_OUTPUTS = (11, 12)
-_OUTPUTS_WITH_VOID = (12, 20)  # CamVid's 11 classes and Cityscapes' 19, and void
-
-
-def _origin(
-    state: Mapping[str, Tensor], arguments: dict[str, int], keys: dict[str, str], by_mehta: bool
-) -> ForeignCheckpoint:
-    weights = add_num_batches_tracked(rename_keys(state, keys))
-    if not by_mehta:
-        return ForeignCheckpoint("Liu et al., 2019", arguments, Normalization(**_SKD, bgr=True), weights)
-    facts = _MEHTA_CAMVID if arguments["num_classes"] in _CAMVID_OUTPUTS else _MEHTA_CITYSCAPES
-    over_255 = {"mean": facts["mean"], "std": tuple(255 * s for s in facts["std"])}
-    return ForeignCheckpoint("Mehta et al., 2018", arguments, Normalization(**over_255, bgr=True), weights)

@@ -1,4 +1,4 @@
-"""The teacher: it answers, and nothing moves it."""
+"""The teacher: a network that predicts and never changes."""
 
 from __future__ import annotations
 
@@ -14,33 +14,34 @@ from segkd.types import NetworkOutput
 
 
 class Frozen:
-    """A network that only answers: evaluation mode, no gradient.
+    """A network in evaluation mode, without gradients.
 
-    It is deliberately no `nn.Module`. Whoever holds it does not own its weights, so they enter no checkpoint, optimiser,
+    It is deliberately no `nn.Module`: its holder does not own its weights, so they enter no checkpoint, optimizer,
     broadcast or average, and no `train()` reaches its running statistics.
 
     Args:
         network: the teacher.
-        bf16: compute in bfloat16 whatever the precision around; its weights stay as they are.
+        bf16: compute in bfloat16 whatever precision surrounds it; its weights stay as they are.
     """
 
     def __init__(self, network: SegmentationModel, bf16: bool = False) -> None:
         self.network, self.bf16 = network.eval().requires_grad_(False), bf16
 
     def __call__(self, images: Tensor) -> NetworkOutput:
-        with torch.no_grad(), self.precision(images.device):
-            answer: NetworkOutput = self.network(images)
-        return answer
+        """Return logits and features of RGB images, B 3 H W in 0..255."""
+        with torch.no_grad(), self.use_precision(images.device):
+            output: NetworkOutput = self.network(images)
+        return output
 
-    def precision(self, device: torch.device) -> AbstractContextManager[Any]:
-        """Within it the network computes as it does for the student."""
+    def use_precision(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Return a context in which the network computes in the precision that it has as a teacher."""
         return torch.autocast(device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
     def to(self, device: torch.device) -> Frozen:
-        """Move it; returns itself."""
+        """Move the network to a device; return self."""
         self.network.to(device)
         return self
 
     def state_hash(self) -> str:
-        """A hash of all its weights and statistics."""
+        """Return a SHA-256 of all weights and running statistics."""
         return state_hash(self.network)

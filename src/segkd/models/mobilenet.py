@@ -1,4 +1,4 @@
-"""MobileNetV2Plus: a dilated MobileNetV2, all its stages side by side, spatial pyramid and one finer step.
+"""MobileNetV2Plus: a dilated MobileNetV2 whose stages are concatenated, a spatial pyramid and one upsampling step.
 
 Sandler et al., *MobileNetV2: Inverted Residuals and Linear Bottlenecks*, CVPR 2018 (arXiv 1801.04381), in the form of
 ansleliu/LightNet, which Liu et al. (2019) distilled: squeeze and excitation in space and channels (Roy et al., MICCAI 2018,
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segkd.models.base import Normalization, SegmentationModel
-from segkd.models.layers import SampleDropout2d, pad_to_multiple
+from segkd.models.layers import SampleDropout2d, initialize_convolutions, pad_to_multiple
 from segkd.types import FeatureInfo, resize
 
 _STRIDE = 8
@@ -30,7 +30,7 @@ _RATES = (12, 24, 36)
 
 
 class InvertedResidual(nn.Module):
-    """1×1 up, 3×3 channel by channel, 1×1 down without activation; a shortcut where the shapes allow it."""
+    """1×1 expansion, depthwise 3×3, linear 1×1 projection; a shortcut where the shapes allow it."""
 
     def __init__(self, channels: int, out_channels: int, expansion: int, stride: int, dilation: int) -> None:
         super().__init__()
@@ -48,12 +48,13 @@ class InvertedResidual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return B C h w."""
         y: Tensor = self.branch(x)
         return x + y if self.residual else y
 
 
 class SqueezeExcite(nn.Module):
-    """The map weighted by channel, and the map weighted by place, summed."""
+    """Concurrent squeeze and excitation: the map weighted by channel plus the map weighted by position."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -61,19 +62,20 @@ class SqueezeExcite(nn.Module):
         self.channel = nn.Sequential(
             nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, narrow, 1), nn.ReLU(), nn.Conv2d(narrow, channels, 1)
         )
-        self.place = nn.Conv2d(channels, 1, 1, bias=False)
+        self.place = nn.Conv2d(channels, 1, 1, bias=False)  # saved students have this key
 
     def forward(self, x: Tensor) -> Tensor:
-        by_channel, by_place = torch.sigmoid(self.channel(x)), torch.sigmoid(self.place(x))
-        return x * by_channel + x * by_place
+        """Return B C h w."""
+        by_channel, by_position = torch.sigmoid(self.channel(x)), torch.sigmoid(self.place(x))
+        return x * by_channel + x * by_position
 
 
 class Pyramid(nn.Module):
-    """The mean, a 1×1 and three dilated 3×3 convolutions side by side, fused to B C h w."""
+    """Atrous spatial pyramid pooling: the mean, a 1×1 and three dilated 3×3 convolutions, fused."""
 
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__()
-        self.norm_act = _norm_act(channels)
+        self.norm_act = _build_norm_act(channels)
         self.mean = nn.Conv2d(channels, out_channels, 1, bias=False)
         self.branches = nn.ModuleList(
             [
@@ -82,9 +84,10 @@ class Pyramid(nn.Module):
             ]
         )
         joined = (2 + len(_RATES)) * out_channels
-        self.fuse = nn.Sequential(_norm_act(joined), nn.Conv2d(joined, out_channels, 1, bias=False))
+        self.fuse = nn.Sequential(_build_norm_act(joined), nn.Conv2d(joined, out_channels, 1, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return B C h w."""
         x = self.norm_act(x)
         branches = [branch(x) for branch in self.branches]
         mean = self.mean(x.mean((2, 3), keepdim=True)).expand_as(branches[0])
@@ -92,19 +95,17 @@ class Pyramid(nn.Module):
         return fused
 
 
-def _norm_act(channels: int) -> nn.Sequential:
-    return nn.Sequential(nn.BatchNorm2d(channels), nn.LeakyReLU(_SLOPE))
-
-
 class MobileNetV2Plus(SegmentationModel):
-    """MobileNetV2Plus; class scores at 1/4.
+    """MobileNetV2Plus; logits at 1/4.
 
-    It has one classifier, at its end, so the feature `kd_logits` is its answer, B K H/4 W/4. The feature `encoder` is what the pyramid
-    leaves, B 256 H/8 W/8. Images are filled up with zeros to multiples of 8. Unlike LightNet's, the pyramid adds no border
-    to its map (a padded 1×1 convolution there, which moves everything outward), and maps are enlarged with aligned corners, as
+    It has one classifier, at its end, so the feature `kd_logits` is its output, B K H/4 W/4. The feature `encoder` is the output
+    of the pyramid, B 256 H/8 W/8. Images are padded with zeros to multiples of 8. Unlike LightNet's, the pyramid adds no border
+    to its map (a padded 1×1 convolution there, which moves everything outward), and maps are upsampled with aligned corners, as
     Liu et al. evaluate.
 
     Args:
+        num_classes: K.
+        normalization: of the images.
         pyramid: channels of the pyramid, which are those of the feature `encoder`.
         dropout: share of channels dropped after the pyramid, per sample.
     """
@@ -122,25 +123,22 @@ class MobileNetV2Plus(SegmentationModel):
             blocks += [InvertedResidual(width, width, expansion, 1, dilation) for _ in range(count - 1)]
             self.stages.append(nn.Sequential(*blocks))
             channels = width
-        every = sum(width for _, width, *_ in _STAGES)
-        self.excite = SqueezeExcite(every)
-        self.pyramid = Pyramid(every, pyramid)
+        total = sum(width for _, width, *_ in _STAGES)
+        self.excite = SqueezeExcite(total)
+        self.pyramid = Pyramid(total, pyramid)
         self.dropout = SampleDropout2d(dropout)
         joined = pyramid + _STAGES[1][1] + _STAGES[0][1]
         self.classifier = nn.Sequential(
             SqueezeExcite(joined),
-            _norm_act(joined),
+            _build_norm_act(joined),
             nn.Conv2d(joined, joined, 3, padding=2, dilation=2, bias=False),
-            _norm_act(joined),
+            _build_norm_act(joined),
             nn.Conv2d(joined, num_classes, 1),
         )
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        initialize_convolutions(self, mode="fan_out")
 
     def forward_normalized(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return logits B K H/4 W/4 and the features of normalized images."""
         height, width = images.shape[-2:]
         x, maps = self.stem(pad_to_multiple(images, _STRIDE)), []
         for stage in self.stages:
@@ -148,11 +146,15 @@ class MobileNetV2Plus(SegmentationModel):
             maps.append(x)
         half, quarter, *eighths = maps
         half_as_quarter = _halve(half)
-        every = torch.cat([*eighths, _halve(half_as_quarter), _halve(quarter)], 1)
-        features = self.pyramid(self.excite(every))
+        concatenated = torch.cat([*eighths, _halve(half_as_quarter), _halve(quarter)], 1)
+        features = self.pyramid(self.excite(concatenated))
         up = resize(self.dropout(features), (quarter.shape[-2], quarter.shape[-1]), self.align_corners)
-        scores = self.classifier(torch.cat([up, quarter, half_as_quarter], 1))[..., : -(-height // 4), : -(-width // 4)]
-        return scores, {"encoder": features, "kd_logits": scores}
+        logits = self.classifier(torch.cat([up, quarter, half_as_quarter], 1))[..., : -(-height // 4), : -(-width // 4)]
+        return logits, {"encoder": features, "kd_logits": logits}
+
+
+def _build_norm_act(channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.BatchNorm2d(channels), nn.LeakyReLU(_SLOPE))
 
 
 def _halve(x: Tensor) -> Tensor:

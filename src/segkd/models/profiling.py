@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-accumulates, memory, time."""
+"""Costs of a network: multiply-accumulates, memory and time."""
 
 from __future__ import annotations
 
@@ -17,131 +17,142 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from segkd.models.base import SegmentationModel
-
 Name = TypeVar("Name")
-
-
-def count_graph_macs(network: SegmentationModel, size: tuple[int, int]) -> int:
-    """Multiply-accumulates of all convolutions, transposed ones too, and matrix products for one image of H W.
-
-    Counted on shapes alone: nothing is computed, and the network stays as it is.
-    """
-    return count_macs(network, (3, *size))
 
 
 @torch.no_grad()
 def count_macs(network: nn.Module, *shapes: tuple[int, ...]) -> int:
-    """Multiply-accumulates of any network for one sample of inputs of these shapes, counted likewise."""
+    """Count multiply-accumulates of all convolutions, transposed ones too, and matrix products for one sample.
+
+    Only shapes are computed, and the network stays as it is.
+
+    Args:
+        network: any network.
+        *shapes: of its inputs, without the batch.
+    """
     with FlopCounterMode(display=False) as counter:
-        _without_values(network).eval()(*_samples(1, shapes))
-    counted: int = counter.get_total_flops()  # two for each
-    return counted // 2
+        _copy_to_meta(network).eval()(*_make_meta_inputs(1, shapes))
+    flops: int = counter.get_total_flops()  # two for each multiply-accumulate
+    return flops // 2
 
 
 def count_activation_bytes(network: nn.Module, *shapes: tuple[int, ...]) -> int:
-    """Bytes that a forward pass in training keeps for its backward pass, for each sample of inputs of these shapes.
+    """Count bytes per sample that a forward pass in training saves for its backward pass.
 
-    Each storage counts once, however many tensors are views of it. Counted on shapes alone, in the parameters' own type.
+    Each storage counts once, however many tensors are views of it. Only shapes are computed, in the parameters' own type.
+
+    Args:
+        network: any network.
+        *shapes: of its inputs, without the batch.
     """
-    # What a third sample adds: weights are kept too, and are no activations; and BatchNorm refuses one sample of one pixel.
-    return _kept(network, 3, shapes) - _kept(network, 2, shapes)
+    # The difference of two batches: weights are saved too, and are no activations; and BatchNorm refuses one sample of one pixel.
+    return _count_batch_bytes(network, 3, shapes) - _count_batch_bytes(network, 2, shapes)
 
 
 @torch.enable_grad()
 def count_saved_tensor_bytes(forward: Callable[[], object], besides: Iterable[Tensor] = ()) -> int:
-    """Bytes that autograd keeps of a forward pass for its backward pass, each storage once; some tensors may be left out."""
-    kept: dict[int, Tensor] = {}
+    """Count bytes that autograd saves of a forward pass for its backward pass, each storage once.
 
-    def keep(tensor: Tensor) -> Tensor:
-        kept[_storage(tensor)] = tensor
+    Args:
+        forward: the forward pass.
+        besides: tensors that do not count.
+    """
+    saved: dict[int, Tensor] = {}
+
+    def record(tensor: Tensor) -> Tensor:
+        saved[_get_storage_id(tensor)] = tensor
         return tensor
 
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
-        answer = forward()  # held, since a graph that is gone keeps nothing
-    del answer
-    left_out = {_storage(tensor) for tensor in besides}
-    return sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in left_out)
+    with saved_tensors_hooks(record, lambda tensor: tensor):
+        output = forward()  # held, since a graph that is freed saves nothing
+    del output
+    excluded = {_get_storage_id(tensor) for tensor in besides}
+    return sum(tensor.untyped_storage().nbytes() for key, tensor in saved.items() if key not in excluded)
 
 
 @torch.no_grad()
 def measure_peak_bytes(network: nn.Module, *shapes: tuple[int, ...]) -> int:
-    """The most bytes that a forward pass in evaluation holds at once, beside weights and inputs, for one sample of these shapes.
+    """Return the largest number of bytes that an inference pass holds at once for one sample, besides weights and inputs.
 
-    Counted on shapes alone, each storage from its making to its end; an engine that fuses layers needs less.
+    Only shapes are computed, and each storage counts while it lives; an engine that fuses layers needs less.
+
+    Args:
+        network: any network.
+        *shapes: of its inputs, without the batch.
     """
-    copied, samples = _without_values(network).eval(), _samples(1, shapes)
-    with _LiveMemory((*copied.parameters(), *copied.buffers(), *samples)) as alive:
-        answer = copied(*samples)
-    del answer
-    most: int = alive.most
-    return most
-
-
-class _LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of storages that operations make, while they live."""
-
-    def __init__(self, besides: Iterable[Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.known = {_storage(tensor) for tensor in besides}
-        self.now = self.most = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, Tensor) and (key := _storage(tensor)) not in self.known:
-                storage = tensor.untyped_storage()
-                self.known.add(key)
-                self.now += storage.nbytes()
-                weakref.finalize(storage, self._gone, key, storage.nbytes())
-        self.most = max(self.most, self.now)
-        return made
-
-    def _gone(self, key: int, size: int) -> None:
-        self.known.discard(key)
-        self.now -= size
-
-
-def _kept(network: nn.Module, count: int, shapes: tuple[tuple[int, ...], ...]) -> int:
-    copied, samples = _without_values(network).train(), _samples(count, shapes)
-    return count_saved_tensor_bytes(lambda: copied(*samples))
-
-
-def _storage(tensor: Tensor) -> int:
-    key: int = tensor.untyped_storage()._cdata
-    return key
-
-
-def _without_values(network: nn.Module) -> nn.Module:
-    return copy.deepcopy(network).to("meta")
-
-
-def _samples(count: int, shapes: tuple[tuple[int, ...], ...]) -> list[Tensor]:
-    return [torch.empty(count, *shape, device="meta") for shape in shapes]
+    twin, inputs = _copy_to_meta(network).eval(), _make_meta_inputs(1, shapes)
+    with _LiveMemory((*twin.parameters(), *twin.buffers(), *inputs)) as memory:
+        output = twin(*inputs)
+    del output
+    peak: int = memory.peak
+    return peak
 
 
 @torch.no_grad()
 def measure_latencies(
     tasks: Mapping[Name, Callable[[], object]], repeats: int, warmup: int, device: torch.device
 ) -> dict[Name, list[float]]:
-    """Seconds that each task takes, `repeats` times, to the end of what it has `device` do.
+    """Measure the seconds of each task until `device` has finished it, `repeats` times.
 
-    The tasks take turns, so that a machine that slows down slows all of them. A bar on stderr counts the turns.
+    The tasks alternate, so that a machine that slows down slows all of them. A progress bar on stderr counts the rounds.
     """
-    taken: dict[Name, list[float]] = {name: [] for name in tasks}
-    turns, console = range(warmup + repeats), Console(stderr=True)
-    for turn in track(turns, "turns", console=console, refresh_per_second=1):  # seldom: drawing takes time too
+    seconds: dict[Name, list[float]] = {name: [] for name in tasks}
+    rounds, console = range(warmup + repeats), Console(stderr=True)
+    for i in track(rounds, "rounds", console=console, refresh_per_second=1):  # seldom: drawing takes time too
         for name, task in tasks.items():
             synchronize(device)
-            started = time.perf_counter()
+            start = time.perf_counter()
             task()
             synchronize(device)
-            if turn >= warmup:
-                taken[name].append(time.perf_counter() - started)
-    return taken
+            if i >= warmup:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
 
 
 def synchronize(device: torch.device) -> None:
-    """Until the device has done what it was given."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+class _LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Count the bytes of storages that operations allocate, while they live."""
+
+    def __init__(self, besides: Iterable[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.known = {_get_storage_id(tensor) for tensor in besides}
+        self.current = self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation and count the storages that it allocates."""
+        output = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(output):
+            if isinstance(tensor, Tensor) and (key := _get_storage_id(tensor)) not in self.known:
+                storage = tensor.untyped_storage()
+                self.known.add(key)
+                self.current += storage.nbytes()
+                weakref.finalize(storage, self._release, key, storage.nbytes())
+        self.peak = max(self.peak, self.current)
+        return output
+
+    def _release(self, key: int, size: int) -> None:
+        self.known.discard(key)
+        self.current -= size
+
+
+def _count_batch_bytes(network: nn.Module, count: int, shapes: tuple[tuple[int, ...], ...]) -> int:
+    twin, inputs = _copy_to_meta(network).train(), _make_meta_inputs(count, shapes)
+    return count_saved_tensor_bytes(lambda: twin(*inputs))
+
+
+def _get_storage_id(tensor: Tensor) -> int:
+    key: int = tensor.untyped_storage()._cdata
+    return key
+
+
+def _copy_to_meta(network: nn.Module) -> nn.Module:
+    return copy.deepcopy(network).to("meta")
+
+
+def _make_meta_inputs(count: int, shapes: tuple[tuple[int, ...], ...]) -> list[Tensor]:
+    return [torch.empty(count, *shape, device="meta") for shape in shapes]

@@ -1,4 +1,4 @@
-"""A network that starts from one of its family, which may have been trained on other classes."""
+"""Warm starts: a network initialized from one of its family, which may have been trained on other classes."""
 
 from __future__ import annotations
 
@@ -12,92 +12,118 @@ from torch import Tensor
 
 from segkd.errors import UserError
 from segkd.models.base import Normalization, SegmentationModel, add_num_batches_tracked
-from segkd.models.checkpoint_io import StateDict, flush_denormals, parse_normalization, read_metadata, read_state_dict
+from segkd.models.checkpoint_io import StateDict, flush_denormals, read_state_dict
+from segkd.models.student_io import parse_normalization, read_metadata
 
 
 class SourceNetwork(NamedTuple):
-    """What a file holds of a trained network."""
+    """The trained network in a file."""
 
-    called: str
+    name: str
+    """Its class, or "a state dict"."""
     arguments: Mapping[str, Any]
-    """What it was built with, where that is known."""
+    """Its constructor arguments, where they are known."""
     normalization: Normalization | None
-    """What it was trained on, where that is known."""
+    """The normalization it was trained with, where that is known."""
     state: StateDict
-    """Its weights under our names."""
+    """Its weights under segkd's names."""
 
     @property
-    def known(self) -> bool:
-        """Whether the file says whose it is."""
+    def is_identified(self) -> bool:
+        """Whether the file determines the network that it holds."""
         return self.normalization is not None
 
 
-def read_source_network(checkpoint: Path, kinds: Iterable[type[SegmentationModel]]) -> SourceNetwork:
-    """The network in a file: as is said beside it, as the authors of one of `kinds` wrote it, or whatever has our names.
+def read_source_network(checkpoint: Path, classes: Iterable[type[SegmentationModel]]) -> SourceNetwork:
+    """Return the network in a file.
+
+    Args:
+        checkpoint: a file of segkd, of the original authors of one of the classes, or any state dict with segkd's names.
+        classes: the network classes whose authors' files are recognized.
 
     Raises:
         UserError: the file is missing, damaged, or would run code.
     """
-    state, facts = read_state_dict(checkpoint), read_metadata(checkpoint)
+    state, spec = read_state_dict(checkpoint), read_metadata(checkpoint)
     flush_denormals(state)
-    if facts is not None:
-        called = str(facts["network"]).rpartition(".")[2]
-        return SourceNetwork(
-            called, facts["arguments"], parse_normalization(facts, checkpoint.with_suffix(".yaml")), state
-        )
-    for kind in kinds:
-        if origin := kind.match_checkpoint(state):
-            return SourceNetwork(kind.__name__, origin.arguments, origin.normalization, origin.state)
+    if spec is not None:
+        name = str(spec["network"]).rpartition(".")[2]
+        normalization = parse_normalization(spec, checkpoint.with_suffix(".yaml"))
+        return SourceNetwork(name, spec["arguments"], normalization, state)
+    for network_class in classes:
+        if foreign := network_class.match_checkpoint(state):
+            return SourceNetwork(network_class.__name__, foreign.arguments, foreign.normalization, foreign.state)
     return SourceNetwork("a state dict", {}, None, add_num_batches_tracked(state))
 
 
-def shares_keys(network: SegmentationModel, trained: SourceNetwork) -> bool:
-    """Whether most names of the network's weights are the donor's too."""
-    ours = network.state_dict().keys()
-    return 2 * len(ours & trained.state.keys()) > len(ours)
+def shares_keys(network: SegmentationModel, source: SourceNetwork) -> bool:
+    """Return whether the source has most of the network's keys."""
+    keys = network.state_dict().keys()
+    return 2 * len(keys & source.state.keys()) > len(keys)
 
 
 @torch.no_grad()
-def copy_matching_weights(network: SegmentationModel, trained: SourceNetwork, checkpoint: Path) -> str:
-    """Copy the parts that are the same in both, each whole or not at all, and the normalisation; one line on what starts anew.
+def copy_matching_weights(network: SegmentationModel, source: SourceNetwork, checkpoint: Path) -> str:
+    """Copy the modules whose weights all match in name and shape, and the normalization; describe them in one line.
+
+    The other modules keep their random weights.
+
+    Args:
+        network: the network to initialize, in place.
+        source: the network to copy from.
+        checkpoint: its file, for messages.
 
     Raises:
-        UserError: these hold less than half of the network's weights.
+        UserError: less than half of the network's weights match, or an adapter's own normalization differs.
     """
-    ours = network.state_dict()
-    depth = next((depth for depth in range(1, 9) if len(_parts(ours, depth)) > 1), 1)
-    parts, theirs = _parts(ours, depth), _parts(network.convert_state_dict(trained.state), depth)
-    same = [name for name, part in parts.items() if _shapes(part) == _shapes(theirs.get(name, {}))]
-    taken: StateDict = {key: tensor for name in same for key, tensor in theirs[name].items()}
-    count, all_of_them = (sum(tensor.numel() for tensor in state.values()) for state in (taken, ours))
-    if 2 * count < all_of_them:
+    own = network.state_dict()
+    depth = next((depth for depth in range(1, 9) if len(_group_by_module(own, depth)) > 1), 1)
+    modules = _group_by_module(own, depth)
+    source_modules = _group_by_module(network.convert_state_dict(source.state), depth)
+    matching = [
+        name for name, part in modules.items() if _get_shapes(part) == _get_shapes(source_modules.get(name, {}))
+    ]
+    copied: StateDict = {key: tensor for name in matching for key, tensor in source_modules[name].items()}
+    num_copied, total = (sum(tensor.numel() for tensor in state.values()) for state in (copied, own))
+    if 2 * num_copied < total:
         raise UserError(
-            f"{checkpoint} is {trained.called}{_built(trained.arguments)}; less than half of {type(network).__name__}"
-            f"{_built(network.arguments)} could start from it (of its parts the same: {', '.join(same) or 'none'}); build the network "
-            "as it is, or take one of the same family"
+            f"{checkpoint} is {source.name}{_format_arguments(source.arguments)}; less than half of "
+            f"{type(network).__name__}{_format_arguments(network.arguments)} could start from it (of its parts the same: "
+            f"{', '.join(matching) or 'none'}); build the network as it is, or take one of the same family"
         )
-    if trained.normalization is not None and (wanted := trained.normalization.facts()) != network.normalization.facts():
-        if network.arguments.get("mean") is not None:  # an adapter says itself how it wants its images
-            told = " ".join(f"student.{key}={str(value).replace(' ', '').lower()}" for key, value in wanted.items())
-            raise UserError(f"{checkpoint} was trained on images that were normalised otherwise; give {told}")
-        network.normalization = trained.normalization
-    network.load_state_dict({**ours, **taken})
-    anew = ", ".join(name for name in parts if name not in same)
-    return f"{checkpoint.name}: {100 * count / all_of_them:.1f} % of the weights are {trained.called}'s; starting anew: {anew or 'nothing'}"
+    _copy_normalization(network, source, checkpoint)
+    network.load_state_dict({**own, **copied})
+    rest = ", ".join(name for name in modules if name not in matching)
+    return (
+        f"{checkpoint.name}: {100 * num_copied / total:.1f} % of the weights are {source.name}'s; "
+        f"randomly initialized: {rest or 'nothing'}"
+    )
 
 
-def _parts(state: Mapping[str, Tensor], depth: int) -> dict[str, StateDict]:
-    """Weights by the module that they belong to, so many steps down."""
-    parts: dict[str, StateDict] = defaultdict(dict)
+def _copy_normalization(network: SegmentationModel, source: SourceNetwork, checkpoint: Path) -> None:
+    if source.normalization is None:
+        return
+    expected = source.normalization.to_dict()
+    if expected == network.normalization.to_dict():
+        return
+    if network.arguments.get("mean") is not None:  # an adapter has its own, and would be rebuilt with that
+        keys = " ".join(f"student.{key}={str(value).replace(' ', '').lower()}" for key, value in expected.items())
+        raise UserError(f"{checkpoint} was trained on images that were normalized otherwise; give {keys}")
+    network.normalization = source.normalization
+
+
+def _group_by_module(state: Mapping[str, Tensor], depth: int) -> dict[str, StateDict]:
+    """Return the weights of each module at a depth of the module tree."""
+    modules: dict[str, StateDict] = defaultdict(dict)
     for key, tensor in state.items():
-        parts[".".join(key.split(".")[:depth])][key] = tensor
-    return parts
+        modules[".".join(key.split(".")[:depth])][key] = tensor
+    return modules
 
 
-def _shapes(part: StateDict) -> dict[str, torch.Size]:
-    return {key: tensor.shape for key, tensor in part.items()}
+def _get_shapes(state: StateDict) -> dict[str, torch.Size]:
+    return {key: tensor.shape for key, tensor in state.items()}
 
 
-def _built(arguments: Mapping[str, Any]) -> str:
-    told = ", ".join(f"{key}={value}" for key, value in arguments.items() if key != "num_classes")
-    return f" ({told})" if told else ""
+def _format_arguments(arguments: Mapping[str, Any]) -> str:
+    text = ", ".join(f"{key}={value}" for key, value in arguments.items() if key != "num_classes")
+    return f" ({text})" if text else ""

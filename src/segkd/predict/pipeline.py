@@ -1,4 +1,4 @@
-"""What networks say of a stream of images: read, labelled and shown at once, in batches, whatever its length in the same memory."""
+"""The prediction pipeline: read, predict and render frames concurrently, in batches, in constant memory."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from segkd.models.base import SegmentationModel
 from segkd.predict.sources import Frame
 from segkd.types import resize
 
-AHEAD = 2
-"""Batches that a stage of the stream has ready before the next asks."""
+PREFETCH = 2
+"""Batches that a stage of the pipeline prepares in advance."""
 
 
 class FramePrediction(NamedTuple):
-    """A frame, and by network the classes that it sees there, H W."""
+    """A frame, and the class indices (H W) that each network predicts for it."""
 
     frame: Frame
     labels: dict[str, Array]
 
 
 Output = tuple[Callable[[FramePrediction], Array], Callable[[str, Array], None]]
-"""How a labelled frame becomes a picture, and where the picture goes under the frame's name."""
+"""A renderer, and a writer that takes the frame's name and the rendered image."""
 
 
 def run_pipeline(
@@ -43,43 +43,52 @@ def run_pipeline(
     title: str,
     length: int | None = None,
 ) -> int:
-    """Let networks label frames, and show them in every way asked for, with a progress bar on stderr; how many there were.
+    """Predict, render and write frames, with a progress bar on stderr; return their number.
 
-    While a batch is labelled, the one before is shown and the next is read.
+    While a batch is predicted, the previous one is rendered and the next one is read.
+
+    Args:
+        frames: the frames.
+        networks: name → network.
+        num_classes: the first outputs of each network, which compete.
+        outputs: renderers and writers; each gets every frame.
+        batch_size: largest number of frames per forward pass.
+        title: text beside the progress bar.
+        length: number of frames, if known.
     """
-    labelled = prefetch(predict_frames(networks, prefetch(make_batches(frames, batch_size)), num_classes))
-    console, number = Console(stderr=True), 0
-    for one in track((one for batch in labelled for one in batch), title, length, console=console):
-        for picture, write in outputs:
-            write(one.frame.name, picture(one))
-        number += 1
-    return number
+    batches = prefetch(predict_frames(networks, prefetch(make_batches(frames, batch_size)), num_classes))
+    console, count = Console(stderr=True), 0
+    for prediction in track((one for batch in batches for one in batch), title, length, console=console):
+        for render, write in outputs:
+            write(prediction.frame.name, render(prediction))
+        count += 1
+    return count
 
 
 def predict_frames(
     networks: Mapping[str, SegmentationModel], batches: Iterable[Sequence[Frame]], num_classes: int
 ) -> Iterator[list[FramePrediction]]:
-    """The first `num_classes` outputs of each network compete for every pixel, as in an evaluation that ignores void.
+    """Predict batches of frames; the first `num_classes` outputs compete, as in an evaluation with void=ignored.
 
-    An image with a side less than a network takes is enlarged for it; labels have the image's size. On a CPU as many batches are
-    labelled at once as PyTorch has threads, each by one of them: several threads for one image help a small network little.
+    Images smaller than a network's minimum are enlarged for it; labels have the image's size. On a CPU as many batches
+    run in parallel as PyTorch has threads, one thread each: several threads per image help a small network little.
     """
     on_cpu = all(next(network.parameters()).device.type == "cpu" for network in networks.values())
     workers = torch.get_num_threads() if on_cpu else 1
-    return _thread_map(lambda batch: predict_batch(networks, batch, num_classes), batches, workers)
+    return _map_in_threads(lambda batch: predict_batch(networks, batch, num_classes), batches, workers)
 
 
 def predict_batch(
     networks: Mapping[str, SegmentationModel], batch: Sequence[Frame], num_classes: int
 ) -> list[FramePrediction]:
-    """The same for frames of one size, by the thread that calls."""
+    """Predict frames of one size in the calling thread."""
     images = torch.from_numpy(np.stack([frame.image for frame in batch])).permute(0, 3, 1, 2)
-    said = {name: _labels(network, images, num_classes) for name, network in networks.items()}
-    return [FramePrediction(frame, {name: maps[i] for name, maps in said.items()}) for i, frame in enumerate(batch)]
+    labels = {name: _predict_labels(network, images, num_classes) for name, network in networks.items()}
+    return [FramePrediction(frame, {name: maps[i] for name, maps in labels.items()}) for i, frame in enumerate(batch)]
 
 
 def make_batches(frames: Iterable[Frame], batch_size: int) -> Iterator[list[Frame]]:
-    """Frames in lists of up to `batch_size`, in their order; those in one list have one size."""
+    """Yield lists of up to `batch_size` consecutive frames of one size."""
     batch: list[Frame] = []
     for frame in frames:
         if batch and (len(batch) == batch_size or frame.image.shape != batch[0].image.shape):
@@ -91,51 +100,51 @@ def make_batches(frames: Iterable[Frame], batch_size: int) -> Iterator[list[Fram
 
 
 T = TypeVar("T")
-U = TypeVar("U")
+R = TypeVar("R")
 _END = object()
 
 
-def prefetch(items: Iterable[T], depth: int = AHEAD) -> Iterator[T]:
-    """The same items, made by a thread that is up to `depth` of them ahead; its errors are raised here."""
+def prefetch(items: Iterable[T], depth: int = PREFETCH) -> Iterator[T]:
+    """Yield the items, which a thread produces up to `depth` in advance; its errors are raised here."""
     iterator = iter(items)
     pool = ThreadPoolExecutor(1)
     try:
-        waiting = deque(pool.submit(next, iterator, _END) for _ in range(depth))
-        while (item := waiting.popleft().result()) is not _END:
-            waiting.append(pool.submit(next, iterator, _END))
+        pending = deque(pool.submit(next, iterator, _END) for _ in range(depth))
+        while (item := pending.popleft().result()) is not _END:
+            pending.append(pool.submit(next, iterator, _END))
             yield cast("T", item)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _thread_map(work: Callable[[T], U], items: Iterable[T], workers: int) -> Iterator[U]:
-    """What `work` makes of each item, in their order; `workers` are worked on at once, each by one thread of PyTorch."""
+def _map_in_threads(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+    """Yield the function's results in order; `workers` items are processed at once, each by one thread of PyTorch."""
     if workers == 1:
-        yield from map(work, items)
+        yield from map(function, items)
         return
-    pool = ThreadPoolExecutor(workers, initializer=lambda: torch.set_num_threads(1))  # of the worker itself alone
-    waiting: deque[Future[U]] = deque()
+    pool = ThreadPoolExecutor(workers, initializer=lambda: torch.set_num_threads(1))  # of the worker thread alone
+    pending: deque[Future[R]] = deque()
     try:
         for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            pending.append(pool.submit(function, item))
+            if len(pending) > workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 @torch.inference_mode()
-def _labels(network: SegmentationModel, images: Tensor, num_classes: int) -> list[Array]:
-    """Classes, H W, of each of B 3 H W uint8 images."""
+def _predict_labels(network: SegmentationModel, images: Tensor, num_classes: int) -> list[Array]:
+    """Return the class indices, H W, of each of B 3 H W uint8 images."""
     device = next(network.parameters()).device
     size = (images.shape[-2], images.shape[-1])
     images = images.to(device)
-    least = (max(size[0], network.min_size), max(size[1], network.min_size))
-    if least != size:
-        images = F.interpolate(images.float(), size=least, mode="bilinear", align_corners=False)
+    min_size = (max(size[0], network.min_size), max(size[1], network.min_size))
+    if min_size != size:
+        images = F.interpolate(images.float(), size=min_size, mode="bilinear", align_corners=False)
     logits, _, align_corners = network(images)
-    # One image at a time: enlarged, the scores of a batch would be most of the memory.
-    enlarged = (resize(one[None, :num_classes], size, align_corners) for one in logits)
-    return [one[0].max(0).indices.byte().cpu().numpy() for one in enlarged]
+    # One image at a time: at full size, the logits of a batch would take most of the memory.
+    resized = (resize(one[None, :num_classes], size, align_corners) for one in logits)
+    return [one[0].max(0).indices.byte().cpu().numpy() for one in resized]

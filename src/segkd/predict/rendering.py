@@ -1,94 +1,124 @@
-"""Ways to show what networks say of a frame: as ids, or as colours."""
+"""Renderers: from the predictions for a frame to ids, or to colors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from segkd.data.base import SegmentationDataset
 from segkd.data.cityscapes import Cityscapes
-from segkd.data.image_io import Array
+from segkd.data.image_io import Array, Color
 from segkd.errors import UserError
-from segkd.models.checkpoint_io import student_metadata
-from segkd.predict.drawing import Color, blend, colorize, draw_legend, image_grid
+from segkd.models.student_io import read_student_metadata
+from segkd.predict.drawing import blend, colorize, draw_image_grid, draw_legend
 from segkd.predict.pipeline import FramePrediction
 from segkd.types import IGNORE_INDEX
 
-OutputKind = Literal["labels", "city_ids", "colors", "overlay", "side_by_side"]
-IDS: tuple[OutputKind, ...] = ("labels", "city_ids")
-"""Numbers, which no film, JPEG or legend may touch."""
+OutputKind = Literal["class_ids", "label_ids", "color_masks", "overlay", "side_by_side"]
+ID_OUTPUTS: tuple[OutputKind, ...] = ("class_ids", "label_ids")
+"""Numbers, which videos, JPEG and legends would change."""
 
 Renderer = Callable[[FramePrediction], Array]
-"""Ids H W, or RGB H W 3, of a labelled frame."""
+"""Predictions for a frame → ids H W, or RGB H W 3."""
+
+STUDENT = "student"
+"""Name of the network that single-network outputs show."""
 
 
 class Palette(NamedTuple):
-    """What a student was trained to tell apart."""
+    """The classes of a network, with their colors."""
 
     dataset: str
     classes: dict[str, Color]
 
     @classmethod
-    def of_run(cls, run: Path) -> Palette:
-        """As student.yaml has it.
+    def from_dataset(cls, dataset: SegmentationDataset) -> Palette:
+        """Return the classes of a dataset."""
+        return cls(dataset.display_name, dict(zip(dataset.classes, dataset.colors, strict=True)))
+
+    @classmethod
+    def from_run(cls, run: Path) -> Palette:
+        """Return the classes that `student.yaml` names.
 
         Raises:
-            UserError: it is missing or does not say.
+            UserError: the file is missing or names none.
         """
-        facts = student_metadata(run)
-        classes, colors = facts.get("classes"), facts.get("colors")
+        metadata = read_student_metadata(run)
+        classes, colors = metadata.get("classes"), metadata.get("colors")
         if not (isinstance(classes, list) and isinstance(colors, list) and len(classes) == len(colors)):
-            raise UserError(f"{run / 'student.yaml'} names no classes with their colours; copy it again from the run")
+            raise UserError(f"{run / 'student.yaml'} names no classes with their colors; copy it again from the run")
         named = {str(name): (color[0], color[1], color[2]) for name, color in zip(classes, colors, strict=True)}
-        return cls(str(facts.get("dataset")), named)
+        return cls(str(metadata.get("dataset")), named)
+
+    @classmethod
+    def from_runs(cls, runs: Sequence[Path]) -> Palette:
+        """Return the classes that all runs share.
+
+        Raises:
+            UserError: the runs have different classes.
+        """
+        first, *others = (cls.from_run(run) for run in runs)
+        for run, other in zip(runs[1:], others, strict=True):
+            if other.classes != first.classes:
+                raise UserError(
+                    f"{runs[0]} has the classes of {first.dataset} and {run} those of {other.dataset}; "
+                    "give runs with the same classes"
+                )
+        return first
 
 
-def make_renderer(view: OutputKind, palette: Palette, opacity: float, legends: Mapping[str, Color]) -> Renderer:
-    """How a view shows a labelled frame, with a legend of `legends` beneath, if there are any.
+def make_renderer(output: OutputKind, palette: Palette, opacity: float, legend: Mapping[str, Color]) -> Renderer:
+    """Return the renderer of an output.
 
     Args:
-        opacity: of the colours in `overlay`.
+        output: the kind of output.
+        palette: classes and colors.
+        opacity: of the colors in `overlay`.
+        legend: classes that are listed below the image; may be empty.
 
     Raises:
-        UserError: `to_label_ids` of a student of other classes.
+        UserError: `label_ids` of classes other than Cityscapes'.
     """
     colors = [*palette.classes.values()]
 
-    def student(one: FramePrediction) -> Array:
-        return colorize(one.labels["student"], colors)
+    def colorize_student(prediction: FramePrediction) -> Array:
+        return colorize(prediction.labels[STUDENT], colors)
 
-    def side_by_side(one: FramePrediction) -> Array:
-        said = {name: [colorize(labels, colors)] for name, labels in one.labels.items()}
-        return np.asarray(image_grid({"image": [one.frame.image], **said}, legends, scale=1))
+    def draw_side_by_side(prediction: FramePrediction) -> Array:
+        columns = {name: [colorize(labels, colors)] for name, labels in prediction.labels.items()}
+        return np.asarray(draw_image_grid({"image": [prediction.frame.image], **columns}, legend, scale=1))
 
-    def beneath(shown: Array) -> Array:
-        return np.concatenate([shown, np.asarray(draw_legend(legends, shown.shape[1]))]) if legends else shown
+    def append_legend(image: Array) -> Array:
+        return np.concatenate([image, np.asarray(draw_legend(legend, image.shape[1]))]) if legend else image
 
-    match view:
-        case "labels":
-            return lambda one: one.labels["student"]
-        case "city_ids":
-            table = to_label_ids(palette)
-            return lambda one: table[one.labels["student"]]
-        case "colors":
-            return lambda one: beneath(student(one))
+    match output:
+        case "class_ids":
+            return lambda prediction: prediction.labels[STUDENT]
+        case "label_ids":
+            table = make_label_id_table(palette)
+            return lambda prediction: table[prediction.labels[STUDENT]]
+        case "color_masks":
+            return lambda prediction: append_legend(colorize_student(prediction))
         case "overlay":
-            return lambda one: beneath(blend(one.frame.image, student(one), opacity))
+            return lambda prediction: append_legend(
+                blend(prediction.frame.image, colorize_student(prediction), opacity)
+            )
         case "side_by_side":
-            return side_by_side
+            return draw_side_by_side
 
 
-def to_label_ids(palette: Palette) -> Array:
-    """By class, Cityscapes' own label id, which its server and scripts want.
+def make_label_id_table(palette: Palette) -> Array:
+    """Return Cityscapes' label id of each class, which its server and scripts expect.
 
     Raises:
         UserError: the classes are not Cityscapes'.
     """
     if tuple(palette.classes) != Cityscapes.classes:
         raise UserError(
-            f"city_ids are the label ids of Cityscapes, and this student knows the classes of {palette.dataset}; take labels"
+            f"label_ids are for the classes of Cityscapes, and this student has those of {palette.dataset}; use class_ids"
         )
-    ids = {index: label_id for label_id, index in Cityscapes.ids.items() if index != IGNORE_INDEX}
+    ids = {index: label_id for label_id, index in Cityscapes.label_map.items() if index != IGNORE_INDEX}
     return np.array([ids[index] for index in range(len(ids))], np.uint8)

@@ -1,4 +1,4 @@
-"""Images one after another, from wherever they come: a file, a folder, a film, a camera, a data set."""
+"""Sources of frames: an image, a folder, a video, a camera, or a dataset."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import cv2
 import numpy as np
 
 from segkd.data.base import SegmentationDataset
-from segkd.data.image_io import Array, decode_image
+from segkd.data.image_io import Array, read_image
 from segkd.data.unlabelled import SUFFIXES
 from segkd.errors import UserError
 
 
 class Frame(NamedTuple):
-    """An image, and what tells it from the others."""
+    """An image with its unique name."""
 
     name: str
     image: Array
@@ -29,10 +29,12 @@ class Frame(NamedTuple):
 
 
 class FrameSource(ABC):
-    """A stream of frames, read while it is walked through.
+    """A stream of frames, read while it is iterated over.
 
-    `skipped` names what could not be read so far, `length` says how many frames are expected (None: nobody knows), and `rate` how
-    many a second the source shows (None: it is no film).
+    Attributes:
+        length: expected number of frames; None if unknown.
+        rate: frames per second; None if the source is not a video.
+        skipped: names of what could not be read so far.
     """
 
     length: int | None = None
@@ -43,23 +45,23 @@ class FrameSource(ABC):
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
-        """The frames in their order."""
+        """Yield the frames in order."""
 
     @contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """While this lasts the user watches, and an interrupt means what it means for such a source."""
+    def handle_interrupt(self) -> Iterator[None]:
+        """Handle Ctrl-C as suits the source; by default it ends the command."""
         yield
 
 
 class ImageFiles(FrameSource):
-    """Image files. Alpha is dropped, grey becomes RGB, 16 bits become 8, and the camera's rotation (EXIF) is undone.
+    """Image files, converted to upright 8-bit RGB; alpha is dropped.
 
     Args:
-        root: names are the paths below it, without suffixes.
+        root: names are paths relative to it, without suffixes.
         files: the images.
 
     Raises:
-        UserError: two files would have one name.
+        UserError: two files have the same name.
     """
 
     def __init__(self, root: Path, files: list[Path]) -> None:
@@ -68,23 +70,23 @@ class ImageFiles(FrameSource):
         for path in files:
             name = path.relative_to(root).with_suffix("").as_posix()
             if name in self.files:
-                raise UserError(f"{self.files[name]} and {path} differ in their suffix alone; rename one")
+                raise UserError(f"{self.files[name]} and {path} differ only in their suffix; rename one")
             self.files[name] = path
         self.length = len(files)
 
     def __iter__(self) -> Iterator[Frame]:
         for name, path in self.files.items():
             try:
-                yield Frame(name, np.ascontiguousarray(decode_image(path, cv2.IMREAD_COLOR)[..., ::-1]))
+                yield Frame(name, np.ascontiguousarray(read_image(path, cv2.IMREAD_COLOR)[..., ::-1]))
             except UserError:
                 self.skipped.append(str(path))
 
 
 class Video(FrameSource):
-    """A film file, through PyAV. Frames that cannot be decoded are skipped and named by their time.
+    """A video file, read by PyAV. Frames that cannot be decoded are skipped and named by their time.
 
     Raises:
-        UserError: PyAV is missing, or the file is no film.
+        UserError: PyAV is missing, or the file is not a video.
     """
 
     def __init__(self, path: Path) -> None:
@@ -98,7 +100,7 @@ class Video(FrameSource):
                 self.length, self.rate = stream.frames or None, float(stream.average_rate or stream.guessed_rate)
         except (self.av.error.FFmpegError, IndexError, TypeError, ValueError):
             raise UserError(
-                f"{path} is neither an image ({', '.join(SUFFIXES)}) nor a film that can be read; convert it to mp4"
+                f"{path} is neither an image ({', '.join(SUFFIXES)}) nor a video that can be read; convert it to mp4"
             ) from None
 
     def __iter__(self) -> Iterator[Frame]:
@@ -121,14 +123,14 @@ class Video(FrameSource):
                         return
                     continue
                 for frame in decoded:
-                    # A phone films upright and notes how it was held.
+                    # Phones record as the sensor lies, and store the rotation as metadata.
                     upright = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
                     yield Frame(f"{number:06d}", np.ascontiguousarray(upright))
                     number += 1
 
 
 class Camera(FrameSource):
-    """A camera of this machine, until it is unplugged or the user interrupts, which ends the stream and nothing else.
+    """A camera of this machine. It ends when it is unplugged, or on Ctrl-C, which keeps the frames so far.
 
     Raises:
         UserError: there is no such camera.
@@ -136,49 +138,48 @@ class Camera(FrameSource):
 
     def __init__(self, number: int) -> None:
         super().__init__()
-        cv2.utils.logging.setLogLevel(
-            cv2.utils.logging.LOG_LEVEL_SILENT
-        )  # it would report each driver that does not answer
+        # OpenCV reports every driver that does not answer.
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         self.capture = cv2.VideoCapture(number)
         if not self.capture.isOpened():
-            raise UserError(f"no camera {number} answers; plug it in, or give another: input=camera:N")
+            raise UserError(f"camera {number} does not answer; plug it in, or choose another: input=camera:N")
         self.rate = self.capture.get(cv2.CAP_PROP_FPS) or None
         self.ended = Event()
 
     def __iter__(self) -> Iterator[Frame]:
         for number in count():
-            whole, image = self.capture.read()
-            if self.ended.is_set() or not whole:
+            is_read, image = self.capture.read()
+            if self.ended.is_set() or not is_read:
                 self.capture.release()
                 return
             yield Frame(f"{number:06d}", np.ascontiguousarray(image[..., ::-1]))
 
     @contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """An interrupt ends the stream, and what was seen till then is kept."""
-        before = signal.signal(signal.SIGINT, lambda *_: self.ended.set())
+    def handle_interrupt(self) -> Iterator[None]:
+        """End the stream on Ctrl-C, and keep the frames so far."""
+        former = signal.signal(signal.SIGINT, lambda *_: self.ended.set())
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            signal.signal(signal.SIGINT, former)
 
 
 class DatasetFrames(FrameSource):
-    """Some images of a data set."""
+    """Images of a dataset."""
 
     def __init__(self, dataset: SegmentationDataset, indices: list[int]) -> None:
         super().__init__()
         self.dataset, self.indices, self.length = dataset, indices, len(indices)
 
     def __iter__(self) -> Iterator[Frame]:
-        return (Frame(self.dataset.name(i), self.dataset[i].image) for i in self.indices)
+        return (Frame(self.dataset.get_name(i), self.dataset[i].image) for i in self.indices)
 
 
 def open_source(source: str) -> FrameSource:
-    """The frames of `camera`, `camera:N`, a folder, an image or a film.
+    """Open `camera`, `camera:N`, a folder, an image or a video.
 
     Raises:
-        UserError: there is no such thing, or no image in it.
+        UserError: it does not exist, or contains no image.
     """
     kind, _, number = source.partition(":")
     if kind == "camera" and (number.isdigit() or source == "camera"):
@@ -187,15 +188,30 @@ def open_source(source: str) -> FrameSource:
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
         if not files:
-            raise UserError(f"input={path} holds no image ({', '.join(SUFFIXES)}); give a folder with images")
+            raise UserError(f"input={path} contains no image ({', '.join(SUFFIXES)}); give a folder with images")
         return ImageFiles(path, files)
     if not path.is_file():
-        raise UserError(f"input={source} is no file or folder; give an image, a folder, a film, camera or camera:N")
+        raise UserError(f"input={source} is no file or folder; give an image, a folder, a video, camera or camera:N")
     return ImageFiles(path.parent, [path]) if path.suffix.lower() in SUFFIXES else Video(path)
 
 
+def open_sequence(dataset: SegmentationDataset, prefix: str) -> DatasetFrames:
+    """Open the images of a dataset whose names begin with a prefix; '' opens all.
+
+    Raises:
+        UserError: there is none.
+    """
+    indices = [i for i in range(len(dataset)) if dataset.get_name(i).startswith(prefix)]
+    if not indices:
+        raise UserError(
+            f"no image of {dataset.display_name} {dataset.split} has a name that begins with {prefix}; "
+            f"the first is {dataset.get_name(0)}; give another sequence"
+        )
+    return DatasetFrames(dataset, indices)
+
+
 def require_av() -> Any:
-    """PyAV, which films need.
+    """Return PyAV, which videos need.
 
     Raises:
         UserError: it is not installed.
@@ -203,5 +219,5 @@ def require_av() -> Any:
     try:
         import av
     except ImportError:
-        raise UserError("films need PyAV, which is not installed; pip install 'segkd[video]'") from None
+        raise UserError("videos need PyAV, which is not installed; pip install 'segkd[video]'") from None
     return av

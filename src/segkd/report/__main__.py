@@ -1,4 +1,4 @@
-"""`python -m segkd.report`."""
+"""Run `python -m segkd.report`."""
 
 from segkd.cli.launch import launch
 

@@ -1,72 +1,90 @@
-"""Pictures of the same scene, to be wiped between: what was seen, what is true, and what networks say."""
+"""Build the image-comparison sliders of a report: input image, ground truth and the predictions of networks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean
 from typing import NamedTuple
 
 from segkd.build.datasets import open_dataset
-from segkd.build.networks import build_network
 from segkd.data.base import SegmentationDataset
+from segkd.data.image_io import Color
 from segkd.errors import UserError
 from segkd.models.base import SegmentationModel
-from segkd.models.checkpoint_io import load_student
-from segkd.predict.drawing import Color, colorize, data_uri
+from segkd.models.student_io import load_student
+from segkd.predict.drawing import colorize, encode_data_uri
 from segkd.predict.pipeline import predict_frames
 from segkd.predict.sources import Frame
 from segkd.report.comparison import MethodResult
+from segkd.runs.load import load_teacher, read_spec
 from segkd.runs.run import Run
+
+GROUND_TRUTH = "ground truth"
+"""Name of the layer with the labels."""
 
 
 class Scene(NamedTuple):
-    """Layers of one scene, each a `data:` address, by name."""
+    """The layers of one scene: name → `data:` URI."""
 
     name: str
     layers: dict[str, str]
 
 
 class ImageComparison(NamedTuple):
-    """Scenes, and what lies left and right at first."""
+    """Scenes, and the layers that are shown left and right at first."""
 
     scenes: Sequence[Scene] = ()
     legend: Mapping[str, Color] = {}
     left: str = ""
     right: str = ""
     missing: str = ""
-    """Why there are none."""
+    """Why there are no scenes."""
 
 
-def compare_images(rows: Sequence[MethodResult], count: int) -> ImageComparison:
-    """`count` scenes of the validation split, evenly spread, as the first student of each method labels them.
+def compare_images(methods: Sequence[MethodResult], count: int) -> ImageComparison:
+    """Predict evenly spaced scenes of the validation split with the first student of each method.
 
-    The data and the teacher are those of the first run that had one.
+    The dataset and the teacher are those of the first run with a teacher.
+
+    Args:
+        methods: with runs in folders that hold their students.
+        count: of scenes.
     """
     if not count:
-        return ImageComparison(missing="none were asked for")
-    taught = next((row.runs[0] for row in rows if row.runs[0].terms), rows[0].runs[0])
+        return ImageComparison(missing="images=0")
+    distilled = next((method.runs[0] for method in methods if not method.is_baseline), methods[0].runs[0])
     try:
-        dataset = open_dataset(taught.config["dataset"], taught.config["data"]["val_split"])
-        labellers = _labellers(rows, taught, dataset)
+        dataset = _open_validation_split(distilled)
+        networks = _load_networks(methods, distilled, dataset)
     except UserError as error:
         return ImageComparison(missing=str(error))
     count = min(count, len(dataset))
-    scenes = [_scene(dataset, i * len(dataset) // count, labellers) for i in range(count)]
-    best = max(rows, key=lambda row: (bool(row.runs[0].terms), fmean(run.miou for run in row.runs)))
-    left = next((row.name for row in rows if not row.runs[0].terms and row is not best), "truth")
+    scenes = [_predict_scene(dataset, i * len(dataset) // count, networks) for i in range(count)]
+    best = max(methods, key=lambda method: (not method.is_baseline, method.miou))
+    left = next((method.name for method in methods if method.is_baseline and method is not best), GROUND_TRUTH)
     return ImageComparison(scenes, dict(zip(dataset.classes, dataset.colors, strict=True)), left, best.name)
 
 
-def _labellers(rows: Sequence[MethodResult], taught: Run, dataset: SegmentationDataset) -> dict[str, SegmentationModel]:
-    teacher = {}
-    if taught.terms:
-        teacher = {"teacher": build_network(taught.config["teacher"], dataset)[0].eval()}
-    return {**teacher, **{row.name: load_student(row.runs[0].directory) for row in rows}}
+def _open_validation_split(run: Run) -> SegmentationDataset:
+    spec = read_spec(run.directory, "dataset", "its scenes are left out")
+    if spec is None:
+        raise UserError(f"{run.directory} names no dataset")
+    return open_dataset(spec, run.config["data"]["val_split"])
 
 
-def _scene(dataset: SegmentationDataset, index: int, labellers: Mapping[str, SegmentationModel]) -> Scene:
-    sample, name = dataset[index], dataset.name(index)
-    ((labelled,),) = predict_frames(labellers, [[Frame(name, sample.image)]], len(dataset.classes))
-    shown = {"truth": sample.label, **labelled.labels}
-    layers = {layer: data_uri(colorize(labels, dataset.colors)) for layer, labels in shown.items()}
-    return Scene(name, {"image": data_uri(sample.image), **layers})
+def _load_networks(
+    methods: Sequence[MethodResult], distilled: Run, dataset: SegmentationDataset
+) -> dict[str, SegmentationModel]:
+    networks = {}
+    if distilled.terms:
+        networks["teacher"] = load_teacher(distilled.directory, None, dataset).eval()
+    for method in methods:
+        networks[method.name] = load_student(method.runs[0].directory)
+    return networks
+
+
+def _predict_scene(dataset: SegmentationDataset, index: int, networks: Mapping[str, SegmentationModel]) -> Scene:
+    sample, name = dataset[index], dataset.get_name(index)
+    ((prediction,),) = predict_frames(networks, [[Frame(name, sample.image)]], len(dataset.classes))
+    labels = {GROUND_TRUTH: sample.label, **prediction.labels}
+    layers = {layer: encode_data_uri(colorize(classes, dataset.colors)) for layer, classes in labels.items()}
+    return Scene(name, {"image": encode_data_uri(sample.image), **layers})

@@ -1,4 +1,4 @@
-"""`python -m segkd.report`: one self-contained page about one run or several."""
+"""`python -m segkd.report`: write a self-contained HTML page that compares runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TEMPLATE = Path(__file__).parent / "templates" / "report.html"
 
 
 class ReportSettings(Settings):
-    """`python -m segkd.report`."""
+    """Settings of `python -m segkd.report`."""
 
     runs: RunFolders
     output: Path
@@ -33,35 +33,41 @@ class ReportSettings(Settings):
 
 
 def report(cfg: DictConfig) -> None:
-    """Write the page; the last line of stdout names it."""
+    """Write the page, and print its path as the last line of stdout."""
     settings = load_settings(cfg, ReportSettings)
-    template, sections = _extra()
-    scored, left_out = load_comparable_runs(settings.runs)
-    rows = compare_methods(group_by_method(scored), settings.confidence, settings.teacher_seconds)
-    assert scored[0].score is not None
+    template, build_sections = _load_extra()
+    runs, left_out = load_comparable_runs(settings.runs)
+    methods = compare_methods(group_by_method(runs), settings.confidence, settings.teacher_seconds)
     page = template.render(
-        title=_title(scored),
-        measured_on=scored[0].score.measured_on,
-        sections=sections(rows),
-        wipes=compare_images(rows, settings.images),
-        commands=list(dict.fromkeys(run.command for row in rows for run in row.runs)),
+        _describe_runs(runs, methods),
+        sections=build_sections(methods),
+        comparison=compare_images(methods, settings.images),
         left_out=left_out,
         confidence=f"{100 * settings.confidence:g}",
-        alone=any(not row.runs[0].terms for row in rows),
         version=__version__,
         written=f"{datetime.now():%Y-%m-%d %H:%M}",
     )
     make_dir(settings.output.parent, "output")
     with atomic_write(settings.output, "output") as part:
         part.write_text(page)
-    print(f"{len(scored)} runs of {len(rows)} methods → {settings.output}")
+    print(f"{len(runs)} runs of {len(methods)} methods → {settings.output}")
 
 
-def _extra() -> tuple[Any, Callable[[Sequence[MethodResult]], list[Any]]]:
-    """The page's template, and what fills it.
+def _describe_runs(runs: Sequence[Run], methods: Sequence[MethodResult]) -> dict[str, Any]:
+    assert runs[0].score is not None
+    return {
+        "title": ", ".join(dict.fromkeys(str(run.config["name"]) for run in runs)),
+        "measured_on": runs[0].score.measured_on,
+        "commands": list(dict.fromkeys(run.command for method in methods for run in method.runs)),
+        "has_baseline": any(method.is_baseline for method in methods),
+    }
+
+
+def _load_extra() -> tuple[Any, Callable[[Sequence[MethodResult]], list[Any]]]:
+    """Return the page's template, and the function that builds its sections.
 
     Raises:
-        UserError: what draws the page is not installed.
+        UserError: if a package of the extra `report` is not installed.
     """
     try:
         from jinja2 import Environment, StrictUndefined
@@ -71,8 +77,3 @@ def _extra() -> tuple[Any, Callable[[Sequence[MethodResult]], list[Any]]]:
         raise UserError(f"a report needs {error.name}, which is not installed; pip install 'segkd[report]'") from None
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(TEMPLATE.read_text()), build_sections
-
-
-def _title(runs: Sequence[Run]) -> str:
-    names = dict.fromkeys(str(run.config["name"]) for run in runs)
-    return ", ".join(names)

@@ -1,40 +1,41 @@
-"""What a report says of runs, section by section; a section that has nothing to show is left out."""
+"""Build the sections of a report; a section without content is left out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from segkd.report.comparison import MethodResult, class_table, summary_table
+from segkd.report.comparison import MethodResult, build_class_table, build_summary_table
 from segkd.report.figures import draw_bars, draw_curves, draw_heatmap, draw_scatter
 from segkd.runs.run import Run
 from segkd.utils.tables import Rows
 
-_OTHER_SCORES = {
-    "boundary.miou": ("boundary IoU %", 100),
+_OTHER_METRICS = {
+    "boundary_iou.miou": ("boundary IoU %", 100),
     "calibration.ece": ("ECE %", 100),
     "calibration.nll": ("NLL", 1),
-    "calibration.brier": ("Brier", 1),
-    "agreement.agreement": ("same class as the teacher %", 100),
-    "categories.miou": ("category IoU %", 100),
-    "instances.miou": ("iIoU %", 100),
-    "corruptions.mean": ("mIoU damaged %", 100),
+    "calibration.brier": ("Brier score", 1),
+    "teacher_agreement.agreement": ("agreement with the teacher %", 100),
+    "category_iou.miou": ("category IoU %", 100),
+    "instance_iou.miou": ("iIoU %", 100),
+    "corruptions.mean": ("mIoU, corrupted images %", 100),
 }
-"""Where `evaluation.json` has a score, what to call it, and what to multiply it by."""
+"""Path in `evaluation.json` → title of the column, and factor of its values."""
 
 
 class Figure(NamedTuple):
-    """A picture with the sentence beneath it."""
+    """A figure with its caption."""
 
     svg: str
     caption: str
 
 
 class Section(NamedTuple):
-    """A part of a report."""
+    """A section of a report."""
 
     title: str
     table: Rows = ()
@@ -42,122 +43,129 @@ class Section(NamedTuple):
     note: str = ""
 
 
-def build_sections(rows: Sequence[MethodResult]) -> list[Section]:
-    """All that can be said of these methods."""
-    makers: tuple[Callable[[Sequence[MethodResult]], Section | None], ...] = (
-        _scores, _classes, _confusions, _other_scores, _curves, _shares, _costs,
+def build_sections(methods: Sequence[MethodResult]) -> list[Section]:
+    """Return every section that these methods have content for."""
+    builders: tuple[Callable[[Sequence[MethodResult]], Section | None], ...] = (
+        _build_scores, _build_classes, _build_confusions, _build_other_metrics, _build_curves, _build_gradient_shares, _build_costs,
     )  # fmt: skip
-    return [section for make in makers if (section := make(rows)) is not None]
+    return [section for build in builders if (section := build(methods)) is not None]
 
 
-def _scores(rows: Sequence[MethodResult]) -> Section:
-    return Section("Scores", summary_table(rows))
-
-
-def _classes(rows: Sequence[MethodResult]) -> Section:
-    gains = {row.name: {name: 100 * gain for name, gain in row.class_gains.items()} for row in rows if row.class_gains}
-    shown = [
-        Figure(
-            draw_bars(gains, _order(rows), "IoU, difference in points"),
-            "Gain of each class over the student alone at equal steps.",
-        )
-    ]
-    return Section("Classes", class_table(rows), shown if gains else ())
-
-
-def _confusions(rows: Sequence[MethodResult]) -> Section | None:
-    alone = next((row for row in rows if not row.runs[0].terms), None)
-    others = [row for row in rows if row.runs[0].terms]
-    if alone is None or not others or any(run.evaluation is None for row in rows for run in row.runs):
-        return None
-    before = _confusion(alone.runs)
-    names = list((alone.runs[0].evaluation or {})["classes"])
-    shown = [
-        Figure(
-            draw_heatmap(100 * (_confusion(row.runs) - before), names, "points"),
-            f"{row.name}: how much more (or less) of each true class is taken for each class than by the student alone.",
-        )
-        for row in others
-    ]
-    return Section("Confusions", figures=shown)
-
-
-def _confusion(runs: Sequence[Run]) -> Any:
-    """Shares of what each true class is taken for, over all runs together; K × K."""
+def compute_confusion(runs: Sequence[Run]) -> npt.NDArray[np.float64]:
+    """Return the K × K share of each true class that is predicted as each class, over all runs together."""
     counts = np.sum([(run.evaluation or {})["confusion_matrix"] for run in runs], axis=0, dtype=float)
-    classes = len((runs[0].evaluation or {})["classes"])
-    return counts[:classes, :classes] / np.maximum(1, counts[:classes].sum(1, keepdims=True))
+    num_classes = len((runs[0].evaluation or {})["classes"])
+    shares: npt.NDArray[np.float64] = counts[:num_classes, :num_classes] / np.maximum(
+        1, counts[:num_classes].sum(1, keepdims=True)
+    )
+    return shares
 
 
-def _other_scores(rows: Sequence[MethodResult]) -> Section | None:
-    found = {
-        path: [[value for run in row.runs if (value := _at(run.evaluation, path)) is not None] for row in rows]
-        for path in _OTHER_SCORES
+def _build_scores(methods: Sequence[MethodResult]) -> Section:
+    return Section("Scores", build_summary_table(methods))
+
+
+def _build_classes(methods: Sequence[MethodResult]) -> Section:
+    gains = {
+        method.name: {name: 100 * gain for name, gain in method.class_gains.items()}
+        for method in methods
+        if method.class_gains
     }
-    there = [path for path, values in found.items() if any(values)]
-    if not there:
+    figures = []
+    if gains:
+        svg = draw_bars(gains, _list_names(methods), "IoU, difference in points")
+        figures.append(Figure(svg, "Gain of each class over the baseline at equal steps."))
+    return Section("Classes", build_class_table(methods), figures)
+
+
+def _build_confusions(methods: Sequence[MethodResult]) -> Section | None:
+    baseline = next((method for method in methods if method.is_baseline), None)
+    distilled = [method for method in methods if not method.is_baseline]
+    is_scored = all(run.evaluation is not None for method in methods for run in method.runs)
+    if baseline is None or not distilled or not is_scored:
         return None
-    table = [["method", *(_OTHER_SCORES[path][0] for path in there)]]
-    for i, row in enumerate(rows):
-        values = ((found[path][i], _OTHER_SCORES[path][1]) for path in there)
-        table.append(
-            [row.name, *(f"{factor * fmean(v):.{2 if factor == 100 else 4}f}" if v else "" for v, factor in values)]
+    before = compute_confusion(baseline.runs)
+    classes = list((baseline.runs[0].evaluation or {})["classes"])
+    figures = [
+        Figure(
+            draw_heatmap(100 * (compute_confusion(method.runs) - before), classes, "points"),
+            f"{method.name}: share of each true class that is predicted as each class, difference from the baseline.",
         )
-    return Section(
-        "Contours, calibration, agreement", table, note="Means over seeds, of what segkd.evaluate was asked for."
-    )
+        for method in distilled
+    ]
+    return Section("Confusions", figures=figures)
 
 
-def _curves(rows: Sequence[MethodResult]) -> Section | None:
-    terms = dict.fromkeys(
-        name for row in rows for run in row.runs for name in run.curves() if name.startswith("train/")
-    )
-    shown = [Figure(_curve(rows, name), name.removeprefix("train/")) for name in terms]
-    if any(len(run.curves().get("val/miou", ())) > 1 for row in rows for run in row.runs):
-        shown.append(Figure(_curve(rows, "val/miou"), "mIoU on the validation split."))
-    note = "Terms are raw, without their weights; total is minimised. Means over seeds, and what lies between the least and the greatest."
-    return Section("Curves", figures=shown, note=note) if shown else None
+def _build_other_metrics(methods: Sequence[MethodResult]) -> Section | None:
+    values = {path: [_read_values(method, path) for method in methods] for path in _OTHER_METRICS}
+    measured = [path for path in values if any(values[path])]
+    if not measured:
+        return None
+    table = [["method", *(_OTHER_METRICS[path][0] for path in measured)]]
+    for i, method in enumerate(methods):
+        table.append([method.name, *(_format_mean(values[path][i], _OTHER_METRICS[path][1]) for path in measured)])
+    note = "Means over seeds of the metrics that segkd.evaluate was run with."
+    return Section("Boundaries, calibration, agreement", table, note=note)
 
 
-def _curve(rows: Sequence[MethodResult], name: str) -> str:
-    found = {row.name: [run.curves()[name] for run in row.runs if name in run.curves()] for row in rows}
-    there = {method: members for method, members in found.items() if members}
-    return draw_curves(there, _order(rows), name.partition("/")[2])
+def _read_values(method: MethodResult, path: str) -> list[float]:
+    values = (_look_up(run.evaluation, path) for run in method.runs)
+    return [value for value in values if value is not None]
 
 
-def _shares(rows: Sequence[MethodResult]) -> Section | None:
-    shown = []
-    for row in rows:
-        names = dict.fromkeys(name for run in row.runs for name in run.curves() if name.startswith("share/"))
+def _look_up(node: object, path: str) -> float | None:
+    for key in path.split("."):
+        node = node.get(key) if isinstance(node, dict) else None
+    return node if isinstance(node, int | float) else None
+
+
+def _format_mean(values: Sequence[float], factor: int) -> str:
+    return f"{factor * fmean(values):.{2 if factor == 100 else 4}f}" if values else ""
+
+
+def _build_curves(methods: Sequence[MethodResult]) -> Section | None:
+    curves = [curve for method in methods for run in method.runs for curve in run.read_curves().items()]
+    terms = dict.fromkeys(name for name, _ in curves if name.startswith("train/"))
+    figures = [Figure(_draw_curve(methods, name), name.removeprefix("train/")) for name in terms]
+    if any(name == "val/miou" and len(points) > 1 for name, points in curves):
+        figures.append(Figure(_draw_curve(methods, "val/miou"), "mIoU on the validation split."))
+    note = "Loss terms are raw, without their weights; 'total' is the weighted sum. Means over seeds, with their range."
+    return Section("Curves", figures=figures, note=note) if figures else None
+
+
+def _draw_curve(methods: Sequence[MethodResult], name: str) -> str:
+    groups = {
+        method.name: [curves[name] for run in method.runs if name in (curves := run.read_curves())]
+        for method in methods
+    }
+    groups = {method: curves for method, curves in groups.items() if curves}
+    return draw_curves(groups, _list_names(methods), name.partition("/")[2])
+
+
+def _build_gradient_shares(methods: Sequence[MethodResult]) -> Section | None:
+    figures = []
+    for method in methods:
+        curves = [run.read_curves() for run in method.runs]
+        names = dict.fromkeys(name for run_curves in curves for name in run_curves if name.startswith("share/"))
         if names:
-            found = {name.removeprefix("share/"): [run.curves()[name] for run in row.runs] for name in names}
-            shown.append(
-                Figure(
-                    draw_curves(found, list(found), "share"),
-                    f"{row.name}: each term's share of the student's gradient.",
-                )
-            )
-    return Section("Who pulls how much", figures=shown) if shown else None
+            groups = {name.removeprefix("share/"): [run_curves[name] for run_curves in curves] for name in names}
+            caption = f"{method.name}: each term's share of the student's gradient."
+            figures.append(Figure(draw_curves(groups, list(groups), "share"), caption))
+    return Section("Gradient shares", figures=figures) if figures else None
 
 
-def _costs(rows: Sequence[MethodResult]) -> Section | None:
+def _build_costs(methods: Sequence[MethodResult]) -> Section | None:
     points = {
-        row.name: (row.seconds + row.teacher_seconds, 100 * fmean(run.miou for run in row.runs))
-        for row in rows
-        if row.teacher_seconds is not None
+        method.name: (method.seconds + method.teacher_seconds, 100 * method.miou)
+        for method in methods
+        if method.teacher_seconds is not None
     }
     if len(points) < 2:
         return None
-    note = "" if len(points) == len(rows) else "Methods whose teacher's cost is not known are left out."
-    picture = draw_scatter(points, _order(rows), "seconds of training, the teacher's too", "mIoU %")
-    return Section("What it costs", figures=[Figure(picture, "Nothing beats the joined ones in both.")], note=note)
+    note = "" if len(points) == len(methods) else "Methods whose teacher's training time is unknown are left out."
+    svg = draw_scatter(points, _list_names(methods), "seconds of training, with the teacher's", "mIoU %")
+    return Section("Cost", figures=[Figure(svg, "The line joins the methods on the Pareto front.")], note=note)
 
 
-def _order(rows: Sequence[MethodResult]) -> list[str]:
-    return [row.name for row in rows]
-
-
-def _at(facts: Any, path: str) -> float | None:
-    for key in path.split("."):
-        facts = facts.get(key) if isinstance(facts, dict) else None
-    return facts if isinstance(facts, int | float) else None
+def _list_names(methods: Sequence[MethodResult]) -> list[str]:
+    return [method.name for method in methods]

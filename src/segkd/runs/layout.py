@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 METRICS_FILE = "metrics.csv"
-
-
 RECORD_FILES = ("config.yaml", "environment.json")
-
-
 SUMMARY_FILE = "summary.json"
-
-
+EVALUATION_FILE = "evaluation.json"
 LAST_CHECKPOINT, PREVIOUS_CHECKPOINT = "last.ckpt", "previous.ckpt"
 
-
 RECORD_SUFFIX = ".json"
-"""How the name of a run in a file ends."""
+"""Suffix of a file that holds the record of a whole run, as `segkd.study` writes it."""

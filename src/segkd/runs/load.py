@@ -1,142 +1,156 @@
-"""What a command looks at: a run's student, or a network and its file; on which data; and the teacher beside it."""
+"""Load what a command works on: the student of a run or a network with its file, the data set, and the teacher."""
 
 from __future__ import annotations
 
-import sys
+import dataclasses
 from pathlib import Path
 
 import yaml
 
 from segkd.build.datasets import open_dataset
 from segkd.build.networks import build_network, check_teacher_weights
-from segkd.config.instantiate import SpecDict, parse_spec
+from segkd.config.instantiate import NetworkSpec, Spec, parse_optional_spec, parse_spec
+from segkd.config.schema import DatasetRoot
 from segkd.data.base import SegmentationDataset
 from segkd.errors import UserError
 from segkd.models.base import SegmentationModel
-from segkd.models.checkpoint_io import load_student, student_metadata
+from segkd.models.student_io import load_student, read_student_metadata
+from segkd.runs.compatibility import rename_network_keys
 
-_NAME_DATA = "give dataset=NAME dataset.root=DIR"
+_CHOOSE_DATA = "give dataset=NAME dataset.root=DIR"
 
 
-def dataset_spec(node: SpecDict, *runs: Path | None) -> SpecDict:
-    """The data set that is named, or else the one that the runs learnt from, at another `root` where that is given.
+def resolve_dataset(choice: Spec | DatasetRoot, *runs: Path | None) -> Spec:
+    """Return the data set that is chosen, or else the one that the runs were trained on, at another root where that is given.
 
     Raises:
-        UserError: none is named, and the runs do not tell it, or tell two; or it is not there.
+        UserError: none is chosen, and the runs name none or different ones; or it is not there.
     """
-    if node.get("_target_") is not None:
-        return node
-    if strange := node.keys() - {"root"}:
-        raise UserError(f"dataset.{', dataset.'.join(sorted(strange))} of which data set? {_NAME_DATA}")
+    if isinstance(choice, Spec):
+        return choice
     given = [run for run in runs if run is not None]
     if not given:
-        raise UserError("say on which data: dataset=NAME dataset.root=DIR; a run's folder would bring its own")
-    trained_on = {run: student_metadata(run).get("dataset", "data without a name") for run in given}
-    told = {run: own for run in given if (own := _part(run, "dataset", _NAME_DATA)) is not None}
-    if not told:
         raise UserError(
-            f"the student in {given[0]} was trained on {trained_on[given[0]]}, and nothing says where it lies; {_NAME_DATA}"
+            "no data set given; choose one with dataset=NAME dataset.root=DIR, or give a run, which names its own"
         )
-    own, *others = [_located(own, node.get("root"), run) for run, own in told.items()]
-    if any(other[key] != own[key] for other in others for key in other.keys() & own.keys()):
-        raise UserError(f"{' and '.join(map(str, told))} learnt from different data; {_NAME_DATA}")
-    return own
+    titles = {run: read_student_metadata(run).get("dataset", "data without a name") for run in given}
+    specs = {run: spec for run in given if (spec := read_spec(run, "dataset", _CHOOSE_DATA)) is not None}
+    if not specs:
+        raise UserError(
+            f"the student in {given[0]} was trained on {titles[given[0]]}, and nothing says where it is; {_CHOOSE_DATA}"
+        )
+    first, *others = [relocate(spec, choice.path, run) for run, spec in specs.items()]
+    if any(not _is_same_dataset(first, other) for other in others):
+        raise UserError(f"{' and '.join(map(str, specs))} were trained on different data; {_CHOOSE_DATA}")
+    return first
 
 
-def _located(own: SpecDict, root: str | None, run: Path) -> SpecDict:
-    """A run's data set, where it lies now."""
-    if "root" not in own:
+def relocate(spec: Spec, root: str | None, run: Path) -> Spec:
+    """Return a run's data set at `root`, or where it was.
+
+    Raises:
+        UserError: it is not there, or has no files at all.
+    """
+    if "root" not in spec.arguments:
         if root is not None:
             raise UserError(
-                f"{run} learnt from data that lie nowhere; leave dataset.root out, or choose others with dataset=NAME"
+                f"{run} was trained on data without files; leave dataset.root out, or choose another with dataset=NAME"
             )
-        return own
-    place = Path(own["root"] if root is None else root)
-    if not place.exists():
-        since = ", seen from where the training started" if root is None else ""
-        raise UserError(f"the data of {run} are not at {place}{since}; give dataset.root=DIR")
-    return {**own, "root": str(place.resolve())}
+        return spec
+    path = Path(spec.arguments["root"] if root is None else root)
+    if not path.exists():
+        relative = ", seen from where the training started" if root is None else ""
+        raise UserError(f"the data of {run} are not at {path}{relative}; give dataset.root=DIR")
+    return dataclasses.replace(spec, arguments={**spec.arguments, "root": str(path.resolve())})
 
 
 def load_network(
-    run: Path | None, node: SpecDict | None, checkpoint: Path | None, dataset: SegmentationDataset
+    run: Path | None, spec: NetworkSpec | None, checkpoint: Path | None, dataset: SegmentationDataset
 ) -> tuple[SegmentationModel, Path]:
-    """The network to look at and the file it comes from.
+    """Return the network and the file that its weights come from.
 
     Raises:
-        UserError: neither or both are named, or it does not fit the data set.
+        UserError: neither or both of run and network are given, or it does not fit the data set.
     """
-    node = node if node and node["_target_"] else None  # model=none is none
-    match run, node, checkpoint:
+    match run, spec, checkpoint:
         case Path(), None, None:
-            return _student(run, dataset), run / "student.safetensors"
-        case None, dict(), Path():
-            made, found = build_network({**node, "checkpoint": checkpoint}, dataset)
-            if found:
-                print(found, file=sys.stderr)
-            return made, checkpoint
-    raise UserError("say which network to take: either run=DIR, or model=NAME and checkpoint=FILE")
+            return _load_student_for(run, dataset), run / "student.safetensors"
+        case None, NetworkSpec(), Path():
+            return build_network(dataclasses.replace(spec, checkpoint=str(checkpoint)), dataset), checkpoint
+    raise UserError("no network given; give run=DIR, or model=NAME and checkpoint=FILE")
 
 
-def load_teacher(run: Path | None, node: SpecDict, dataset: SegmentationDataset) -> SegmentationModel:
-    """The network that a node names, or else the one that the run learnt from.
+def load_teacher(run: Path | None, spec: NetworkSpec | None, dataset: SegmentationDataset) -> SegmentationModel:
+    """Return the network that is given, or else the teacher of the run.
 
     Raises:
         UserError: there is none, or it cannot be built.
     """
-    if node.get("_target_") is None and run is not None:
-        node = _part(run, "teacher", "give model@teacher=NAME") or node
-    if node.get("_target_") is None:
+    if spec is None and run is not None:
+        spec = _read_network(run, "teacher", "give model@teacher=NAME")
+    if spec is None:
         raise UserError("there is no teacher to compare with; give model@teacher=NAME and teacher.checkpoint=FILE")
-    check_teacher_weights(node, "teacher")
-    return build_network(node, dataset)[0]
+    check_teacher_weights(spec, "teacher")
+    return build_network(spec, dataset)
 
 
 def load_run_teacher(run: Path) -> SegmentationModel | None:
-    """The network that a run learnt from, for the data that the run names; None if it had none.
+    """Return the teacher of a run, for the data that the run names; None if it had none.
 
     Raises:
         UserError: there is no config.yaml, or the data or the teacher's weights are no longer where it says.
     """
     path = run / "config.yaml"
     if not path.is_file():
-        raise UserError(
-            f"the teacher is the one that {path} names, and there is no such file; copy it again, or leave the teacher out"
-        )
+        raise UserError(f"{path} is missing, which names the teacher; copy it again, or leave the teacher out")
     try:
         config = yaml.safe_load(path.read_bytes())
-        if config["teacher"]["_target_"] is None:
+        spec = parse_optional_spec(rename_network_keys(config["teacher"]))
+        if spec is None:
             return None
-        data = open_dataset(parse_spec(config["dataset"]), config["data"]["val_split"])  # tells its statistics
-        return build_network(parse_spec(config["teacher"]), data)[0]
-    except (KeyError, TypeError, ValueError, yaml.YAMLError):
+        if not isinstance(spec, NetworkSpec):
+            raise ValueError
+        dataset = open_dataset(parse_spec(config["dataset"]), config["data"]["val_split"])  # for its statistics
+        return build_network(spec, dataset)
+    except (KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError):
         raise UserError(f"{path} describes no teacher that can be built; copy it again from the run") from None
     except UserError as error:
-        raise UserError(f"the teacher that {path} names cannot be had: {error}") from None
+        raise UserError(f"the teacher that {path} names cannot be loaded: {error}") from None
 
 
-def _part(run: Path, name: str, otherwise: str) -> SpecDict | None:
-    """What a run's config says of one part; None where there is no config, or it has no such part.
+def read_spec(run: Path, name: str, cure: str) -> Spec | None:
+    """Return a part of a run's config; None where there is no config, or the part is "none".
 
     Raises:
-        UserError: what it says is nothing that can be built.
+        UserError: it describes nothing that can be built; the sentence ends with the cure.
     """
     config = run / "config.yaml"
     if not config.is_file():
         return None
     try:
-        node = yaml.safe_load(config.read_text())[name]
-        return None if node["_target_"] is None else parse_spec(node)
+        return parse_optional_spec(rename_network_keys(yaml.safe_load(config.read_text())[name]))
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
-        said = " ".join(str(error).split())
-        raise UserError(f"{config} names no {name} that can be built ({said}); {otherwise}") from None
+        reason = " ".join(str(error).split())
+        raise UserError(f"{config} names no {name} that can be built ({reason}); {cure}") from None
 
 
-def _student(run: Path, dataset: SegmentationDataset) -> SegmentationModel:
+def _read_network(run: Path, name: str, cure: str) -> NetworkSpec | None:
+    spec = read_spec(run, name, cure)
+    if spec is not None and not isinstance(spec, NetworkSpec):
+        raise UserError(f"{run / 'config.yaml'} names no {name} that is a network; {cure}")
+    return spec
+
+
+def _is_same_dataset(one: Spec, other: Spec) -> bool:
+    shared = one.arguments.keys() & other.arguments.keys()
+    return one.target is other.target and all(one.arguments[key] == other.arguments[key] for key in shared)
+
+
+def _load_student_for(run: Path, dataset: SegmentationDataset) -> SegmentationModel:
     student = load_student(run)
     if student.num_classes not in (len(dataset.classes), len(dataset.classes) + 1):
         raise UserError(
-            f"the student in {run} scores {student.num_classes} classes, {dataset.display_name()} has {len(dataset.classes)}; "
+            f"the student in {run} scores {student.num_classes} classes, {dataset.display_name} has {len(dataset.classes)}; "
             "take the data set it was trained on"
         )
     return student

@@ -8,87 +8,93 @@ from typing import Any
 from segkd.config.keys import flatten
 from segkd.runs.run import Run
 
-BASELINE = "student alone"
+BASELINE = "baseline"
+"""Name of a method without distillation."""
 
-
-# What says nothing of the method: which copy of it a run is, where it is written to, how one looks on.
 IGNORED_KEYS = (
     "seed", "name", "output_dir", "resume", "check_teacher", "dry_run", "wandb", "checkpoint", "data.workers",
     "trainer.progress", "trainer.log_every", "trainer.log_gradient_shares_every", "trainer.validate_every", "dataset.root",
+    "preflight", "trainer.shares_every",
 )  # fmt: skip
+"""Keys that do not change what is learned; the last two are those of earlier versions."""
 
-
-_BY_LABELS = "labels"  # what is learnt from them; a key of no config
-
-
-_DIGITS = 3  # of a number in a method's name, where that is enough
-
-
-_LENGTH = ("trainer.max_epochs", "trainer.limit_train_batches")
+_LABELS = "labels"  # the losses that do not use the teacher; no key of a config
+_MIN_DIGITS, _MAX_DIGITS = 3, 17  # of a number in a method's name; 17 tell any two floats apart
+_LENGTH_KEYS = ("trainer.max_epochs", "trainer.limit_train_batches")
 
 
 def group_by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs that differ in nothing but their seed, by what tells them from the others; the student alone first.
+    """Group runs that differ in nothing but their seed; baselines come first.
 
-    The name of a method is its terms, and what else differs between these runs.
+    A method is named by its distillation terms, and by the settings in which it differs from the other runs.
     """
-    asked = [method_keys(run) for run in runs]
+    keys_by_run = [get_method_keys(run) for run in runs]
     values: dict[str, list[Any]] = {}
-    for key, value in (pair for keys in asked for pair in keys.items()):
-        values.setdefault(key, []).append(value)
-    words = {key: told for key, given in values.items() if len({*(told := format_values(given)).values()}) > 1}
-    named: dict[str, list[Run]] = {}
-    for run, keys in zip(runs, asked, strict=True):
-        more = [format_setting(key, words[key][str(keys[key])]) for key in words if key in keys]
-        named.setdefault(", ".join([" + ".join(run.terms) or BASELINE, *more]), []).append(run)
-    return dict(sorted(named.items(), key=lambda pair: not pair[0].startswith(BASELINE)))
+    for keys in keys_by_run:
+        for key, value in keys.items():
+            values.setdefault(key, []).append(value)
+    texts = {key: format_values(key_values) for key, key_values in values.items()}
+    varying = {key: text for key, text in texts.items() if len(set(text.values())) > 1}
+    methods: dict[str, list[Run]] = {}
+    for run, keys in zip(runs, keys_by_run, strict=True):
+        settings = [format_setting(key, varying[key][str(keys[key])]) for key in varying if key in keys]
+        name = ", ".join([" + ".join(run.terms) or BASELINE, *settings])
+        methods.setdefault(name, []).append(run)
+    return dict(sorted(methods.items(), key=lambda item: not item[0].startswith(BASELINE)))
 
 
 def format_values(values: Sequence[Any]) -> dict[str, str]:
-    """Each value of a key as it is printed: null as yaml has it, numbers with no more digits than tell them apart."""
-    told = {str(value): "null" if value is None else str(value) for value in values}
+    """Return the text of each value of a key: null as in yaml, numbers with no more digits than tell them apart.
+
+    Args:
+        values: as a config has them.
+
+    Returns:
+        `str(value)` → text.
+    """
+    texts = {str(value): "null" if value is None else str(value) for value in values}
     numbers = {str(value): float(value) for value in values if type(value) in (int, float)}
-    for digits in range(_DIGITS, 17):
+    for digits in range(_MIN_DIGITS, _MAX_DIGITS):
         short = {text: f"{number:.{digits}g}" for text, number in numbers.items()}
-        if len({*short.values()}) == len({*numbers.values()}):
-            # Of a number with as many digits before its point, as 1024, none is left out.
-            return {
-                **told,
-                **{text: f"{n:.15g}" if abs(n) >= 10**digits else short[text] for text, n in numbers.items()},
-            }
-    return told
+        if len(set(short.values())) == len(set(numbers.values())):
+            # A number with that many digits before its point, such as 1024, is printed in full.
+            full = {text: f"{n:.15g}" for text, n in numbers.items() if abs(n) >= 10**digits}
+            return {**texts, **short, **full}
+    return texts
 
 
 def format_setting(key: str, value: str) -> str:
-    """`student=ESPNetC` for `student._target_=segkd.models.espnet.ESPNetC`."""
+    """Return `student=ESPNetC` for the key `student._target_` and the value `segkd.models.espnet.ESPNetC`."""
     if key.endswith("._target_"):
         key, value = key.removesuffix("._target_"), value.rpartition(".")[2]
     return f"{key}={value}"
 
 
-def find_baselines(runs: Sequence[Run], compared: Mapping[str, Sequence[Run]]) -> list[Sequence[Run]]:
-    """The methods among `compared` that are the student of `runs` alone, trained alike for as long or for another time."""
-    keys = method_keys(runs[0])
+def find_baselines(runs: Sequence[Run], methods: Mapping[str, Sequence[Run]]) -> list[Sequence[Run]]:
+    """Return the methods that train the student of `runs` alike but without distillation, for any length."""
+    keys = get_method_keys(runs[0])
     return [
-        others for others in compared.values() if not others[0].terms and is_same_recipe(keys, method_keys(others[0]))
+        candidates
+        for candidates in methods.values()
+        if not candidates[0].terms and is_same_recipe(keys, get_method_keys(candidates[0]))
     ]
 
 
-def is_same_recipe(keys: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
-    return all(keys[key] == others[key] for key in keys.keys() & others.keys() if key not in _LENGTH)
+def is_same_recipe(keys: Mapping[str, Any], other_keys: Mapping[str, Any]) -> bool:
+    """Return whether two methods agree in all keys that both have, apart from the length of the training."""
+    return all(keys[key] == other_keys[key] for key in keys.keys() & other_keys.keys() if key not in _LENGTH_KEYS)
 
 
-def method_keys(run: Run) -> dict[str, Any]:
-    """The keys of its config that say what method it is; the terms that it leaves out have none."""
-    unheard = () if run.terms else ("teacher",)
-    idle = () if "adversarial" in run.terms else ("adversary", "optimizers.discriminator")
-    left_out = (*IGNORED_KEYS, *unheard, *idle)
-    asked = {
+def get_method_keys(run: Run) -> dict[str, Any]:
+    """Return the keys of a run's config that tell its method, without those of terms that it does not use."""
+    unused = [] if run.terms else ["teacher"]
+    if "adversarial" not in run.terms:
+        unused += ["adversary", "optimizers.discriminator"]
+    excluded = (*IGNORED_KEYS, *unused)
+    keys = {
         key: value
         for key, value in flatten(run.config)
-        if not any(key == out or key.startswith(f"{out}.") for out in left_out)
+        if not any(key == prefix or key.startswith(f"{prefix}.") for prefix in excluded)
     }
-    return {
-        **asked,
-        _BY_LABELS: " + ".join(sorted(name for name in run.config["loss"] if name not in run.terms)) or "none",
-    }
+    label_losses = sorted(name for name in run.config["loss"] if name not in run.terms)
+    return {**keys, _LABELS: " + ".join(label_losses) or "none"}

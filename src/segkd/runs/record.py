@@ -1,4 +1,4 @@
-"""What a run leaves about itself: enough to know what was run, and to run it again."""
+"""Record what was run: enough to know it, and to run it again."""
 
 from __future__ import annotations
 
@@ -38,16 +38,19 @@ def write_record(directory: Path, config: dict[str, Any], seed: int) -> None:
         "command": ["python", "-m", "segkd.train", *sys.argv[1:]],
         "seed": seed,
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
-        "git": _git(),
+        "packages": {name: _find_version(name) for name in _PACKAGES},
+        "git": _read_git_state(),
         "machine": platform.machine(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
     environment_file.write_text(json.dumps(environment, indent=1) + "\n")
 
 
-def finished_miou(directory: Path, steps: int) -> float | None:
-    """The last `val/miou` of a run of so many steps that has left its summary, which is written last; None where there is none."""
+def read_finished_miou(directory: Path, steps: int) -> float | None:
+    """Return the last `val/miou` of a run that finished after `steps` steps; None if there is no such run.
+
+    A run has finished if its folder holds a summary, which is written last.
+    """
     file = directory / SUMMARY_FILE
     summary = json.loads(file.read_text()) if file.is_file() else {}
     if summary.get("steps") != steps:
@@ -56,24 +59,24 @@ def finished_miou(directory: Path, steps: int) -> float | None:
     return math.nan if summary["val_miou"] is None else float(summary["val_miou"])
 
 
-def _version(package: str) -> str | None:
+def _find_version(package: str) -> str | None:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
 
 
-def _git() -> dict[str, Any] | None:
-    """Commit and whether the tree differs from it, of the checkout that segkd runs from; None for an installed wheel."""
-    here = Path(__file__).parents[3]
-    if not (here / "pyproject.toml").is_file():
+def _read_git_state() -> dict[str, Any] | None:
+    """Return the commit of the checkout that segkd runs from, and whether it is modified; None for an installed wheel."""
+    root = Path(__file__).parents[3]
+    if not (root / "pyproject.toml").is_file():
         return None
     try:
         commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True
         ).stdout.strip()
         changes = subprocess.run(
-            ["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True
+            ["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=True
         ).stdout
     except (OSError, subprocess.CalledProcessError):
         return None

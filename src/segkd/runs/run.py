@@ -1,4 +1,4 @@
-"""Runs of `segkd.train`, read back, and told apart by what was asked of them."""
+"""Find and read the runs of `segkd.train`."""
 
 from __future__ import annotations
 
@@ -15,187 +15,206 @@ import yaml
 
 from segkd.config.instantiate import resolve_target
 from segkd.errors import UserError
-from segkd.models.checkpoint_io import student_metadata
-from segkd.runs.layout import METRICS_FILE, RECORD_SUFFIX
+from segkd.models.student_io import read_student_metadata
+from segkd.runs.compatibility import RENAMED_CURVES, rename_metrics, rename_targets
+from segkd.runs.layout import EVALUATION_FILE, METRICS_FILE, RECORD_FILES, RECORD_SUFFIX, SUMMARY_FILE
+
+CONFIG_FILE, ENVIRONMENT_FILE = RECORD_FILES
 
 
 class Score(NamedTuple):
-    """What a run's student is worth."""
+    """The score of a student."""
 
     miou: float
     iou: dict[str, float]
-    """Of the classes that are there or predicted."""
+    """Class → IoU, for the classes that are labeled or predicted."""
     measured_on: str
-    """Data set, split and protocol: only scores measured on the same can be compared."""
+    """Dataset, split and protocol. Only scores measured on the same can be compared."""
 
 
 class Run(NamedTuple):
-    """What `segkd.train` left: a folder, or what `segkd.study` recorded of one in a file."""
+    """A run of `segkd.train`, read from its folder or from a record of `segkd.study`."""
 
     directory: Path
     config: dict[str, Any]
     summary: dict[str, Any] | None
-    """None: it did not finish."""
+    """None if the run did not finish."""
     score: Score | None
     evaluation: dict[str, Any] | None
-    """All that `segkd.evaluate` found; None: its score is of the last validation."""
+    """Content of `evaluation.json`. None if the score is that of the last validation."""
     environment: dict[str, Any]
     teacher_seconds: float | None
-    """What its teacher cost: 0 without one; None where the teacher's own run does not lie beside its weights."""
+    """Training time of its teacher: 0 without a teacher, None if the teacher's run is not next to its weights."""
 
     @property
     def seed(self) -> int:
+        """The run's seed."""
         return int(self.config["seed"])
 
     @property
     def steps(self) -> int:
+        """Number of training steps; 0 if the run did not finish."""
         return int(self.summary["steps"]) if self.summary else 0
 
     @property
     def seconds(self) -> float:
+        """Training time; 0 if the run did not finish."""
         return float(self.summary["seconds"]) if self.summary else 0.0
 
     @property
     def miou(self) -> float:
+        """The mIoU of a scored run."""
         assert self.score is not None
         return self.score.miou
 
     @property
     def iou(self) -> dict[str, float]:
+        """Class → IoU of a scored run."""
         assert self.score is not None
         return self.score.iou
 
     @property
     def terms(self) -> list[str]:
-        """What it learns from besides labels; a student alone has none."""
-        return _terms(self.config)
+        """Names of the terms that use the teacher; empty for a baseline."""
+        return list_distillation_terms(self.config)
 
     @property
     def command(self) -> str:
-        """What made it."""
+        """The command that started the run."""
         return shlex.join(self.environment.get("command", []))
 
-    def curves(self) -> dict[str, list[tuple[int, float]]]:
-        """Of `metrics.csv`: name → (step, value), without gaps."""
-        found: dict[str, list[tuple[int, float]]] = {}
-        for row in _rows(self.directory):
-            for name, value in row.items():
-                if value and name != "step":
-                    found.setdefault(name, []).append((int(float(row["step"])), float(value)))
-        return found
+    def read_curves(self) -> dict[str, list[tuple[int, float]]]:
+        """Return the curves of `metrics.csv`: name → (step, value), without gaps."""
+        curves: dict[str, list[tuple[int, float]]] = {}
+        for row in _read_metrics(self.directory):
+            for column, value in row.items():
+                if value and column != "step":
+                    name = RENAMED_CURVES.get(column, column)
+                    curves.setdefault(name, []).append((int(float(row["step"])), float(value)))
+        return curves
 
 
 def find_runs(patterns: Iterable[str]) -> tuple[list[Run], list[Path]]:
-    """The runs in the folders, or recorded in the files, that match, in order; and the folders and files that hold none.
+    """Return the runs that match glob patterns, in order, and the matching paths that hold no run.
+
+    Args:
+        patterns: of run folders, or of the record files that `segkd.study` writes.
 
     Raises:
-        UserError: no folder matches, or none holds a run.
+        UserError: if nothing matches, or nothing that matches is a run.
     """
     patterns = list(patterns)
-    matches = (found for pattern in patterns for found in glob.glob(pattern))  # noqa: PTH207  Path.glob refuses absolute ones
-    places = {Path(found) for found in matches}
-    found = sorted((p for p in places if p.is_dir() or p.suffix == RECORD_SUFFIX), key=_by_number)
-    holding = [place for place in found if _is_run(place)]
-    runs = [read_run(place) for place in holding]
+    matches = {Path(path) for pattern in patterns for path in glob.glob(pattern)}  # noqa: PTH207  Path.glob refuses absolute ones
+    paths = sorted((path for path in matches if path.is_dir() or path.suffix == RECORD_SUFFIX), key=_number_parts)
+    run_paths = [path for path in paths if _is_run(path)]
+    runs = [read_run(path) for path in run_paths]
     if not runs:
         raise UserError(
-            f"{' and '.join(patterns)} {'names no folder' if not found else 'names no folder of a run'}; "
-            "give folders that segkd.train left, as in runs='runs/quickstart/*'"
+            f"{' and '.join(patterns)} {'matches no folder' if not paths else 'matches no run folder'}; "
+            "give folders that segkd.train wrote, as in runs='runs/quickstart/*'"
         )
-    return runs, [place for place in found if place not in holding]
+    return runs, [path for path in paths if path not in run_paths]
 
 
-def _is_run(place: Path) -> bool:
-    if place.suffix != RECORD_SUFFIX:
-        return (place / "config.yaml").is_file()
-    try:
-        held = json.loads(place.read_text())
-    except (OSError, ValueError):
-        return True  # whoever reads it says what is wrong
-    return isinstance(held, dict) and "evaluation" in held
+def read_run(path: Path) -> Run:
+    """Read a run from its folder, or from a record file.
 
-
-def _by_number(folder: Path) -> list[tuple[int, str]]:
-    """So that the ninth job of a sweep comes before the tenth."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in folder.parts]
-
-
-def read_run(place: Path) -> Run:
-    """The run in a folder, or recorded in a file.
-
-    Its score is that of `evaluation.json`, or without one the last of its validation.
+    The score is that of `evaluation.json` or, if there is none, of the last validation.
 
     Raises:
-        UserError: a file of it is damaged.
+        UserError: if one of the run's files is damaged.
     """
     try:
-        return _record(place) if place.suffix == RECORD_SUFFIX else _folder(place)
+        return _read_record(path) if path.suffix == RECORD_SUFFIX else _read_folder(path)
     except (yaml.YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{place} holds a damaged run ({type(error).__name__}: {error}); leave it out") from None
+        raise UserError(f"{path} holds a damaged run ({type(error).__name__}: {error}); leave it out") from None
 
 
-def _folder(directory: Path) -> Run:
-    config = yaml.safe_load((directory / "config.yaml").read_text())
-    summary = _json(directory / "summary.json")
-    evaluation = _json(directory / "evaluation.json")
-    score = None if summary is None else _evaluated(evaluation) if evaluation else _validated(directory, config)
-    environment = _json(directory / "environment.json") or {}
-    return Run(directory, config, summary, score, evaluation, environment, _teacher_seconds(config))
+def list_distillation_terms(config: dict[str, Any]) -> list[str]:
+    """Return the names of the terms in a run's config that use the teacher."""
+    adversarial = ["adversarial"] if config["adversary"].get("_target_") else []
+    losses = [name for name, node in config["loss"].items() if resolve_target(node["_target_"]).needs_teacher]
+    return losses + adversarial
 
 
-def _record(file: Path) -> Run:
-    held = json.loads(file.read_text())
-    evaluation = held["evaluation"]
-    score = _evaluated(evaluation)
-    _terms(held["config"])  # which is asked for later
-    return Run(file, held["config"], held["summary"], score, evaluation, held["environment"], held["teacher_seconds"])
+def _is_run(path: Path) -> bool:
+    if path.suffix != RECORD_SUFFIX:
+        return (path / CONFIG_FILE).is_file()
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return True  # read_run reports what is wrong with it
+    return isinstance(content, dict) and "evaluation" in content
 
 
-def _terms(config: dict[str, Any]) -> list[str]:
-    critic = ["adversarial"] if config["adversary"].get("_target_") else []
-    return [name for name, node in config["loss"].items() if resolve_target(node).needs_teacher] + critic
+def _number_parts(path: Path) -> list[tuple[int, str]]:
+    """Return a sort key that puts the ninth job of a sweep before the tenth."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in path.parts]
 
 
-def _teacher_seconds(config: dict[str, Any]) -> float | None:
-    """Of a teacher that is several, of all of them."""
-    if not _terms(config):
+def _read_folder(directory: Path) -> Run:
+    config = rename_targets(yaml.safe_load((directory / CONFIG_FILE).read_text()))
+    summary = _read_json(directory / SUMMARY_FILE)
+    evaluation = _read_json(directory / EVALUATION_FILE)
+    if evaluation is not None:
+        evaluation = rename_metrics(evaluation)
+    score = None
+    if summary is not None:
+        score = _score_evaluation(evaluation) if evaluation else _score_validation(directory, config)
+    environment = _read_json(directory / ENVIRONMENT_FILE) or {}
+    return Run(directory, config, summary, score, evaluation, environment, _sum_teacher_seconds(config))
+
+
+def _read_record(file: Path) -> Run:
+    record = json.loads(file.read_text())
+    evaluation = rename_metrics(record["evaluation"])
+    config = rename_targets(record["config"])
+    list_distillation_terms(config)  # fails here, where read_run reports it, if the config is damaged
+    score = _score_evaluation(evaluation)
+    return Run(file, config, record["summary"], score, evaluation, record["environment"], record["teacher_seconds"])
+
+
+def _sum_teacher_seconds(config: dict[str, Any]) -> float | None:
+    """Return the training time of the teacher; of an ensemble, the sum over its members."""
+    if not list_distillation_terms(config):
         return 0.0
     teacher = config["teacher"]
     checkpoints = [member.get("checkpoint") for member in (teacher.get("members") or {}).values()]
-    summaries = [Path(str(file)).parent / "summary.json" for file in checkpoints or [teacher.get("checkpoint")]]
+    summaries = [Path(str(file)).parent / SUMMARY_FILE for file in checkpoints or [teacher.get("checkpoint")]]
     if not all(summary.is_file() for summary in summaries):
         return None
     return sum(float(json.loads(summary.read_text())["seconds"]) for summary in summaries)
 
 
-def _evaluated(evaluation: dict[str, Any]) -> Score:
+def _score_evaluation(evaluation: dict[str, Any]) -> Score:
     protocol = [f"{key.replace('_', ' ')}: {value}" for key, value in evaluation["protocol"].items()]
-    where = "; ".join([f"{evaluation['dataset']} {evaluation['split']}, {evaluation['images']} images", *protocol])
+    data = f"{evaluation['dataset']} {evaluation['split']}, {evaluation['images']} images"
     iou = {name: value for name, value in evaluation["iou"].items() if value is not None}
-    return Score(evaluation["miou"], iou, where)
+    return Score(evaluation["miou"], iou, "; ".join([data, *protocol]))
 
 
-def _validated(directory: Path, config: dict[str, Any]) -> Score | None:
-    rows = [row for row in _rows(directory) if row.get("val/miou")]
+def _score_validation(directory: Path, config: dict[str, Any]) -> Score | None:
+    rows = [row for row in _read_metrics(directory) if row.get("val/miou")]
     if not rows:
         return None
-    iou = {key.removeprefix("val/iou/"): float(x) for key, x in rows[-1].items() if key.startswith("val/iou/") and x}
-    where = f"{_data(directory, config)} {config['data']['val_split']}, at the end of training"
-    return Score(float(rows[-1]["val/miou"]), {name: x for name, x in iou.items() if not math.isnan(x)}, where)
+    last = rows[-1]
+    iou = {key.removeprefix("val/iou/"): float(x) for key, x in last.items() if key.startswith("val/iou/") and x}
+    measured_on = f"{_name_dataset(directory, config)} {config['data']['val_split']}, at the end of training"
+    return Score(float(last["val/miou"]), {name: x for name, x in iou.items() if not math.isnan(x)}, measured_on)
 
 
-def _data(directory: Path, config: dict[str, Any]) -> str:
-    """A folder of one's own, and a pack, are called by their own name: two of them are not the same data."""
+def _name_dataset(directory: Path, config: dict[str, Any]) -> str:
+    """Return the class of the dataset; for a user's own data their own name, so that two of them differ."""
     kind = str(config["dataset"]["_target_"].rpartition(".")[2])
-    return str(student_metadata(directory)["dataset"]) if kind in ("Folder", "Packed") else kind
+    return str(read_student_metadata(directory)["dataset"]) if kind in ("Folder", "Packed") else kind
 
 
-def _rows(directory: Path) -> list[dict[str, str]]:
-    if directory.suffix == RECORD_SUFFIX:
-        return []
-    with (directory / METRICS_FILE).open(newline="") as file:
+def _read_metrics(path: Path) -> list[dict[str, str]]:
+    if path.suffix == RECORD_SUFFIX:
+        return []  # a record has no curves
+    with (path / METRICS_FILE).open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def _json(path: Path) -> dict[str, Any] | None:
+def _read_json(path: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.is_file() else None

@@ -1,4 +1,4 @@
-"""What networks see in a file that somebody brings: pictures of an image, or a film of a clip, and how long each takes."""
+"""Predictions for an uploaded file: images, or a video of a clip, and the latency of each network."""
 
 from __future__ import annotations
 
@@ -15,79 +15,80 @@ from PIL import Image
 from segkd.data.image_io import Array
 from segkd.errors import UserError
 from segkd.models.base import SegmentationModel
-from segkd.predict.drawing import blend, colorize, image_grid
+from segkd.predict.drawing import blend, colorize, draw_image_grid
 from segkd.predict.pipeline import predict_batch
 from segkd.predict.rendering import Palette
 from segkd.predict.sources import Frame, FrameSource, open_source
 from segkd.predict.writers import write_video
 
-_LOOKS = 3  # at an image; the first also pays for what a network sets up for a new size
-_MOST_PIXELS = 64_000_000  # of an image: a small file can hold more than the memory does
-_FILM_WIDTH = 1920  # pixels
+_REPEATS = 3  # predictions of an image; the first includes what a network sets up for a new size
+_MAX_PIXELS = 64_000_000  # a small file can contain an image larger than the memory
+_VIDEO_WIDTH = 1920  # pixels
 
 
 class ViewerResult(NamedTuple):
-    """What was seen."""
+    """The predictions for an uploaded file."""
 
-    pictures: dict[str, Array]
-    """Caption → RGB, H W 3, the image itself first; of a clip, its last frame."""
+    images: dict[str, Array]
+    """Caption → RGB, H W 3, the input first; of a clip, its last frame."""
     milliseconds: dict[str, float]
-    """By network: from an image to its labels, the median over all looks."""
-    film: Path | None
-    """Of a clip: the pictures side by side."""
+    """Network → median time from an image to its labels."""
+    video: Path | None
+    """The images side by side; only of a clip."""
 
 
 class Viewer(NamedTuple):
-    """Networks that label whatever comes, and how that is shown."""
+    """Networks that predict uploaded files, and how the predictions are shown."""
 
     networks: Mapping[str, SegmentationModel]
     palette: Palette
     opacity: float
-    """Of the classes' colours over the image, 0..1."""
+    """Of the colors over the image, 0..1."""
     max_side: int
-    """Pixels: images with a longer side are shrunk to it."""
-    frames: int
-    """No more of a clip than that."""
+    """Pixels; larger images are shrunk to it."""
+    max_frames: int
+    """Of a clip; later frames are ignored."""
 
-    def predict_file(self, path: Path, film: Path) -> ViewerResult:
-        """An image, or a clip, whose film is written to `film`.
+    def predict_file(self, path: Path, video: Path) -> ViewerResult:
+        """Predict an image, or a clip; the video of a clip is written to `video`.
 
         Raises:
-            UserError: it is neither, or too large, or PyAV is missing, which clips need.
+            UserError: the file is neither, or too large, or PyAV, which clips need, is missing.
         """
         frames = open_source(str(path))
-        return self._image(path, frames) if frames.rate is None else self._clip(path, frames, film)
+        return self._predict_image(path, frames) if frames.rate is None else self._predict_clip(path, frames, video)
 
-    def _image(self, path: Path, frames: FrameSource) -> ViewerResult:
+    def _predict_image(self, path: Path, frames: FrameSource) -> ViewerResult:
         _check_pixels(path)
         for frame in frames:
-            looks = [self._predict_frame(self._limit_size(frame)) for _ in range(_LOOKS)]
-            return ViewerResult(looks[-1][0], _medians([seconds for _, seconds in looks]), None)
-        raise _unreadable(path)
+            results = [self._predict_frame(self._limit_size(frame)) for _ in range(_REPEATS)]
+            return ViewerResult(results[-1][0], _compute_medians([seconds for _, seconds in results]), None)
+        raise _make_read_error(path)
 
-    def _clip(self, path: Path, frames: FrameSource, film: Path) -> ViewerResult:
-        taken: list[dict[str, float]] = []
-        pictures: dict[str, Array] = {}
+    def _predict_clip(self, path: Path, frames: FrameSource, video: Path) -> ViewerResult:
+        times: list[dict[str, float]] = []
+        images: dict[str, Array] = {}
         assert frames.rate is not None
-        with write_video(film, frames.rate, _FILM_WIDTH) as write:
-            for frame in islice(frames, self.frames):
-                pictures, seconds = self._predict_frame(self._limit_size(frame))
-                write(frame.name, np.asarray(image_grid({name: [p] for name, p in pictures.items()}, {}, scale=1)))
-                taken.append(seconds)
-            if not taken:
-                raise _unreadable(path)
-        return ViewerResult(pictures, _medians(taken), film)
+        with write_video(video, frames.rate, _VIDEO_WIDTH) as write:
+            for frame in islice(frames, self.max_frames):
+                images, seconds = self._predict_frame(self._limit_size(frame))
+                columns = {name: [image] for name, image in images.items()}
+                write(frame.name, np.asarray(draw_image_grid(columns, {}, scale=1)))
+                times.append(seconds)
+            if not times:
+                raise _make_read_error(path)
+        return ViewerResult(images, _compute_medians(times), video)
 
     def _predict_frame(self, frame: Frame) -> tuple[dict[str, Array], dict[str, float]]:
-        """Pictures of a frame, by caption, and the seconds of each network."""
-        pictures, seconds = {"image": frame.image}, {}
+        """Return images by caption, and the seconds of each network."""
+        images, seconds = {"image": frame.image}, {}
         for name, network in self.networks.items():
-            began = perf_counter()
-            (one,) = predict_batch({name: network}, [frame], len(self.palette.classes))
-            seconds[name] = perf_counter() - began
-            colors = colorize(one.labels[name], [*self.palette.classes.values()])
-            pictures[name] = blend(frame.image, colors, self.opacity)
-        return pictures, seconds
+            start = perf_counter()
+            (prediction,) = predict_batch({name: network}, [frame], len(self.palette.classes))
+            seconds[name] = perf_counter() - start
+            colors = colorize(prediction.labels[name], [*self.palette.classes.values()])
+            images[name] = blend(frame.image, colors, self.opacity)
+        return images, seconds
 
     def _limit_size(self, frame: Frame) -> Frame:
         image = Image.fromarray(frame.image)
@@ -96,10 +97,10 @@ class Viewer(NamedTuple):
 
 
 def _check_pixels(path: Path) -> None:
-    """By the header alone, before anything is decoded.
+    """Check the size in the header, before anything is decoded.
 
     Raises:
-        UserError: it is no image, or one that would fill the memory.
+        UserError: the file is not an image, or would fill the memory.
     """
     try:
         with Image.open(path) as image:
@@ -107,17 +108,17 @@ def _check_pixels(path: Path) -> None:
     except Image.DecompressionBombError as error:
         raise UserError(f"{path} is too large ({error}); shrink it") from None
     except (OSError, SyntaxError, ValueError):
-        raise UserError(f"{path} is no image; give an image (PNG, JPEG) or a film") from None
-    if width * height > _MOST_PIXELS:
+        raise UserError(f"{path} is not an image; give an image (PNG, JPEG) or a video") from None
+    if width * height > _MAX_PIXELS:
         raise UserError(
-            f"{path} has {width}×{height} pixels, more than the {_MOST_PIXELS // 10**6} million taken here; shrink it"
+            f"{path} has {width}×{height} pixels, more than the limit of {_MAX_PIXELS // 10**6} million; shrink it"
         )
 
 
-def _medians(taken: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Milliseconds of each network over looks that say seconds."""
-    return {name: 1e3 * median(seconds[name] for seconds in taken) for name in taken[0]}
+def _compute_medians(times: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the median of each network in milliseconds, given seconds."""
+    return {name: 1e3 * median(seconds[name] for seconds in times) for name in times[0]}
 
 
-def _unreadable(path: Path) -> UserError:
-    return UserError(f"nothing in {path} can be read; give an image (PNG, JPEG) or a film")
+def _make_read_error(path: Path) -> UserError:
+    return UserError(f"no frame of {path} can be read; give an image (PNG, JPEG) or a video")

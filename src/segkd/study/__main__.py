@@ -1,4 +1,4 @@
-"""`python -m segkd.study`."""
+"""Run `python -m segkd.study`."""
 
 from segkd.cli.launch import launch
 

@@ -1,4 +1,4 @@
-"""What a ladder is made of: rows, each a recipe over seeds."""
+"""The plan of a study: methods, and their trainings over seeds."""
 
 from __future__ import annotations
 
@@ -10,99 +10,112 @@ from pydantic import Field
 
 from segkd.config.schema import Settings
 from segkd.errors import UserError
+from segkd.runs.layout import SUMMARY_FILE
 
-RESULT_FILES = ("student.safetensors", "student.yaml", "summary.json", "config.yaml", "environment.json", "metrics.csv")
-"""What is kept of a training that has finished."""
+STUDENT_FILE = "student.safetensors"
 
 
 class MethodSettings(Settings):
-    """One row of the table."""
+    """One method of a study."""
 
     experiment: str
     overrides: list[str] = []
     teacher_from: str | None = None
-    """The row whose students are its teacher: one, or, where they are several, the members m0, m1, … of its ensemble."""
+    """The method whose students are the teacher; several students are the members m0, m1, … of an ensemble."""
     seeds: list[int] | None = Field(default=None, min_length=1)
-    """None: those of the ladder."""
+    """None: those of the study."""
 
 
 class Job(NamedTuple):
     """One training."""
 
-    row: str
+    method: str
     seed: int
     directory: Path
     arguments: tuple[str, ...]
     """Of `segkd.train`."""
-    needs: tuple[Path, ...]
-    """Folders of the trainings that come first."""
+    depends_on: tuple[Path, ...]
+    """Folders of the trainings that have to finish first."""
 
     @property
     def name(self) -> str:
-        return f"{self.row}/{self.seed}"
+        """`METHOD/SEED`."""
+        return f"{self.method}/{self.seed}"
 
 
 def is_finished(directory: Path) -> bool:
-    """Whether the training in a folder has come to its end."""
-    return (directory / "summary.json").is_file() and (directory / "student.safetensors").is_file()
+    """Return whether the training in a folder has finished."""
+    return (directory / SUMMARY_FILE).is_file() and (directory / STUDENT_FILE).is_file()
 
 
 def plan_jobs(
-    rows: Mapping[str, MethodSettings],
-    wanted: Sequence[str] | None,
+    methods: Mapping[str, MethodSettings],
+    select: Sequence[str] | None,
     seeds: Sequence[int],
     runs: Path,
-    more: Sequence[str],
+    overrides: Sequence[str],
 ) -> list[Job]:
-    """The trainings of the rows that are wanted and of those that they need, in the order of their priority.
+    """Return the trainings of the selected methods and of their teachers, in the plan's order.
+
+    Args:
+        methods: of the plan, most important first.
+        select: names of methods; None selects all.
+        seeds: of the methods that have none of their own.
+        runs: folder of the trainings.
+        overrides: of every training.
 
     Raises:
-        UserError: there is no such row.
+        UserError: if a method does not exist.
     """
-    for row in rows.values():
-        if row.teacher_from is not None and row.teacher_from not in rows:
-            raise _unknown(row.teacher_from, rows)
-    names = list(rows) if wanted is None else _with_needs(rows, wanted)
-    found = []
+    for method in methods.values():
+        if method.teacher_from is not None:
+            _check_method(method.teacher_from, methods)
+    names = list(methods) if select is None else _add_teachers(methods, select)
+    jobs = []
     for name in names:
-        row = rows[name]
-        needs = () if row.teacher_from is None else _folders(rows, row.teacher_from, seeds, runs)
-        for seed in row.seeds or seeds:
+        method = methods[name]
+        teachers = () if method.teacher_from is None else _list_folders(methods, method.teacher_from, seeds, runs)
+        for seed in method.seeds or seeds:
             directory = runs / name / str(seed)
-            typed = [
-                f"experiment={row.experiment}",
-                *row.overrides,
-                *_teachers(needs),
-                *more,
+            arguments = (
+                f"experiment={method.experiment}",
+                *method.overrides,
+                *_format_teacher_overrides(teachers),
+                *overrides,
                 f"seed={seed}",
                 f"output_dir={directory}",
-            ]
-            found.append(Job(name, seed, directory, (*typed, "resume=auto", "trainer.progress=false"), needs))
-    return found
+                "resume=auto",
+                "trainer.progress=false",
+            )
+            jobs.append(Job(name, seed, directory, arguments, teachers))
+    return jobs
 
 
-def _folders(rows: Mapping[str, MethodSettings], name: str, seeds: Sequence[int], runs: Path) -> tuple[Path, ...]:
-    return tuple(runs / name / str(seed) for seed in rows[name].seeds or seeds)
+def _list_folders(
+    methods: Mapping[str, MethodSettings], name: str, seeds: Sequence[int], runs: Path
+) -> tuple[Path, ...]:
+    return tuple(runs / name / str(seed) for seed in methods[name].seeds or seeds)
 
 
-def _teachers(needs: Sequence[Path]) -> list[str]:
-    weights = [f"{need}/student.safetensors" for need in needs]
-    if len(weights) == 1:
-        return [f"teacher.checkpoint={weights[0]}"]
-    return [f"teacher.members.m{i}.checkpoint={file}" for i, file in enumerate(weights)]
+def _format_teacher_overrides(folders: Sequence[Path]) -> list[str]:
+    checkpoints = [f"{folder}/{STUDENT_FILE}" for folder in folders]
+    if len(checkpoints) == 1:
+        return [f"teacher.checkpoint={checkpoints[0]}"]
+    return [f"teacher.members.m{i}.checkpoint={checkpoint}" for i, checkpoint in enumerate(checkpoints)]
 
 
-def _with_needs(rows: Mapping[str, MethodSettings], wanted: Sequence[str]) -> list[str]:
-    needed = set()
-    waiting = list(wanted)
-    while waiting:
-        if (name := waiting.pop()) not in rows:
-            raise _unknown(name, rows)
+def _add_teachers(methods: Mapping[str, MethodSettings], select: Sequence[str]) -> list[str]:
+    needed: set[str] = set()
+    pending = list(select)
+    while pending:
+        name = pending.pop()
+        _check_method(name, methods)
         needed.add(name)
-        if (teacher := rows[name].teacher_from) is not None:
-            waiting.append(teacher)
-    return [name for name in rows if name in needed]
+        if (teacher := methods[name].teacher_from) is not None:
+            pending.append(teacher)
+    return [name for name in methods if name in needed]
 
 
-def _unknown(name: str, rows: Mapping[str, MethodSettings]) -> UserError:
-    return UserError(f"the plan has no row '{name}'; it has {', '.join(rows)}")
+def _check_method(name: str, methods: Mapping[str, MethodSettings]) -> None:
+    if name not in methods:
+        raise UserError(f"the plan has no method '{name}'; its methods are {', '.join(methods)}")

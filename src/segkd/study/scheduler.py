@@ -1,4 +1,4 @@
-"""Trainings side by side, each a process of `segkd.train`, as far as the time allows; the next call goes on where this one stopped."""
+"""Run trainings in parallel, each in a process of its own; a stopped study continues with the next call."""
 
 from __future__ import annotations
 
@@ -17,37 +17,44 @@ from segkd.study.plan import Job, is_finished
 from segkd.utils.signals import STOPPING, GracefulShutdown
 
 LOG_FILE = "train.log"
-_PAUSE = 0.2  # seconds between two looks at the processes
-_STOPPED = {0, *(128 + number for number in STOPPING), *(-number for number in STOPPING)}
-"""Exit codes of a training that has ended well, was asked to stop, or was before it could listen."""
+_POLL_SECONDS = 0.2
+_GOOD_EXIT_CODES = {0, *(128 + number for number in STOPPING), *(-number for number in STOPPING)}
+"""Of a training that finished, that stopped on request, or that a signal ended before it handled signals."""
 
 
 def run_jobs(
-    jobs: Sequence[Job], parallel: int, minutes: float | None, runs: Path, signals: GracefulShutdown
+    jobs: Sequence[Job], parallel: int, minutes: float | None, runs: Path, shutdown: GracefulShutdown
 ) -> list[Job]:
-    """Run what has not finished, `parallel` at once, in order; returns the jobs that failed.
+    """Run the trainings that have not finished, in order, and return those that failed.
 
-    When the time is over, or when asked to stop, every process is asked to: it saves, and the next call resumes it.
+    When the time is up, or on a signal, every training is asked to stop; it saves, and the next call resumes it.
+
+    Args:
+        jobs: most important first.
+        parallel: trainings at once.
+        minutes: stop after this time; None runs all.
+        runs: folder of the trainings, which is locked meanwhile.
+        shutdown: records signals.
 
     Raises:
-        UserError: another ladder, or a training that it left, is at work in `runs`.
+        UserError: if another study, or a training that it left behind, is running in `runs`.
     """
     waiting = [job for job in jobs if not is_finished(job.directory)]
-    _say(f"{len(jobs) - len(waiting)} of {len(jobs)} trainings are finished")
-    ends = None if minutes is None else time.monotonic() + 60 * minutes
+    _print_note(f"{len(jobs) - len(waiting)} of {len(jobs)} trainings are finished")
+    deadline = None if minutes is None else time.monotonic() + 60 * minutes
     running: dict[Job, subprocess.Popen[bytes]] = {}
     failed: list[Job] = []
-    with _exclusive(runs) as lock:
+    with _lock_folder(runs) as lock:
         try:
             while waiting or running:
-                if signals.received or (ends is not None and time.monotonic() > ends):
+                if shutdown.received or (deadline is not None and time.monotonic() > deadline):
                     break
-                for job in _next_jobs(waiting, running, parallel):
+                for job in _select_next(waiting, parallel - len(running)):
                     waiting.remove(job)
-                    running[job] = _start(job, lock)
+                    running[job] = _start_training(job, lock)
                 if not running:
-                    break  # what is left needs a training that failed
-                time.sleep(_PAUSE)
+                    break  # the remaining trainings depend on one that failed
+                time.sleep(_POLL_SECONDS)
                 failed += _collect_finished(running)
         finally:
             for process in running.values():
@@ -55,47 +62,47 @@ def run_jobs(
             for process in running.values():
                 process.wait()
             failed += _collect_finished(running)
-    left = sum(not is_finished(job.directory) for job in jobs)
-    if left:
-        _say(f"{left} of {len(jobs)} trainings are not finished; the same command goes on with them")
+    remaining = sum(not is_finished(job.directory) for job in jobs)
+    if remaining:
+        _print_note(f"{remaining} of {len(jobs)} trainings are not finished; the same command continues them")
     return failed
 
 
-def _next_jobs(waiting: Sequence[Job], running: dict[Job, subprocess.Popen[bytes]], parallel: int) -> list[Job]:
-    """The next jobs in order whose needs are there, for the places that are free."""
-    able = [job for job in waiting if all(is_finished(need) for need in job.needs)]
-    return able[: parallel - len(running)]
+def _select_next(waiting: Sequence[Job], count: int) -> list[Job]:
+    """Return the first `count` jobs whose dependencies have finished."""
+    ready = [job for job in waiting if all(is_finished(folder) for folder in job.depends_on)]
+    return ready[:count]
 
 
-def _start(job: Job, lock: int) -> subprocess.Popen[bytes]:
+def _start_training(job: Job, lock: int) -> subprocess.Popen[bytes]:
     job.directory.mkdir(parents=True, exist_ok=True)
-    _say(f"{job.name} starts")
+    _print_note(f"{job.name} starts")
     with (job.directory / LOG_FILE).open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "segkd.train", *job.arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            pass_fds=[lock],  # held until the last training has ended, whatever becomes of this process
+            pass_fds=[lock],  # keeps the lock until the last training has ended, even if this process is killed
         )
 
 
 def _collect_finished(running: dict[Job, subprocess.Popen[bytes]]) -> list[Job]:
-    """Takes out what has ended; returns what failed."""
+    """Remove the trainings that have ended from `running`; return those that failed."""
     failed = []
     for job in [job for job, process in running.items() if process.poll() is not None]:
         code = running.pop(job).returncode
-        if code not in _STOPPED:
-            _say(f"{job.name} failed with exit code {code}; see {job.directory / LOG_FILE}")
+        if code not in _GOOD_EXIT_CODES:
+            _print_note(f"{job.name} failed with exit code {code}; see {job.directory / LOG_FILE}")
             failed.append(job)
         elif is_finished(job.directory):
-            _say(f"{job.name} is finished")
+            _print_note(f"{job.name} is finished")
     return failed
 
 
 @contextmanager
-def _exclusive(runs: Path) -> Iterator[int]:
-    """A lock on the folder, as a file descriptor for processes to inherit."""
+def _lock_folder(runs: Path) -> Iterator[int]:
+    """Lock a folder, and yield the lock's file descriptor for child processes to inherit."""
     runs.mkdir(parents=True, exist_ok=True)
     lock = os.open(runs / ".lock", os.O_RDWR | os.O_CREAT)
     try:
@@ -103,12 +110,12 @@ def _exclusive(runs: Path) -> Iterator[int]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"another ladder, or a training of one, is at work in {runs}; wait for it, or stop it"
+                f"another study, or a training that it started, is running in {runs}; wait for it, or stop it"
             ) from None
         yield lock
     finally:
         os.close(lock)
 
 
-def _say(text: str) -> None:
+def _print_note(text: str) -> None:
     print(f"segkd: {text}", file=sys.stderr, flush=True)

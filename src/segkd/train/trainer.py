@@ -7,43 +7,66 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
-import torch
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.strategies import DDPStrategy
 
-from segkd.config.schema import TrainerSettings
-from segkd.errors import UserError
+from segkd.config.schema import TrainerSettings, TrainSettings
 from segkd.train.callbacks.gradient_shares import GradientShares
+from segkd.train.callbacks.image_panels import ImagePanels
 from segkd.train.callbacks.resumable_checkpoint import ResumableCheckpoint
+from segkd.train.check_settings import check_devices, is_distributed
 from segkd.train.checkpointing.files import CheckpointFiles
+from segkd.train.checkpointing.lightning_internals import disable_sigterm_broadcast, disable_slurm_requeue
+from segkd.train.checkpointing.state import State
+from segkd.train.run_folder import RunFolder
 from segkd.utils.devices import resolve_device
+from segkd.utils.signals import GracefulShutdown
+
+_IGNORED_WARNINGS = (
+    ".*does not have many workers.*",
+    ".*LeafSpec.* is deprecated",  # Lightning's own use of PyTorch
+    ".*number of training batches.*smaller than the logging interval.*",
+)
+
+
+def build_run_trainer(
+    settings: TrainSettings,
+    run: RunFolder,
+    files: CheckpointFiles,
+    fingerprint: State,
+    state: State | None,
+    shutdown: GracefulShutdown,
+) -> tuple[pl.Trainer, ResumableCheckpoint]:
+    """Return the Trainer of a run with its loggers and callbacks, and the callback that keeps the run resumable."""
+    schedule = settings.checkpoint
+    checkpoint = ResumableCheckpoint(files, fingerprint, schedule.every_steps, schedule.every_minutes, shutdown, state)
+    panels = ImagePanels(run.wandb, settings.wandb.panels_every, settings.wandb.panels)
+    return build_trainer(settings.trainer, run.directory, run.loggers, checkpoint, [panels]), checkpoint
 
 
 def build_trainer(
     settings: TrainerSettings,
     directory: Path,
     loggers: Sequence[Logger],
-    last_checkpoint: ResumableCheckpoint | None = None,
-    watchers: Sequence[pl.Callback] = (),
+    checkpoint: ResumableCheckpoint | None = None,
+    callbacks: Sequence[pl.Callback] = (),
 ) -> pl.Trainer:
-    """Lightning's Trainer, with what it would get wrong for two players, or when asked to stop, switched off.
+    """Return the Trainer, without what Lightning would do wrong for two optimizers or when asked to stop.
 
     Raises:
-        UserError: an accelerator that is not there, or fewer devices than asked for.
+        UserError: the accelerator is not there, or has fewer devices than asked for.
     """
     check_devices(settings)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning's own use of PyTorch
-    warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
-    callbacks: list[pl.Callback] = [last_checkpoint or ResumableCheckpoint(CheckpointFiles(directory)), *watchers]
+    for message in _IGNORED_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+    all_callbacks = [checkpoint or ResumableCheckpoint(CheckpointFiles(directory)), *callbacks]
     if settings.log_gradient_shares_every is not None:
-        callbacks.append(GradientShares(settings.log_gradient_shares_every))
+        all_callbacks.append(GradientShares(settings.log_gradient_shares_every))
     if settings.progress:
         # Twice a second; as often as Lightning would, it takes a quarter of a small network's time.
-        callbacks.append(RichProgressBar(refresh_rate=2, console_kwargs={"stderr": True}))
-    made = pl.Trainer(
+        all_callbacks.append(RichProgressBar(refresh_rate=2, console_kwargs={"stderr": True}))
+    trainer = pl.Trainer(
         accelerator=resolve_device(settings.accelerator).type,
         devices=settings.devices if settings.devices != "auto" or settings.accelerator != "cpu" else 1,
         num_nodes=settings.num_nodes,
@@ -58,47 +81,18 @@ def build_trainer(
         use_distributed_sampler=False,
         inference_mode=False,  # what a validation before the fit leaves in the metric could not be added to within it
         logger=list(loggers),
-        callbacks=callbacks,
+        callbacks=all_callbacks,
         enable_progress_bar=settings.progress,
         enable_model_summary=False,
         default_root_dir=directory,
-        # Its own requeueing saves within a signal's handler, in the middle of whatever is going on.
-        plugins=SLURMEnvironment(auto_requeue=False) if SLURMEnvironment.detect() else None,
+        plugins=disable_slurm_requeue(),
     )
-    # Before each batch Lightning asks rank 0 whether it has had a SIGTERM; LastCheckpoint asks all of them.
-    made.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
-    return made
-
-
-def is_distributed(settings: TrainerSettings) -> bool:
-    """Whether the run has more than one process."""
-    if settings.devices == "auto" and settings.num_nodes == 1:
-        return resolve_device(settings.accelerator).type == "cuda" and torch.cuda.device_count() > 1
-    return settings.devices != 1 or settings.num_nodes > 1
-
-
-def check_devices(settings: TrainerSettings) -> None:
-    """Refuse what the machine does not have, or what does not go together.
-
-    Raises:
-        UserError: no GPU, or fewer than asked for; statistics over processes without GPUs; parts of a batch by a compiled network.
-    """
-    if settings.compile and settings.micro_batches > 1:
-        raise UserError(
-            "trainer.compile=true and trainer.micro_batches=N do not go together yet; leave one of them out"
-        )
-    on_gpu = resolve_device(settings.accelerator).type == "cuda"
-    there = torch.cuda.device_count()
-    if on_gpu and settings.devices != "auto" and settings.devices > there:
-        raise UserError(
-            f"trainer.devices={settings.devices}, but PyTorch sees {there} GPU{'s' * (there != 1)}; lower it, or use trainer.devices=auto"
-        )
-    if settings.sync_batchnorm and is_distributed(settings) and not on_gpu:
-        raise UserError("trainer.sync_batchnorm=true works between GPUs alone; leave it out on a CPU")
+    disable_sigterm_broadcast(trainer)
+    return trainer
 
 
 def choose_strategy(settings: TrainerSettings) -> DDPStrategy | str:
-    """How several processes work together: their gradients are averaged."""
-    # The critic's phase leaves the student unused and the student's the critic. BatchNorm's statistics differ between
-    # processes until the Distiller averages them, and broadcasting them would tie evaluations of unequal length together.
+    """Return how several processes work together: their gradients are averaged."""
+    # The discriminator's phase leaves the student unused and the student's the discriminator. BatchNorm's statistics differ
+    # between processes until the Distiller averages them, and broadcasting them would tie evaluations of unequal length together.
     return DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if is_distributed(settings) else "auto"

@@ -1,4 +1,4 @@
-"""Where a run computes: on what, in how many processes, and whether the machine has it."""
+"""Resolve the device to compute on."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from segkd.errors import UserError
 
 
 def resolve_device(accelerator: str) -> torch.device:
-    """Where a command without a Trainer computes.
+    """Return the device that `accelerator` names; for `auto`, a GPU if there is one.
 
     Raises:
-        UserError: a GPU is asked for and there is none.
+        UserError: a GPU is given and there is none.
     """
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise UserError(f"accelerator={accelerator}, but PyTorch sees no CUDA device; use accelerator=cpu")

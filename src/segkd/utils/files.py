@@ -1,11 +1,11 @@
-"""Folders and files that a command leaves: there whole, or not there."""
+"""Write files and folders atomically, lock, and hash."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +14,15 @@ from filelock import FileLock, Timeout
 
 from segkd.errors import UserError
 
+log = logging.getLogger(__name__)
+
 
 def make_dir(directory: Path, key: str = "output_dir") -> Path:
-    """The folder, made if it is not there: before the work, which a path that cannot be made should not cost.
+    """Create a folder if it is missing, and return it. Call it before long work, which a bad path should not waste.
 
     Args:
-        directory: which.
-        key: the setting that names it, for the sentence.
+        directory: the folder.
+        key: the setting that names it, for the error.
 
     Raises:
         UserError: it cannot be made.
@@ -34,7 +36,7 @@ def make_dir(directory: Path, key: str = "output_dir") -> Path:
 
 @contextmanager
 def atomic_write(path: Path, key: str = "output_dir") -> Iterator[Path]:
-    """A path to write a file or folder to, which gets the name `path` when all is written, and is gone if that fails.
+    """Yield a temporary path to write a file or folder to; rename it to `path` at the end, or remove it on failure.
 
     Raises:
         UserError: it cannot be written.
@@ -50,24 +52,26 @@ def atomic_write(path: Path, key: str = "output_dir") -> Iterator[Path]:
 
 
 def sha256(path: Path) -> str:
-    """The file's SHA-256, in hexadecimal."""
+    """Return a file's SHA-256 in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
-def exclusive_lock(lock: Path, awaited: str) -> Iterator[None]:
-    """Within it no other process is within it, on the same lock file; one that is there is waited for, and named on stderr.
+def exclusive_lock(path: Path, holder: str) -> Iterator[None]:
+    """Hold a lock file; wait while another process holds it, and log that. The system releases it when a process dies.
 
-    The system takes the lock from a process that is gone, however it ended.
+    Args:
+        path: the lock file.
+        holder: who may hold it, for the log.
     """
-    held = FileLock(lock)
+    lock = FileLock(path)
     try:
-        held.acquire(timeout=0)
+        lock.acquire(timeout=0)
     except Timeout:
-        print(f"segkd: waiting for {awaited}", file=sys.stderr, flush=True)
-        held.acquire()
+        log.info("waiting for %s", holder)
+        lock.acquire()
     try:
         yield
     finally:
-        held.release()
+        lock.release()

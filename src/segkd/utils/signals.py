@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a wish that is granted where a run can be continued from."""
+"""Record SIGTERM and SIGINT, so that a run stops where it can be resumed."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class GracefulShutdown:
-    """Within it, a signal that asks to stop ends the process with 128 + its number: at once, or, while `deferred`, when asked.
+    """A context in which SIGINT and SIGTERM exit with 128 + number: at once, or, while `deferred`, when the run is ready.
 
-    The handler itself only takes a note: whatever saves, or speaks with other processes, within a handler can meet itself half
-    done. Processes that are forked meanwhile (a loader's workers) leave the answer to their parent.
+    The handler only sets a flag: saving, or talking to other processes, within a handler could interrupt itself halfway. Forked
+    processes (a loader's workers) leave the reaction to their parent.
     """
 
     def __init__(self) -> None:
         self.received = 0
-        """The number of the signal that came last."""
+        """The number of the last signal; 0 for none."""
         self.deferred = False
         self._process = os.getpid()
-        self._former: dict[signal.Signals, Any] = {}
+        self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> GracefulShutdown:
-        self._former = {number: signal.getsignal(number) for number in STOPPING}
+        self._previous = {number: signal.getsignal(number) for number in STOPPING}
         self.install()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._set(self._former)
+        self._set_handlers(self._previous)
 
     def install(self) -> None:
-        """Take the signals over; again, where Lightning has put handlers of its own, which deadlock between processes."""
-        self._set(dict.fromkeys(STOPPING, self._note))
+        """Install the handlers; again, after Lightning has installed its own, which deadlock between processes."""
+        self._set_handlers(dict.fromkeys(STOPPING, self._record))
 
-    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+    def _record(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if os.getpid() != self._process:
             return
         self.received = number
@@ -47,7 +47,7 @@ class GracefulShutdown:
             raise SystemExit(128 + number)
 
     @staticmethod
-    def _set(handlers: dict[signal.Signals, Any]) -> None:
-        if threading.current_thread() is threading.main_thread():  # no other may
+    def _set_handlers(handlers: dict[signal.Signals, Any]) -> None:
+        if threading.current_thread() is threading.main_thread():  # no other thread may
             for number, handler in handlers.items():
                 signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""A table for people, and the same for a page, a paper and a program."""
+"""Print a table for people, or as markdown, CSV or LaTeX."""
 
 from __future__ import annotations
 
@@ -11,82 +11,80 @@ from rich.console import Console
 from rich.table import Table
 
 Rows = Sequence[Sequence[str]]
-"""Rows of a table, its titles first; the first column holds names."""
+"""Rows of a table, the header first; the first column holds names."""
 TableFormat = Literal["table", "markdown", "csv", "latex"]
 
+_MIN_NAME_WIDTH = 10  # of the first column; a longer word breaks
 _LATEX = str.maketrans({"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "±": r"$\pm$", "×": r"$\times$", "–": "--"})
 
 
-def print_table(cells: Rows, form: TableFormat, title: str = "") -> None:
+def print_table(rows: Rows, table_format: TableFormat, title: str = "") -> None:
     """Print a table on stdout; only the one for people has its title."""
-    if form == "table":
+    if table_format == "table":
         console = Console()
-        if not console.is_terminal:  # a file or a pipe is as wide as need be
-            console = Console(width=max(console.width, sum(_longest(cells)) + _frame(cells)))
-        console.print(rich_table(cells, title, console.width))
+        if not console.is_terminal:  # a file or a pipe is as wide as needed
+            console = Console(width=max(console.width, sum(_measure_columns(rows)) + _measure_frame(rows)))
+        console.print(build_rich_table(rows, title, console.width))
     else:
-        print(_WRITERS[form](cells))
+        print(_WRITERS[table_format](rows))
 
 
-def to_markdown(cells: Rows) -> str:
-    """As GitHub shows it."""
-    titles, *lines = cells
-    ruler = ["---", *["---:"] * (len(titles) - 1)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (titles, ruler, *lines))
+def to_markdown(rows: Rows) -> str:
+    """Return the table in GitHub's markdown."""
+    header, *lines = rows
+    ruler = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (header, ruler, *lines))
 
 
-def to_latex(cells: Rows) -> str:
-    """A `tabular` with the rules of booktabs."""
-    titles, *lines = [" & ".join(cell.translate(_LATEX) for cell in line) + r" \\" for line in cells]
-    columns = "l" + "r" * (len(cells[0]) - 1)
-    body = (titles, r"\midrule", *lines)
+def to_latex(rows: Rows) -> str:
+    """Return the table as a `tabular` with the rules of booktabs."""
+    header, *lines = [" & ".join(cell.translate(_LATEX) for cell in line) + r" \\" for line in rows]
+    columns = "l" + "r" * (len(rows[0]) - 1)
+    body = (header, r"\midrule", *lines)
     return "\n".join([rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *body, r"\bottomrule", r"\end{tabular}"])
 
 
-def to_csv(cells: Rows) -> str:
-    """RFC 4180, lines ended as here."""
+def to_csv(rows: Rows) -> str:
+    """Return the table as CSV (RFC 4180, with newlines as line ends)."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(cells)
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().rstrip("\n")
 
 
-def rich_table(cells: Rows, title: str, room: int) -> Table:
-    """For people, on lines of `room` letters."""
-    titles, *lines = cells
+def build_rich_table(rows: Rows, title: str, width: int) -> Table:
+    """Return the table for a terminal of `width` characters."""
+    header, *lines = rows
     table = Table(title=title)
-    for place, (name, width) in enumerate(zip(titles, _widths(cells, room - _frame(cells)), strict=True)):
-        table.add_column(name, justify="right" if place else "left", width=width, overflow="fold")
+    column_widths = _fit_columns(rows, width - _measure_frame(rows))
+    for index, (name, column_width) in enumerate(zip(header, column_widths, strict=True)):
+        table.add_column(name, justify="right" if index else "left", width=column_width, overflow="fold")
     for line in lines:
         table.add_row(*line)
     return table
 
 
-def _widths(cells: Rows, room: int) -> list[int]:
-    """Of the columns. Where the whole has no room, figures take what their longest word does and names get the rest."""
-    longest = _longest(cells)
-    if sum(longest) <= room:
-        return longest
-    figures = _longest(_words(cells))[1:]
-    if _NAME + sum(figures) > room:
-        figures = _longest(_words(cells[1:] or cells))[1:]  # titles may break
-    return [max(room - sum(figures), _NAME), *figures]
+def _fit_columns(rows: Rows, width: int) -> list[int]:
+    """Return the width of each column; where all need more than `width`, numbers keep their longest word and names get the rest."""
+    natural = _measure_columns(rows)
+    if sum(natural) <= width:
+        return natural
+    numbers = _measure_columns(_keep_longest_words(rows))[1:]
+    if _MIN_NAME_WIDTH + sum(numbers) > width:
+        numbers = _measure_columns(_keep_longest_words(rows[1:] or rows))[1:]  # the header may break
+    return [max(width - sum(numbers), _MIN_NAME_WIDTH), *numbers]
 
 
-def _words(cells: Rows) -> Rows:
-    """The longest word of each cell."""
-    return [[max(cell.split(), key=len, default="") for cell in line] for line in cells]
+def _keep_longest_words(rows: Rows) -> Rows:
+    return [[max(cell.split(), key=len, default="") for cell in line] for line in rows]
 
 
-def _longest(cells: Rows) -> list[int]:
-    return [max(map(len, column)) for column in zip(*cells, strict=True)]
+def _measure_columns(rows: Rows) -> list[int]:
+    return [max(map(len, column)) for column in zip(*rows, strict=True)]
 
 
-def _frame(cells: Rows) -> int:
-    """What lines and blanks between columns take."""
-    return 3 * len(cells[0]) + 1
+def _measure_frame(rows: Rows) -> int:
+    """Return the characters of lines and blanks between columns."""
+    return 3 * len(rows[0]) + 1
 
-
-_NAME = 10
-"""What a name has at least; a longer word breaks."""
 
 _WRITERS: dict[str, Callable[[Rows], str]] = {"markdown": to_markdown, "csv": to_csv, "latex": to_latex}

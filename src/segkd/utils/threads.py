@@ -1,4 +1,4 @@
-"""The same for many things at once, in threads: OpenCV and hashes leave Python's lock alone."""
+"""Map a function over items in threads: OpenCV and hashing release Python's lock."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ from rich.progress import track
 T = TypeVar("T")
 R = TypeVar("R")
 
-_AHEAD = 8  # results for each thread that may wait for who takes them: pictures are large
+_BUFFERED_PER_WORKER = 8  # results may be images, so few of them wait to be consumed
 
 
-def thread_map(function: Callable[[T], R], things: Sequence[T], workers: int, progress: str) -> Iterator[R]:
-    """The function's results in the things' order.
+def thread_map(function: Callable[[T], R], items: Sequence[T], workers: int, progress: str) -> Iterator[R]:
+    """Yield the function's results in the order of the items.
 
     Args:
+        function: called with each item.
+        items: its arguments.
         workers: threads.
-        progress: the text beside a progress bar on stderr; without it there is no bar.
+        progress: the text beside a progress bar on stderr; empty for no bar.
     """
-    console = Console(stderr=True)
-    yield from track(_results(function, things, workers), progress, len(things), console=console, disable=not progress)
+    console, results = Console(stderr=True), _map_in_chunks(function, items, workers)
+    yield from track(results, progress, len(items), console=console, disable=not progress)
 
 
-def _results(function: Callable[[T], R], things: Sequence[T], workers: int) -> Iterator[R]:
+def _map_in_chunks(function: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[R]:
     with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(things), _AHEAD * workers):
-            yield from pool.map(function, things[start : start + _AHEAD * workers])
+        size = _BUFFERED_PER_WORKER * workers
+        for start in range(0, len(items), size):
+            yield from pool.map(function, items[start : start + size])

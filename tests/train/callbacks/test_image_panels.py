@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from segkd.data.streets import Streets
-from segkd.models.checkpoint_io import load_student
+from segkd.models.student_io import load_student
 from segkd.train.callbacks.image_panels import MAX_SIDE, ImagePanels, _small, evenly_spaced
 from segkd.types import IGNORE_INDEX
 from tests.helpers.commands import Command

@@ -32,7 +32,7 @@ def content(step: int) -> dict[str, Any]:
 
 def newest(directory: Path) -> int:
     """The step of the newest whole checkpoint, as a new process finds it."""
-    path = CheckpointFiles(directory).newest()
+    path = CheckpointFiles(directory).latest_valid()
     assert path is not None
     loaded = torch.load(path, weights_only=True)
     assert (loaded["weights"] == loaded["step"]).all()
@@ -96,7 +96,7 @@ def test_a_write_may_end_at_any_instant(
                 pass
         found.append(newest(tmp_path))
         files = CheckpointFiles(tmp_path)
-        files.newest()
+        files.latest_valid()
         files.write(content(2))  # whatever lies there, a run goes on from it
         assert newest(tmp_path) == 2
     assert len(found) > 10
@@ -115,7 +115,7 @@ def test_the_newest_is_damaged(files: CheckpointFiles, tmp_path: Path, damage: s
         files.last.write_bytes({"truncated": whole[:-1], "emptied": b"", "flipped": flipped, "another's": b"x"}[damage])
     assert newest(tmp_path) == 1
     again = CheckpointFiles(tmp_path)
-    again.newest()
+    again.latest_valid()
     again.write(content(2))  # which must not put the damaged one in the place of the whole one
     assert newest(tmp_path) == 2
     files.last.write_bytes(b"")
@@ -126,8 +126,8 @@ def test_none_is_whole(files: CheckpointFiles, tmp_path: Path) -> None:
     for path in (files.last, files.previous):
         path.write_bytes(b"")
     with pytest.raises(UserError, match=r"no checkpoint in .* is whole \(last.ckpt, previous.ckpt differ"):
-        CheckpointFiles(tmp_path).newest()
-    assert CheckpointFiles(tmp_path / "nowhere").newest() is None
+        CheckpointFiles(tmp_path).latest_valid()
+    assert CheckpointFiles(tmp_path / "nowhere").latest_valid() is None
 
 
 def test_a_full_disk_leaves_the_earlier_ones(

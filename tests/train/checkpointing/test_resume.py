@@ -313,6 +313,6 @@ def test_killed_again_and_again(tmp_path: Path, teacher_file: Path) -> None:
 
 def newest(run: Path) -> dict[str, Any]:
     """What the newest whole checkpoint holds."""
-    path = CheckpointFiles(run).newest()
+    path = CheckpointFiles(run).latest_valid()
     assert path is not None
     return torch.load(path, weights_only=True)  # type: ignore[no-any-return]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import math
-import sys
 from typing import Any, NamedTuple, cast
 
 import cv2
@@ -19,6 +19,8 @@ from segkd.types import IGNORE_INDEX, Batch
 
 Array = npt.NDArray[np.uint8]
 
+log = logging.getLogger(__name__)
+
 MAX_SIDE = 512
 """Pixels of a picture's longer side; a larger one is shown smaller."""
 
@@ -29,24 +31,23 @@ class Panel(NamedTuple):
     image: Array
     """H W 3, RGB."""
     classes: dict[str, Array]
-    """By who says it (truth, student, teacher): H W, a class or IGNORE_INDEX."""
+    """Source (truth, student, teacher) → H W, a class or IGNORE_INDEX."""
 
 
 class ImagePanels(pl.Callback):
-    """Logs `panels/NUMBER` (an image with the classes of truth and student over it, the first time the teacher's too) and `iou`.
+    """Logs `panels/NUMBER` (an image with masks of truth, student and, the first time, teacher) and the table `iou` to W&B.
 
-    At the first validation, at every `every`-th after it, and at the last. The images are spread evenly over the validation
-    set. The student's answers are those that were scored; of the teacher it asks for one each. Whatever fails here is told, and
-    there are no further pictures.
+    It does so at the first validation, at every `every`-th after it, and at the last. The images are evenly spaced over the
+    validation set. The student's masks are the predictions that were scored. An error is logged, and ends the panels.
 
     Args:
-        curves: the run.
-        every: None for never.
-        images: how many.
+        logger: the W&B run.
+        every: validations between panels; None for no panels.
+        num_images: images of a panel.
     """
 
-    def __init__(self, curves: ResilientWandbLogger, every: int | None, images: int) -> None:
-        self.curves, self.every, self.images = curves, every, images
+    def __init__(self, logger: ResilientWandbLogger, every: int | None, num_images: int) -> None:
+        self.logger, self.every, self.num_images = logger, every, num_images
         self._panels: dict[int, Panel] = {}
         self._teacher_shown = False
 
@@ -59,66 +60,72 @@ class ImagePanels(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if not self._due(trainer) or batch_idx not in evenly_spaced(int(sum(trainer.num_val_batches)), self.images):
+        """Keep a panel of the batch's first image, if it is one of those to show."""
+        if not self._is_due(trainer) or batch_idx not in space_evenly(
+            int(sum(trainer.num_val_batches)), self.num_images
+        ):
             return
         try:
-            self._panels[batch_idx] = self._panel(cast("Distiller", pl_module), batch, outputs)
+            self._panels[batch_idx] = self._make_panel(cast("Distiller", pl_module), batch, outputs)
         except Exception as error:
             self._disable(error)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log the panels."""
         distiller = cast("Distiller", pl_module)
         panels, self._panels = self._panels, {}
         if panels:
             self._teacher_shown = True
             iou = {name: float(trainer.callback_metrics[f"val/iou/{name}"]) for name in distiller.classes}
-            self.curves.log_media(lambda wandb: _media(wandb, panels, iou), int(distiller.step_count))
+            self.logger.log_media(lambda wandb: _build_media(wandb, panels, iou), int(distiller.step_count))
 
-    def _due(self, trainer: pl.Trainer) -> bool:
-        if self.every is None or self.curves.experiment is None or not trainer.is_global_zero:
+    def _is_due(self, trainer: pl.Trainer) -> bool:
+        if self.every is None or self.logger.experiment is None or not trainer.is_global_zero:
             return False
         epoch = trainer.current_epoch + 1
         if trainer.state.fn != TrainerFn.FITTING or epoch == trainer.max_epochs:
             return True
         return (epoch // (trainer.check_val_every_n_epoch or 1) - 1) % self.every == 0
 
-    def _panel(self, distiller: Distiller, batch: Batch, logits: Tensor) -> Panel:
-        """Of the first image of a batch."""
-        said = {"truth": batch.target, "student": logits.argmax(1)}
+    def _make_panel(self, distiller: Distiller, batch: Batch, logits: Tensor) -> Panel:
+        """Return the panel of the first image of a batch."""
+        labels = {"truth": batch.target, "student": logits.argmax(1)}
         if distiller.teacher is not None and not self._teacher_shown:
             height, width = batch.target.shape[-2:]
-            answer = distiller.teacher.to(distiller.device)(batch.images[:1])
-            said["teacher"] = answer.logits_at((height, width)).argmax(1)
+            output = distiller.teacher.to(distiller.device)(batch.images[:1])
+            labels["teacher"] = output.logits_at((height, width)).argmax(1)
         image = batch.images[0].permute(1, 2, 0).cpu().numpy()
-        classes = {who: _small(labels[0].cpu().numpy().astype(np.uint8)) for who, labels in said.items()}
-        return Panel(_small(image, cv2.INTER_AREA), classes)
+        classes = {source: _shrink(mask[0].cpu().numpy().astype(np.uint8)) for source, mask in labels.items()}
+        return Panel(_shrink(image, cv2.INTER_AREA), classes)
 
     def _disable(self, error: Exception) -> None:
-        print(f"segkd: there are no further pictures at W&B ({type(error).__name__}: {error})", file=sys.stderr)
+        log.warning("no further images are sent to W&B (%s: %s)", type(error).__name__, error)
         self.every, self._panels = None, {}
 
 
-def evenly_spaced(count: int, images: int) -> set[int]:
-    """So many places, or as many as there are, evenly over 0..count-1, the first among them."""
-    return {place * count // images for place in range(images)} if count > images else set(range(count))
+def space_evenly(count: int, num_samples: int) -> set[int]:
+    """Return `num_samples` evenly spaced indices of 0..count-1, the first among them; all, where there are no more."""
+    return {i * count // num_samples for i in range(num_samples)} if count > num_samples else set(range(count))
 
 
-def _small(picture: Array, how: int = cv2.INTER_NEAREST) -> Array:
-    height, width = picture.shape[:2]
+def _shrink(image: Array, interpolation: int = cv2.INTER_NEAREST) -> Array:
+    height, width = image.shape[:2]
     factor = MAX_SIDE / max(height, width)
     if factor >= 1:
-        return picture
-    return cast("Array", cv2.resize(picture, (round(width * factor), round(height * factor)), interpolation=how))
+        return image
+    return cast(
+        "Array", cv2.resize(image, (round(width * factor), round(height * factor)), interpolation=interpolation)
+    )
 
 
-def _media(wandb: Any, panels: dict[int, Panel], iou: dict[str, float]) -> dict[str, Any]:
+def _build_media(wandb: Any, panels: dict[int, Panel], iou: dict[str, float]) -> dict[str, Any]:
     labels = {**dict(enumerate(iou)), IGNORE_INDEX: "void"}
     rows = [[name, None if math.isnan(value) else value] for name, value in iou.items()]
-    pictures = {
+    images = {
         f"panels/{number}": wandb.Image(
             panel.image,
-            masks={who: {"mask_data": classes, "class_labels": labels} for who, classes in panel.classes.items()},
+            masks={source: {"mask_data": classes, "class_labels": labels} for source, classes in panel.classes.items()},
         )
         for number, panel in panels.items()
     }
-    return {**pictures, "iou": wandb.Table(columns=["class", "IoU"], data=rows)}
+    return {**images, "iou": wandb.Table(columns=["class", "IoU"], data=rows)}

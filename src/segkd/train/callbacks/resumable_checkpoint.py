@@ -1,9 +1,9 @@
-"""Keeps the run resumable, and ends it where it can be resumed when it is asked to stop."""
+"""Save checkpoints, and stop where the run can be resumed when a signal asks for it."""
 
 from __future__ import annotations
 
+import logging
 import signal
-import sys
 import time
 from typing import Any, cast
 
@@ -19,23 +19,25 @@ from segkd.utils.signals import GracefulShutdown
 
 RETRY_SECONDS = 60.0
 """Seconds after which a checkpoint that could not be written is tried again."""
-_SAVE = 1  # a wish of the clock; other wishes are numbers of signals, which are greater
+_SAVE = 1  # the clock's request; other requests are signal numbers, which are greater
+
+log = logging.getLogger(__name__)
 
 
 class ResumableCheckpoint(Checkpoint):
-    """Writes a checkpoint at every epoch's end, every so many steps and every so many minutes; puts the one back to resume from.
+    """Saves at the end of every epoch, every so many steps and every so many minutes; restores the state to resume from.
 
-    It acts between batches, where the weights, the curves and all processes are at the same step: each process brings its
-    wish (a signal; rank 0's clock), and the greatest is granted in all of them. An epoch's last step is saved with its end.
-    Where a checkpoint cannot be written, training goes on and it is tried again.
+    It acts between batches, where weights, curves and all ranks are at the same step: the ranks all-reduce (max) their
+    requests, which are signals and rank 0's clock. An epoch's last step is saved with its end. Where a checkpoint cannot be
+    written, training continues and the write is retried.
 
     Args:
-        files: where they go.
-        recipe: what a run that continues this one must share with it.
-        every_steps: None for never.
-        every_minutes: None for never.
-        signals: who asks to stop; None for nobody.
-        resumed: the state to go on from; None for a new run.
+        files: the checkpoints of the run's folder.
+        fingerprint: what a run that resumes this one must share with it.
+        every_steps: steps between saves; None for never.
+        every_minutes: minutes between saves; None for never.
+        shutdown: the signals that ask to stop; None for none.
+        state: the state to resume from; None for a new run.
     """
 
     # A `Checkpoint`, since Lightning runs these after the module's own end of an epoch, which averages BatchNorm's statistics.
@@ -43,109 +45,113 @@ class ResumableCheckpoint(Checkpoint):
     def __init__(
         self,
         files: CheckpointFiles,
-        recipe: State | None = None,
+        fingerprint: State | None = None,
         every_steps: int | None = None,
         every_minutes: float | None = None,
-        signals: GracefulShutdown | None = None,
-        resumed: State | None = None,
+        shutdown: GracefulShutdown | None = None,
+        state: State | None = None,
     ) -> None:
-        self.files, self.recipe, self.signals, self.resumed = (
-            files,
-            recipe or {},
-            signals or GracefulShutdown(),
-            resumed,
-        )
+        self.files, self.fingerprint, self.state = files, fingerprint or {}, state
+        self.shutdown = shutdown or GracefulShutdown()
         self.every_steps, self.seconds = every_steps, float("inf") if every_minutes is None else 60 * every_minutes
-        self._due = time.monotonic() + self.seconds
-        self._saved = -1 if resumed is None else count_steps(resumed)
+        self._next_save = time.monotonic() + self.seconds
+        self._saved_steps = -1 if state is None else count_steps(state)
         self._shared_batches = 0
-        self._began, self._before = time.monotonic(), 0.0 if resumed is None else resumed.get("seconds", 0.0)
+        self._start, self._earlier_seconds = time.monotonic(), 0.0 if state is None else state.get("seconds", 0.0)
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the run began, without those between a stop and its resumption."""
-        return self._before + time.monotonic() - self._began
+        """Seconds of training, without those between a stop and its resumption."""
+        return self._earlier_seconds + time.monotonic() - self._start
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Restore what differs between ranks, and the optimizers."""
         self._defer_signals(trainer)
-        if self.resumed is not None:
+        if self.state is not None:
             # Not before: DistributedDataParallel gives rank 0's statistics to all.
-            restore_rank_state(trainer, _distiller(pl_module), self.resumed)
-            restore_optimizers(trainer, _distiller(pl_module), self.resumed)
-            if trainer.current_epoch > self.resumed["epochs"]:
+            restore_rank_state(trainer, _as_distiller(pl_module), self.state)
+            restore_optimizers(trainer, _as_distiller(pl_module), self.state)
+            if trainer.current_epoch > self.state["epochs"]:
                 pl_module.on_train_epoch_end()
-        self.resumed = None
+        self.state = None
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        steps = int(_distiller(pl_module).step_count)
-        wish = self._agree_on_request(trainer)
-        due = wish == _SAVE or (self.every_steps is not None and steps > 0 and steps % self.every_steps == 0)
-        if (due or wish > _SAVE) and steps != self._saved:
+        """Save if it is time or a signal came; stop if a signal came."""
+        steps = int(_as_distiller(pl_module).step_count)
+        request = self._agree_on_request(trainer)
+        is_due = request == _SAVE or (self.every_steps is not None and steps > 0 and steps % self.every_steps == 0)
+        if (is_due or request > _SAVE) and steps != self._saved_steps:
             self._save(trainer, pl_module, trainer.current_epoch)
-        self._stop_if_requested(trainer, wish)
+        self._stop_if_requested(trainer, request)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count the batches that all ranks have, so that they can agree before each."""
         self._defer_signals(trainer)
-        if self.resumed is not None:
-            restore_rank_state(trainer, _distiller(pl_module), self.resumed)
+        if self.state is not None:
+            restore_rank_state(trainer, _as_distiller(pl_module), self.state)
         own = torch.tensor(int(sum(trainer.num_val_batches)), device=trainer.strategy.root_device)
         self._shared_batches = int(trainer.strategy.reduce(own, reduce_op="min"))
 
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
+        """Save and stop if a signal came."""
         if trainer.state.fn == TrainerFn.FITTING and batch_idx < self._shared_batches:
-            wish = self._agree_on_request(trainer)
-            if wish > _SAVE:
+            request = self._agree_on_request(trainer)
+            if request > _SAVE:
                 self._save(trainer, pl_module, trainer.current_epoch)
-            self._stop_if_requested(trainer, wish)
+            self._stop_if_requested(trainer, request)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the complete epoch."""
         self._save(trainer, pl_module, trainer.current_epoch + 1)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop if a signal came since the last batch."""
         self._stop_if_requested(trainer, self._agree_on_request(trainer))
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self.signals.deferred = False
+        """Let signals end the process at once again."""
+        self.shutdown.deferred = False
 
     def _defer_signals(self, trainer: pl.Trainer) -> None:
-        self.signals.install()
-        self.signals.deferred = trainer.state.fn == TrainerFn.FITTING
+        self.shutdown.install()
+        self.shutdown.deferred = trainer.state.fn == TrainerFn.FITTING
 
     def _agree_on_request(self, trainer: pl.Trainer) -> int:
-        """The greatest of all processes' wishes: a signal's number, _SAVE, or 0."""
-        timely = trainer.is_global_zero and time.monotonic() >= self._due
-        own = torch.tensor(self.signals.received or _SAVE * timely, device=trainer.strategy.root_device)
+        """Return the greatest request of all ranks: a signal's number, _SAVE, or 0."""
+        is_time = trainer.is_global_zero and time.monotonic() >= self._next_save
+        own = torch.tensor(self.shutdown.received or _SAVE * is_time, device=trainer.strategy.root_device)
         return int(trainer.strategy.reduce(own, reduce_op="max"))
 
-    def _stop_if_requested(self, trainer: pl.Trainer, wish: int) -> None:
-        if wish > _SAVE:
+    def _stop_if_requested(self, trainer: pl.Trainer, request: int) -> None:
+        if request > _SAVE:
             if trainer.is_global_zero:
-                name, place = signal.Signals(wish).name, self.files.directory
-                print(
-                    f"segkd: stopped by {name} at step {self._saved}; resume=auto output_dir={place} goes on",
-                    file=sys.stderr,
+                name, directory = signal.Signals(request).name, self.files.directory
+                log.info(
+                    "stopped by %s at step %d; continue with resume=auto output_dir=%s",
+                    name,
+                    self._saved_steps,
+                    directory,
                 )
-            raise SystemExit(128 + wish)
+            raise SystemExit(128 + request)
 
     def _save(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epochs: int) -> None:
-        state = collect_state(trainer, _distiller(pl_module), epochs, self.recipe, self.elapsed)
-        wait = self.seconds
+        state = collect_state(trainer, _as_distiller(pl_module), epochs, self.fingerprint, self.elapsed)
+        wait, steps = self.seconds, count_steps(state)
         if trainer.is_global_zero:
             try:
                 self.files.write(state)
             except OSError as error:
                 wait = min(RETRY_SECONDS, wait)
-                print(
-                    f"segkd: {self.files.last} cannot be written ({error.strerror}) at step {count_steps(state)}; the run goes on and tries "
-                    "again",
-                    file=sys.stderr,
-                )
-        self._saved, self._due = count_steps(state), time.monotonic() + wait
+                log.warning(
+                    "%s cannot be written (%s) at step %d; training continues, and the write is retried",
+                    self.files.last, error.strerror, steps,
+                )  # fmt: skip
+        self._saved_steps, self._next_save = steps, time.monotonic() + wait
 
 
-def _distiller(module: pl.LightningModule) -> Distiller:
+def _as_distiller(module: pl.LightningModule) -> Distiller:
     return cast("Distiller", module)

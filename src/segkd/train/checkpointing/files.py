@@ -1,4 +1,4 @@
-"""The checkpoints in a run's folder: whole or not there, each with its hash, the last two kept."""
+"""The checkpoints in a run's folder: written atomically, each with its hash, the last two kept."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from segkd.utils.files import sha256
 class CheckpointFiles:
     """`last.ckpt` and the one before it, `previous.ckpt`, each with a `.sha256` beside it.
 
-    From the end of the first write on, at every instant of every later one, one of the two is whole and agrees with its hash:
-    all that can fail for want of room is written under other names first, and then there are renames alone.
+    From the end of the first write on, one of the two is valid and matches its hash at any time, also during later writes:
+    everything that a full disk can interrupt is written under temporary names first, and then renamed.
 
     Args:
-        directory: the run's folder. Temporary files lie there too: a rename works within one file system.
+        directory: the run's folder; temporary files lie there too, since a rename works within one file system.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -31,93 +31,93 @@ class CheckpointFiles:
             directory / LAST_CHECKPOINT,
             directory / PREVIOUS_CHECKPOINT,
         )
-        self._last_is_whole = False
+        self._is_last_valid = False
 
-    def newest(self) -> Path | None:
-        """The newest that agrees with its hash; None where there is none at all.
+    def latest_valid(self) -> Path | None:
+        """Return the newest checkpoint that matches its hash; None if there is none at all.
 
         Raises:
-            UserError: there are some, and none is whole.
+            UserError: there are some, and none is valid.
         """
-        found = [path for path in (self.last, self.previous) if path.exists()]
-        for path in found:
+        paths = [path for path in (self.last, self.previous) if path.exists()]
+        for path in paths:
             if hash_matches(path):
-                self._last_is_whole = path == self.last
+                self._is_last_valid = path == self.last
                 return path
-        if found:
+        if paths:
             raise UserError(
-                f"no checkpoint in {self.directory} is whole ({', '.join(path.name for path in found)} differ from their .sha256); "
-                "start anew in another output_dir"
+                f"no checkpoint in {self.directory} is valid ({', '.join(path.name for path in paths)} differ from their .sha256); "
+                "start a new run in another output_dir"
             )
         return None
 
     def write(self, content: dict[str, Any]) -> None:
-        """Make `content` the last checkpoint, and the last the previous one.
+        """Write `content` as the last checkpoint, and keep the last as the previous one.
 
         Raises:
-            OSError: it cannot be written, and the earlier ones are as they were.
+            OSError: it cannot be written; the earlier ones are unchanged.
         """
-        serialised = io.BytesIO()
-        torch.save(content, serialised)
+        serialized = io.BytesIO()
+        torch.save(content, serialized)
         new, new_sum, old_sum = (
             self.directory / f"{name}.part"
-            for name in (LAST_CHECKPOINT, _sum_of(self.last).name, _sum_of(self.previous).name)
+            for name in (LAST_CHECKPOINT, _get_hash_path(self.last).name, _get_hash_path(self.previous).name)
         )
-        # A damaged one, from which a resumed run could not go on, must not take the place of the one from which it did.
-        keep = self._last_is_whole and self.last.exists()
+        # A damaged one must not replace the one that this run was resumed from.
+        keep = self._is_last_valid and self.last.exists()
         try:
-            _write(new, serialised.getbuffer())
-            _write(new_sum, _line(hashlib.sha256(serialised.getbuffer()).hexdigest(), LAST_CHECKPOINT))
+            _write_synced(new, serialized.getbuffer())
+            _write_synced(new_sum, _format_hash(hashlib.sha256(serialized.getbuffer()).hexdigest(), LAST_CHECKPOINT))
             if keep:
-                _write(old_sum, _line(_recorded(self.last), PREVIOUS_CHECKPOINT))
+                _write_synced(old_sum, _format_hash(_read_hash(self.last), PREVIOUS_CHECKPOINT))
         except OSError:
             for path in (new, new_sum, old_sum):
                 path.unlink(missing_ok=True)
             raise
         if keep:
-            old_sum.replace(_sum_of(self.previous))
+            old_sum.replace(_get_hash_path(self.previous))
             self.last.replace(self.previous)
-        new_sum.replace(_sum_of(self.last))
+        new_sum.replace(_get_hash_path(self.last))
         new.replace(self.last)
-        _sync(self.directory)
-        self._last_is_whole = True
+        _sync_directory(self.directory)
+        self._is_last_valid = True
 
 
 def hash_matches(checkpoint: Path) -> bool:
-    """Whether a file is what was written: its hash is the one beside it."""
+    """Return whether a checkpoint matches the hash beside it."""
     try:
-        return sha256(checkpoint) == _recorded(checkpoint)
+        return sha256(checkpoint) == _read_hash(checkpoint)
     except OSError:
         return False
 
 
 def has_hash(checkpoint: Path) -> bool:
-    """Whether there is a hash beside it at all."""
-    return _sum_of(checkpoint).exists()
+    """Return whether there is a hash beside a checkpoint."""
+    return _get_hash_path(checkpoint).exists()
 
 
-def _sum_of(checkpoint: Path) -> Path:
+def _get_hash_path(checkpoint: Path) -> Path:
     return checkpoint.with_name(f"{checkpoint.name}.sha256")
 
 
-def _recorded(checkpoint: Path) -> str:
-    return (_sum_of(checkpoint).read_text(errors="replace").split() or [""])[0]
+def _read_hash(checkpoint: Path) -> str:
+    return (_get_hash_path(checkpoint).read_text(errors="replace").split() or [""])[0]
 
 
-def _line(digest: str, name: str) -> bytes:
-    """As `sha256sum -c` reads it."""
+def _format_hash(digest: str, name: str) -> bytes:
+    """Return a line as `sha256sum -c` reads it."""
     return f"{digest}  {name}\n".encode()
 
 
-def _write(path: Path, content: bytes | memoryview) -> None:
+def _write_synced(path: Path, content: bytes | memoryview) -> None:
     with path.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _sync(directory: Path) -> None:
-    """A rename is on the disk when its folder is."""
+def _sync_directory(directory: Path) -> None:
+    """Flush a folder: a rename is on the disk once its folder is."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,30 +1,35 @@
-"""Which checkpoint a run goes on from, and whether it may."""
+"""Choose the checkpoint to resume from, and check that this run may resume it."""
 
 from __future__ import annotations
 
-import sys
+import logging
 from pathlib import Path
 from typing import Any
 
 from segkd.config.schema import TrainSettings
 from segkd.distillation.distiller import Distiller
 from segkd.errors import UserError
-from segkd.models.checkpoint_io import load_state_dict_strict, safe_load, to_spec
+from segkd.models.checkpoint_io import load_state_dict_strict, safe_load
+from segkd.models.student_io import to_spec
 from segkd.train.checkpointing.files import CheckpointFiles, has_hash, hash_matches
 from segkd.train.checkpointing.state import KEYS, State, count_steps
 
+log = logging.getLogger(__name__)
 
-def resume_fingerprint(settings: TrainSettings, images: int, steps_per_epoch: int) -> State:
-    """What a run that continues another must share with it: a step would mean something else.
 
-    Everything else may differ: workers, devices, the number of epochs, weights of losses, augmentation.
+def compute_resume_fingerprint(settings: TrainSettings, num_images: int, steps_per_epoch: int) -> State:
+    """Return what a run must share with the one that it resumes, or else a step would mean something else.
+
+    Everything else may differ: workers, devices, the number of epochs, loss weights, augmentation.
     """
+    dataset = {key: value for key, value in settings.dataset.arguments.items() if key != "root"}
     return {
-        **{f"dataset.{key}": value for key, value in settings.dataset.items() if key != "root"},
+        "dataset._target_": settings.dataset.path,
+        **{f"dataset.{key}": value for key, value in dataset.items()},
         "data.train_split": settings.data.train_split,
         "data.batch_size": settings.data.batch_size,
         "data.unlabelled": settings.data.unlabelled is not None,
-        "training images": images,
+        "training images": num_images,
         "batches of an epoch": steps_per_epoch,
         "seed": settings.seed,
         "loss": sorted(settings.loss),
@@ -33,48 +38,45 @@ def resume_fingerprint(settings: TrainSettings, images: int, steps_per_epoch: in
 
 
 def load_for_resume(
-    settings: TrainSettings, files: CheckpointFiles, distiller: Distiller, recipe: State
+    settings: TrainSettings, files: CheckpointFiles, distiller: Distiller, fingerprint: State
 ) -> State | None:
-    """The state to go on from, its weights already in the distiller; None where there is none. Says which it is.
+    """Load the weights to resume from into the distiller, and return the state; None for a new run.
 
     Raises:
-        UserError: nothing there, damaged, no state of a run, or of a run that this one cannot continue.
+        UserError: there is no checkpoint, it is damaged, holds no training state, or is of a run that this one cannot resume.
     """
     if settings.resume is None:
         return None
-    checkpoint = files.newest() if settings.resume == "auto" else _given(settings.resume)
+    checkpoint = files.latest_valid() if settings.resume == "auto" else _check_file(settings.resume)
     if checkpoint is None:
-        print(f"segkd: nothing to resume in {files.directory}; this run starts anew", file=sys.stderr)
+        log.info("nothing to resume in %s; starting a new run", files.directory)
         return None
-    state = _state(checkpoint)
-    _check_recipe(checkpoint, state["recipe"], recipe)
+    state = _read_state(checkpoint)
+    _check_fingerprint(checkpoint, state["recipe"], fingerprint)
     load_state_dict_strict(distiller, state["state_dict"], checkpoint)
     if state["student"] != to_spec(distiller.student):
         raise UserError(
-            f"the student in {checkpoint} is not the one asked for; give the student's keys of the run that it comes from"
+            f"the student in {checkpoint} differs from this run's; give the student's keys of the run that it comes from"
         )
     _check_optimizers(checkpoint, distiller, state)
     damaged = f" ({files.last.name} is damaged)" if settings.resume == "auto" and checkpoint != files.last else ""
-    print(
-        f"segkd: continuing from {checkpoint}, step {count_steps(state)} of {distiller.total_steps}{damaged}",
-        file=sys.stderr,
-    )
+    log.info("resuming from %s, step %d of %d%s", checkpoint, count_steps(state), distiller.total_steps, damaged)
     return state
 
 
-def _given(checkpoint: Path) -> Path:
+def _check_file(checkpoint: Path) -> Path:
     if not checkpoint.is_file():
         raise UserError(f"no checkpoint to resume at {checkpoint}; give the last.ckpt of a run")
     if checkpoint.stat().st_size == 0:
         raise UserError(f"{checkpoint} is empty (0 bytes); resume from another")
     if has_hash(checkpoint) and not hash_matches(checkpoint):
         raise UserError(
-            f"{checkpoint} differs from the hash beside it and is damaged; resume=auto takes the newest that is whole"
+            f"{checkpoint} differs from the hash beside it and is damaged; resume=auto takes the newest valid one"
         )
     return checkpoint
 
 
-def _state(checkpoint: Path) -> State:
+def _read_state(checkpoint: Path) -> State:
     content = safe_load(checkpoint)
     if not isinstance(content, dict) or not content.keys() >= KEYS:
         raise UserError(
@@ -83,31 +85,32 @@ def _state(checkpoint: Path) -> State:
     return content
 
 
-def _check_recipe(checkpoint: Path, saved: State, asked: State) -> None:
-    others = [key for key in (*asked, *saved.keys() - asked.keys()) if saved.get(key) != asked.get(key)]
-    if others:
-        told = "; ".join(f"{key} was {saved.get(key)} and is {asked.get(key)}" for key in others)
+def _check_fingerprint(checkpoint: Path, saved: State, current: State) -> None:
+    keys = [key for key in (*current, *saved.keys() - current.keys()) if saved.get(key) != current.get(key)]
+    if keys:
+        differences = "; ".join(f"{key} was {saved.get(key)} and is {current.get(key)}" for key in keys)
         raise UserError(
-            f"{checkpoint} is of another run: {told}. Resume with the same, or start anew from its weights with student.checkpoint"
+            f"{checkpoint} is of another run: {differences}. Resume with the same, or start a new run from its weights with "
+            "student.checkpoint"
         )
 
 
 def _check_optimizers(checkpoint: Path, distiller: Distiller, state: State) -> None:
-    """Restored optimisers keep the values they were saved with, so others would be ignored; moments go by position."""
+    """Check that restored optimizers are this run's: they keep the values they were saved with, and moments go by position."""
     if list(state["state_dict"]) != list(distiller.state_dict()):
         raise UserError(
             f"{checkpoint} has its weights in another order, by another version of segkd; resume with that version"
         )
     for phase, optimizer in zip(distiller.phases, distiller.configure_optimizers(), strict=True):
-        asked, saved = optimizer.state_dict()["param_groups"], state["optimizers"][phase.name]["param_groups"]
-        for ours, theirs in zip(asked, saved, strict=True):
-            _check_same(checkpoint, ours, theirs)
+        groups, saved_groups = optimizer.state_dict()["param_groups"], state["optimizers"][phase.name]["param_groups"]
+        for current, saved in zip(groups, saved_groups, strict=True):
+            _check_same(checkpoint, current, saved)
 
 
-def _check_same(checkpoint: Path, ours: dict[str, Any], theirs: dict[str, Any]) -> None:
-    for key in (ours.keys() | theirs.keys()) - {"params", "lr"}:
-        if ours.get(key) != theirs.get(key):
+def _check_same(checkpoint: Path, current: dict[str, Any], saved: dict[str, Any]) -> None:
+    for key in (current.keys() | saved.keys()) - {"params", "lr"}:
+        if current.get(key) != saved.get(key):
             raise UserError(
-                f"{checkpoint} was trained with {key.removeprefix('initial_')}={theirs.get(key)}, and {ours.get(key)} is asked for; "
+                f"{checkpoint} was trained with {key.removeprefix('initial_')}={saved.get(key)}, and {current.get(key)} is given; "
                 "resume with the same optimizers"
             )

@@ -1,10 +1,10 @@
-"""The curves of a run on disk, whatever else happens."""
+"""Log the curves of a run to a CSV file."""
 
 from __future__ import annotations
 
 import csv
+import logging
 import os
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,56 +15,58 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from segkd.runs.layout import METRICS_FILE
 
+log = logging.getLogger(__name__)
+
 
 class MetricsFileLogger(Logger):
-    """`metrics.csv`: a row for each logged step, a column for each curve; empty where a curve has no value.
+    """Writes `metrics.csv`: a row for each logged step, a column for each curve; empty where a curve has no value.
 
-    An existing file is continued, so that a resumed run has one file. A curve that first appears later widens the table. On a
-    full disk the rows wait until there is room.
+    An existing file is continued, so that a resumed run has one file. A curve that first appears later adds a column. On a full
+    disk, rows are kept until there is room.
     """
 
     def __init__(self, directory: Path) -> None:
         super().__init__()
         self.path = directory / METRICS_FILE
         self._columns: list[str] = []
-        self._waiting: list[dict[str, Any]] = []
-        self._told = False
+        self._pending: list[dict[str, Any]] = []
+        self._has_warned = False
 
     @property
     def name(self) -> str:
+        """Empty: the file lies in the run's folder itself."""
         return ""
 
     @property
     def version(self) -> str:
+        """Empty, as the name."""
         return ""
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run's folder holds its config."""
+        """Do nothing: the run's folder holds its config."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        self._waiting.append({"step": step, **metrics})
+        """Add a row."""
+        self._pending.append({"step": step, **metrics})
         try:
             self._write()
         except OSError as error:
-            if not self._told:
-                print(
-                    f"segkd: {self.path} cannot be written ({error.strerror}); its rows are kept for later",
-                    file=sys.stderr,
-                )
-            self._told = True
+            if not self._has_warned:
+                log.warning("%s cannot be written (%s); its rows are kept for later", self.path, error.strerror)
+            self._has_warned = True
 
     def truncate_after(self, steps: int) -> None:
-        """Take out the rows of steps that a resumed run will take again, and a last row that is not whole."""
+        """Remove the rows of steps that a resumed run repeats, and an incomplete last row."""
         if self.path.is_file():
             columns, rows = self._read()
-            whole = [row for row in rows if None not in row.values() and (row.get("step") or "").isdigit()]
-            self._replace(columns, [row for row in whole if int(row["step"]) < steps])
+            complete = [row for row in rows if None not in row.values() and (row.get("step") or "").isdigit()]
+            self._replace(columns, [row for row in complete if int(row["step"]) < steps])
 
     def _write(self) -> None:
-        """Append what is waiting; a row that a full disk cuts off is taken back."""
+        """Append the pending rows; a row that a full disk cuts off is removed again."""
         known = self._columns or (self._read()[0] if self.path.is_file() else [])
-        missing = dict.fromkeys(name for row in self._waiting for name in row if name not in known)
+        missing = dict.fromkeys(name for row in self._pending for name in row if name not in known)
         if missing:
             rows = self._read()[1] if self.path.is_file() else []
             self._replace([*known, *missing], rows)
@@ -72,11 +74,11 @@ class MetricsFileLogger(Logger):
         size = self.path.stat().st_size
         try:
             with self.path.open("a", newline="") as file:
-                csv.DictWriter(file, self._columns).writerows(self._waiting)
+                csv.DictWriter(file, self._columns).writerows(self._pending)
         except OSError:
             os.truncate(self.path, size)
             raise
-        self._waiting.clear()
+        self._pending.clear()
 
     def _read(self) -> tuple[list[str], list[dict[str, str]]]:
         with self.path.open(newline="") as file:
@@ -84,7 +86,7 @@ class MetricsFileLogger(Logger):
             return list(reader.fieldnames or []), list(reader)
 
     def _replace(self, columns: Sequence[str], rows: Sequence[dict[str, str]]) -> None:
-        """The whole file anew, or, where that fails, as it was."""
+        """Rewrite the file; where that fails, it stays as it was."""
         new = self.path.with_suffix(".part")
         with new.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns)

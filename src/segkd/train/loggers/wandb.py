@@ -1,11 +1,11 @@
-"""The curves of a run at Weights & Biases, which may fail in any way without the run noticing."""
+"""Log to Weights & Biases; whatever fails there, the training continues."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import netrc
 import os
-import sys
 import threading
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
@@ -20,19 +20,21 @@ _NO_DATA_FOLDER = "WANDB_DATA_DIR" not in os.environ
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 
+log = logging.getLogger(__name__)
+
 
 class ResilientWandbLogger(Logger):
     """One W&B run.
 
-    Whatever goes wrong at W&B, or takes longer than it may, is told once, on stderr; its run is closed as far as that can be
-    and nothing more is sent. `metrics.csv` has it all anyway.
+    An error or a timeout of W&B is logged once; its run is closed if possible, and nothing more is sent. `metrics.csv` holds all
+    curves anyway.
 
     Args:
-        directory: the run's folder, which also holds what an offline run leaves (`wandb sync` uploads it later).
+        directory: the run's folder, which also holds the files of an offline run (`wandb sync` uploads them later).
         config: the resolved config.
-        mode: auto is online where a key is known, else offline.
+        mode: auto is online where there is an API key, else offline.
         project: W&B project.
-        entity: W&B user or team; None for the key's own.
+        entity: W&B user or team; None for that of the key.
         name: of the run.
         group: of the run, for the members of a sweep.
         tags: of the run.
@@ -55,7 +57,7 @@ class ResilientWandbLogger(Logger):
         self._run: Any = None
         self._wandb: Any = None
         self._timeout = timeout
-        chosen = ("online" if _has_key() else "offline") if mode == "auto" else mode
+        chosen = ("online" if _has_api_key() else "offline") if mode == "auto" else mode
         if mode == "auto":
             chosen = os.environ.get("WANDB_MODE", chosen)  # type: ignore[assignment]
         if chosen != "disabled":
@@ -72,10 +74,12 @@ class ResilientWandbLogger(Logger):
 
     @property
     def name(self) -> str:
+        """The logger's name."""
         return "wandb"
 
     @property
     def version(self) -> str:
+        """Empty: W&B numbers its runs itself."""
         return ""
 
     @property
@@ -88,7 +92,7 @@ class ResilientWandbLogger(Logger):
         try:
             import wandb
         except ImportError:
-            print("segkd: wandb is not installed; curves go to metrics.csv alone", file=sys.stderr)
+            log.warning("wandb is not installed; curves go to metrics.csv alone")
             return
         self._wandb = wandb
         if _NO_DATA_FOLDER:  # W&B would keep copies of tables in the user's home, and sync them from there
@@ -100,58 +104,59 @@ class ResilientWandbLogger(Logger):
             run.define_metric("*", step_metric="step")
             return run
 
-        self._run = self._safely(start, 1.5 * self._timeout)  # W&B's own error says more, and comes first
+        self._run = self._call_safely(start, 1.5 * self._timeout)  # W&B's own error says more, and comes first
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the config was given at the start."""
+        """Do nothing: the config was given at the start."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Send a row."""
         if (run := self._run) is not None:
-            self._safely(lambda: run.log({**metrics, "step": step}), self._timeout)
+            self._call_safely(lambda: run.log({**metrics, "step": step}), self._timeout)
 
     @rank_zero_only
-    def log_media(self, made: Callable[[Any], dict[str, Any]], step: int) -> None:
-        """A row of pictures and tables, made of the package `wandb`, which does not go to `metrics.csv`."""
+    def log_media(self, build: Callable[[Any], dict[str, Any]], step: int) -> None:
+        """Log images and tables, which `build` makes with the package `wandb`; they do not go to `metrics.csv`."""
         if (run := self._run) is not None:
-            self._safely(lambda: run.log({**made(self._wandb), "step": step}), self._timeout)
+            self._call_safely(lambda: run.log({**build(self._wandb), "step": step}), self._timeout)
 
     @rank_zero_only
     def finish(self) -> None:
-        """Close the run, so that the next one of a sweep is another."""
+        """Close the run, so that the next job of a sweep starts another."""
         run, self._run = self._run, None
         if run is not None:
-            self._safely(run.finish, self._timeout)
+            self._call_safely(run.finish, self._timeout)
 
-    def _safely(self, call: Callable[[], Any], seconds: float) -> Any:
-        """What the call returns; None where it fails or is not over in time, and then there is no run any more."""
+    def _call_safely(self, call: Callable[[], Any], seconds: float) -> Any:
+        """Return the call's result; on an error or a timeout, close the run and return None."""
         try:
-            return _within(seconds, call)
+            return _run_within(seconds, call)
         except Exception as error:
-            why = str(error) or f"no answer in {seconds:g} s"
-            print(f"segkd: W&B failed and is left out from here on ({type(error).__name__}: {why})", file=sys.stderr)
+            reason = str(error) or f"no answer in {seconds:g} s"
+            log.warning("W&B failed and is disabled from here on (%s: %s)", type(error).__name__, reason)
             run, self._run = self._run, None
             if run is not None:
                 with contextlib.suppress(Exception):
-                    _within(seconds, run.finish)
+                    _run_within(seconds, run.finish)
             return None
 
 
-def _within(seconds: float, call: Callable[[], Any]) -> Any:
-    """What the call returns or raises; a TimeoutError where that takes longer, and then it is left to itself."""
+def _run_within(seconds: float, call: Callable[[], Any]) -> Any:
+    """Return or raise what the call does; raise TimeoutError where it takes longer, and leave it running."""
     outcome: Future[Any] = Future()
-    threading.Thread(target=_settle, args=(outcome, call), daemon=True).start()
+    threading.Thread(target=_store_outcome, args=(outcome, call), daemon=True).start()
     return outcome.result(seconds)
 
 
-def _settle(outcome: Future[Any], call: Callable[[], Any]) -> None:
+def _store_outcome(outcome: Future[Any], call: Callable[[], Any]) -> None:
     try:
         outcome.set_result(call())
     except BaseException as error:
         outcome.set_exception(error if isinstance(error, Exception) else RuntimeError(repr(error)))
 
 
-def _has_key() -> bool:
+def _has_api_key() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
     try:

@@ -1,0 +1,26 @@
+"""Print the log of a command on stderr."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from segkd.utils.processes import is_rank_zero
+
+
+class _StderrHandler(logging.Handler):
+    """Prints `segkd: …` on whatever stderr is at the time; of several processes, the first speaks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one message."""
+        if is_rank_zero():
+            print(f"segkd: {record.getMessage()}", file=sys.stderr, flush=True)
+
+
+def configure_logging() -> None:
+    """Send what segkd logs to stderr, once."""
+    logger = logging.getLogger("segkd")
+    if not any(isinstance(handler, _StderrHandler) for handler in logger.handlers):
+        logger.addHandler(_StderrHandler())
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

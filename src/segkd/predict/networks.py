@@ -1,0 +1,73 @@
+"""The networks that `segkd.predict` shows: the students of runs, or a network with checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
+
+from segkd.config.instantiate import NetworkSpec
+from segkd.data.base import SegmentationDataset
+from segkd.errors import UserError
+from segkd.models.base import SegmentationModel
+from segkd.models.student_io import load_student
+from segkd.predict.rendering import STUDENT
+from segkd.runs.load import load_network, load_run_teacher
+
+
+def load_students(runs: Sequence[Path], dataset: SegmentationDataset | None) -> dict[str, SegmentationModel]:
+    """Return the students of runs, by the parts in which their folders differ; a single one is "student".
+
+    Args:
+        runs: folders of runs.
+        dataset: if given, the classes must be those of the dataset.
+
+    Raises:
+        UserError: a run has no student, or one of other classes.
+    """
+    for run in runs:
+        if run.is_file():
+            raise UserError(
+                f"{run} is not the folder of a run; for a file of weights, use model=NAME checkpoint={run} and dataset=NAME"
+            )
+    return {
+        name: load_student(run) if dataset is None else load_network(run, None, None, dataset)[0]
+        for name, run in zip(name_paths(runs), runs, strict=True)
+    }
+
+
+def load_checkpoints(
+    spec: NetworkSpec, checkpoints: Sequence[Path], dataset: SegmentationDataset
+) -> dict[str, SegmentationModel]:
+    """Return a network with each of the checkpoints, by the parts in which the files differ; a single one is "student".
+
+    Raises:
+        UserError: a checkpoint is missing or does not fit.
+    """
+    names = name_paths([file.with_suffix("") for file in checkpoints])
+    return {name: load_network(None, spec, file, dataset)[0] for name, file in zip(names, checkpoints, strict=True)}
+
+
+def load_with_teacher(run: Path, student: SegmentationModel) -> dict[str, SegmentationModel]:
+    """Return a run's student and, if the run had one, its teacher."""
+    teacher = load_run_teacher(run)
+    return {STUDENT: student} if teacher is None else {STUDENT: student, "teacher": teacher}
+
+
+def name_paths(paths: Sequence[Path]) -> list[str]:
+    """Return the parts in which each path differs from the others; "student" for a single path.
+
+    >>> name_paths([Path("runs/baseline/0"), Path("runs/distilled/0")])
+    ['baseline', 'distilled']
+    """
+    if len(paths) == 1:
+        return [STUDENT]
+    start = _count_common([path.parts for path in paths])
+    end = _count_common([path.parts[:start:-1] for path in paths])
+    return ["/".join(path.parts[start : len(path.parts) - end]) or str(path) for path in paths]
+
+
+def _count_common(sequences: Sequence[Sequence[str]]) -> int:
+    """Return how many first elements all sequences share."""
+    levels = zip(*sequences, strict=False)
+    return sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, levels))

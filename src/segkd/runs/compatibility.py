@@ -1,0 +1,55 @@
+"""Rename the keys of files that earlier versions wrote, so that their runs can be read and compared with new ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from segkd.config.instantiate import MOVED
+
+RENAMED_METRICS = {
+    "boundary": "boundary_iou",
+    "trimap": "trimap_iou",
+    "agreement": "teacher_agreement",
+    "categories": "category_iou",
+    "instances": "instance_iou",
+    "sequences": "per_sequence",
+    "interval": "bootstrap_ci",
+}
+"""Key of `evaluation.json` in earlier versions → the key now."""
+
+RENAMED_CURVES = {
+    "train/holistic": "train/adversarial",
+    "share/holistic": "share/adversarial",
+    "train/critic/teacher": "train/discriminator/teacher",
+    "train/critic/student": "train/discriminator/student",
+    "train/critic/penalty": "train/discriminator/penalty",
+}
+"""Column of `metrics.csv` in earlier versions → the column now."""
+
+RENAMED_NETWORK_KEYS = {"backbone_checkpoint": "init_from", "taps": "features"}
+"""Key of a network in the `config.yaml` of earlier versions → the key now."""
+
+
+def rename_metrics(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of an `evaluation.json` under today's keys."""
+    return {RENAMED_METRICS.get(key, key): value for key, value in evaluation.items()}
+
+
+def rename_targets(node: Any) -> Any:
+    """Return a part of a `config.yaml` whose `_target_` paths are today's."""
+    if not isinstance(node, dict):
+        return node
+    renamed = {key: rename_targets(value) for key, value in node.items()}
+    if isinstance(path := node.get("_target_"), str):
+        renamed["_target_"] = next(
+            (new + path.removeprefix(old) for old, new in MOVED.items() if path.startswith(old)), path
+        )
+    return renamed
+
+
+def rename_network_keys(node: dict[str, Any]) -> dict[str, Any]:
+    """Return a network's part of a `config.yaml` under today's keys; of an ensemble, its members too."""
+    renamed = {RENAMED_NETWORK_KEYS.get(key, key): value for key, value in node.items()}
+    if isinstance(members := node.get("members"), dict):
+        renamed["members"] = {name: rename_network_keys(member) for name, member in members.items()}
+    return renamed

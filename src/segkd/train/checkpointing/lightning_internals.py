@@ -1,0 +1,43 @@
+"""Everything of Lightning that is private to it and that segkd touches: read this file when Lightning changes."""
+
+from __future__ import annotations
+
+import signal
+
+import pytorch_lightning as pl
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+
+
+def fast_forward(trainer: pl.Trainer, epochs: int, batch: int, steps: int) -> None:
+    """Set the loops' counters to so many epochs, batches of the next epoch, and optimizer steps that were logged."""
+    loop, stages = trainer.fit_loop, ("ready", "started", "processed", "completed")
+    for progress in (loop.epoch_progress.current, loop.epoch_progress.total):
+        progress.load_state_dict(dict.fromkeys(stages, epochs))
+    epoch_loop = loop.epoch_loop
+    for progress in (epoch_loop.batch_progress.current, epoch_loop.batch_progress.total):
+        progress.load_state_dict(dict.fromkeys(stages, batch))
+    epoch_loop._batches_that_stepped = steps
+    epoch_loop.restarting = batch > 0
+
+
+def disable_sigterm_broadcast(trainer: pl.Trainer) -> None:
+    """Stop Lightning asking rank 0 for a SIGTERM before each batch: `ResumableCheckpoint` asks all ranks."""
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+
+
+def disable_slurm_requeue() -> SLURMEnvironment | None:
+    """Return Slurm's environment, where there is one, without requeueing: that saves within a signal handler."""
+    return SLURMEnvironment(auto_requeue=False) if SLURMEnvironment.detect() else None
+
+
+def is_started_by_lightning(trainer: pl.Trainer) -> bool:
+    """Return whether Lightning started this process from another that runs the same command."""
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    return isinstance(environment, LightningEnvironment) and trainer.local_rank > 0
+
+
+def kill_processes(trainer: pl.Trainer) -> None:
+    """Kill the processes that Lightning started from this one."""
+    if trainer.strategy.launcher is not None:
+        trainer.strategy.launcher.kill(signal.SIGKILL)

@@ -1,0 +1,58 @@
+"""Run Lightning's loops: from the start, or from the batch at which a run stopped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+
+from segkd.data.datamodule import SegmentationDataModule
+from segkd.distillation.distiller import Distiller
+from segkd.train.checkpointing.lightning_internals import fast_forward, is_started_by_lightning, kill_processes
+
+
+def fit(
+    trainer: pl.Trainer,
+    distiller: Distiller,
+    datamodule: SegmentationDataModule,
+    steps_per_epoch: int,
+    state: dict[str, Any] | None,
+) -> None:
+    """Train, and validate the last weights whatever `validate_every` is: they are the result.
+
+    Args:
+        trainer: Lightning's.
+        distiller: what is trained; its weights are already those of `state`.
+        datamodule: training and validation batches.
+        steps_per_epoch: batches of an epoch.
+        state: the checkpoint to resume from; None for a new run.
+    """
+    try:
+        if state is not None:
+            _resume(trainer, distiller, datamodule, steps_per_epoch, state["epochs"])
+        trainer.fit(distiller, datamodule=datamodule)
+        if trainer.max_epochs % trainer.check_val_every_n_epoch or "val/miou" not in trainer.callback_metrics:  # type: ignore[operator]
+            trainer.validate(distiller, datamodule=datamodule, verbose=False)
+    except Exception:
+        kill_processes(trainer)  # they would wait for this one: on GPUs for half an hour
+        raise
+    except SystemExit:
+        if is_started_by_lightning(trainer):
+            # Lightning would kill the parent, which has still to finish, for any other code.
+            raise SystemExit(0) from None
+        raise
+
+
+def _resume(
+    trainer: pl.Trainer, distiller: Distiller, datamodule: SegmentationDataModule, steps_per_epoch: int, epochs: int
+) -> None:
+    """Move the loops behind the last complete epoch, and behind the batches that were seen of the next."""
+    steps = int(distiller.step_count)
+    batch = steps - epochs * steps_per_epoch
+    if batch == steps_per_epoch:  # what is left of that epoch is its end
+        fast_forward(trainer, epochs, 0, steps - 1)
+        epochs, batch = epochs + 1, 0
+        if epochs % trainer.check_val_every_n_epoch == 0 and epochs < trainer.max_epochs:  # type: ignore[operator]
+            trainer.validate(distiller, datamodule=datamodule, verbose=False)
+    fast_forward(trainer, epochs, batch, steps)
+    datamodule.start = epochs, batch

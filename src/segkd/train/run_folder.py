@@ -1,0 +1,152 @@
+"""The folder of a run: what is written there before, during and after the training."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from pytorch_lightning.loggers.logger import Logger
+
+from segkd import __version__
+from segkd.config.schema import TrainSettings
+from segkd.data.base import SegmentationDataset
+from segkd.distillation.distiller import Distiller
+from segkd.errors import UserError
+from segkd.models.student_io import save_student
+from segkd.runs.layout import LAST_CHECKPOINT, METRICS_FILE, RECORD_FILES, SUMMARY_FILE
+from segkd.runs.record import write_record
+from segkd.train.check_settings import is_multirun
+from segkd.train.loggers.csv import MetricsFileLogger
+from segkd.train.loggers.wandb import ResilientWandbLogger
+from segkd.utils.files import atomic_write
+from segkd.utils.processes import is_rank_zero
+
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def explain_full_disk(directory: Path) -> Iterator[None]:
+    """Turn "no space left" into a sentence; checkpoints and curves wait for room by themselves.
+
+    Raises:
+        UserError: the record or the result could not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise UserError(
+            f"no space is left for {directory}; free some, and continue with resume=auto output_dir={directory}"
+        ) from None
+
+
+class RunFolder:
+    """Writes a run's record when it is entered, and its result by `finish`.
+
+    A run that a user's mistake ends before its first checkpoint leaves nothing behind.
+
+    Args:
+        directory: the folder; made if it is not there.
+        settings: of the training.
+        config: the resolved config, which becomes `config.yaml`.
+        distiller: what is trained.
+    """
+
+    def __init__(self, directory: Path, settings: TrainSettings, config: dict[str, Any], distiller: Distiller) -> None:
+        self.directory, self.settings = directory, settings
+        self._config = {**config, "output_dir": str(directory)}
+        self._step_count = int(distiller.step_count)
+        self._teacher_hash = _hash_teacher(distiller)
+
+    def __enter__(self) -> RunFolder:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._curves = MetricsFileLogger(self.directory)
+        if is_rank_zero():
+            write_record(self.directory, self._config, self.settings.seed)
+            self._curves.truncate_after(self._step_count)
+        options = self.settings.wandb.model_dump(exclude={"panels", "panels_every", "group"})
+        self.wandb = ResilientWandbLogger(
+            self.directory, self._config, name=_name_run(self.settings), group=_name_group(self.settings), **options
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, UserError) and is_rank_zero():
+            _remove_partial_run(self.directory)
+        self.wandb.finish()
+
+    @property
+    def loggers(self) -> list[Logger]:
+        """The file of curves, and W&B."""
+        return [self._curves, self.wandb]
+
+    def finish(self, trainer: pl.Trainer, distiller: Distiller, dataset: SegmentationDataset, seconds: float) -> float:
+        """Write the student and the summary, print one line, and return the last `val/miou`.
+
+        Raises:
+            RuntimeError: the teacher changed during the training.
+        """
+        miou = float(trainer.callback_metrics.get("val/miou", math.nan))
+        if not trainer.is_global_zero:
+            return miou
+        if _hash_teacher(distiller) != self._teacher_hash:
+            raise RuntimeError("the teacher changed while the student was trained; the result is invalid")
+        num_zeroed = save_student(distiller.eval_model, self.directory, self._describe_training(dataset))
+        steps = int(distiller.step_count)
+        summary: dict[str, Any] = {
+            "val_miou": None if math.isnan(miou) else miou,
+            "steps": steps,
+            "seconds": round(seconds, 1),
+            "teacher_sha256": self._teacher_hash,
+            "denormal_weights_zeroed": num_zeroed,
+        }
+        with atomic_write(self.directory / SUMMARY_FILE) as part:
+            part.write_text(json.dumps(summary, indent=1) + "\n")
+        zeroed = f", {num_zeroed} denormal weights zeroed" if num_zeroed else ""
+        print(
+            f"{self.settings.name}: val mIoU {100 * miou:.2f} after {steps} step{'s' * (steps != 1)} "
+            f"in {seconds:.0f} s{zeroed} → {self.directory}"
+        )
+        return miou
+
+    def _describe_training(self, dataset: SegmentationDataset) -> dict[str, Any]:
+        return {
+            "classes": list(dataset.classes),
+            "colors": [list(color) for color in dataset.colors],
+            "dataset": dataset.display_name,
+            "experiment": self.settings.name,
+            "seed": self.settings.seed,
+            "segkd": __version__,
+        }
+
+
+def _hash_teacher(distiller: Distiller) -> str | None:
+    return None if distiller.teacher is None else distiller.teacher.state_hash()
+
+
+def _name_run(settings: TrainSettings) -> str:
+    overrides = HydraConfig.get().job.override_dirname
+    return f"{settings.name}: {overrides}" if overrides else settings.name
+
+
+def _name_group(settings: TrainSettings) -> str | None:
+    """Return W&B's group: the one that is given, or, for the jobs of a sweep, the name of its folder."""
+    return settings.wandb.group or (Path(HydraConfig.get().sweep.dir).name if is_multirun() else None)
+
+
+def _remove_partial_run(directory: Path) -> None:
+    if not (directory / LAST_CHECKPOINT).exists():
+        for name in (*RECORD_FILES, METRICS_FILE):
+            (directory / name).unlink(missing_ok=True)

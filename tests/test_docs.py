@@ -1,0 +1,110 @@
+"""README and docs: links lead somewhere, the README stays short, the site holds every page, and named commands and tests exist."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+REPOSITORY = "https://github.com/segkd/segkd/blob/main/"
+"""How pages of the site link to files outside docs/."""
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+MAX_WORDS = 900
+MAX_TABLE_LINE = 160
+
+
+def without_code(text: str) -> str:
+    """Return the text without fenced code blocks."""
+    return re.sub(r"^([ ]*)```.*?^\1```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as mkdocs and GitHub make them."""
+    headings = re.findall(r"^#+ (.+)$", without_code(page.read_text()), flags=re.MULTILINE)
+    plain = (re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings)
+    return {re.sub(r"\s+", "-", re.sub(r"[^\w\s-]", "", heading).strip()) for heading in plain}
+
+
+def links(page: Path) -> Iterator[str]:
+    """Yield the targets of a page's links and images."""
+    yield from re.findall(r"\]\(([^)\s]+)\)", without_code(page.read_text()))
+
+
+def broken_links(page: Path, root: Path) -> list[str]:
+    """Return the links of a page into the repository that lead nowhere."""
+    broken = []
+    for link in links(page):
+        if link.startswith(REPOSITORY):
+            base, target = root, link.removeprefix(REPOSITORY)
+        elif re.match(r"[a-z]+:", link):
+            continue
+        else:
+            base, target = page.parent, link
+        path, _, anchor = target.partition("#")
+        file = base / path if path else page
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            broken.append(link)
+    return broken
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    assert broken_links(page, ROOT) == []
+
+
+def test_broken_links_are_found(tmp_path: Path) -> None:
+    (tmp_path / "other.md").write_text("# Some `code`: a heading\n")
+    page = tmp_path / "page.md"
+    page.write_text(
+        f"[a](other.md) [b](other.md#some-code-a-heading) [c](no.md) ![d](no.png) [e](other.md#no) [f](#no) [g]({REPOSITORY}no.md)\n"
+        "[h](https://example.org)\n```\n[i](no.md)\n```\n"
+    )
+    assert broken_links(page, tmp_path) == ["no.md", "no.png", "other.md#no", "#no", f"{REPOSITORY}no.md"]
+
+
+def test_links_leave_the_site_only_by_address() -> None:
+    """A relative link out of docs/ works on GitHub and is broken on the site."""
+    docs = ROOT / "docs"
+    for page in docs.rglob("*.md"):
+        for link in links(page):
+            if not re.match(r"[a-z]+:|#", link):
+                assert (page.parent / link).resolve().is_relative_to(docs), f"{page.relative_to(ROOT)}: {link}"
+
+
+def test_readme_is_short() -> None:
+    """All words count, those of code blocks and tables too."""
+    assert len((ROOT / "README.md").read_text().split()) <= MAX_WORDS
+
+
+def test_readme_tables_are_narrow() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert [line for line in lines if line.lstrip().startswith("|") and len(line) > MAX_TABLE_LINE] == []
+
+
+def test_site_holds_every_page() -> None:
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    sections = (entry for part in config["nav"] for entry in part.values())
+    listed = []
+    for entry in sections:
+        listed += [entry] if isinstance(entry, str) else [path for page in entry for path in page.values()]
+    assert sorted(listed) == sorted(str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_named_tests_exist(page: Path) -> None:
+    named = set(re.findall(r"`(tests/[\w/.]+)`", page.read_text()))
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_named_commands_exist(page: Path) -> None:
+    if page.name == "CHANGELOG.md":
+        return  # it names old ones
+    package = ROOT / "src" / "segkd"
+    named = set(re.findall(r"(?:-m |`)segkd\.([a-z]\w*)(?![\w.(])", page.read_text()))
+    missing = [name for name in sorted(named) if not ((package / f"{name}.py").is_file() or (package / name).is_dir())]
+    assert missing == []
