@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -55,10 +54,10 @@ def normalization() -> Normalization:
     return Normalization((110.0, 110.0, 110.0), (55.0, 55.0, 55.0))
 
 
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+@pytest.fixture(scope="session")
+def command() -> Command:
     """`command("train", "seed=1")` runs `python -m segkd.train seed=1` in this process."""
-    return partial(in_process, capsys, monkeypatch)
+    return in_process
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +65,6 @@ def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small ESPNet for CamVid's classes with random weights, as a run leaves it."""
     directory = tmp_path_factory.mktemp("teacher")
     torch.manual_seed(1)
-    facts = Streets
-    save_student(ESPNet(len(facts.classes), Normalization(facts.mean, facts.std), p=1, q=1), directory, {})
+    network = ESPNet(len(Streets.classes), Normalization(Streets.mean, Streets.std), p=1, q=1)
+    save_student(network, directory, {})
     return directory / "student.safetensors"

@@ -108,3 +108,37 @@ def test_named_commands_exist(page: Path) -> None:
     named = set(re.findall(r"(?:-m |`)segkd\.([a-z]\w*)(?![\w.(])", page.read_text()))
     missing = [name for name in sorted(named) if not ((package / f"{name}.py").is_file() or (package / name).is_dir())]
     assert missing == []
+
+
+def test_pages_named_in_code_exist() -> None:
+    """Errors, configs and notebooks name pages."""
+    folders = [ROOT / name for name in ("src", "configs", "notebooks")]
+    files = [file for folder in folders for kind in ("py", "yaml", "ipynb") for file in folder.rglob(f"*.{kind}")]
+    named = {page for file in files for page in re.findall(r"docs/[\w/.-]+\.md", file.read_text())}
+    assert named
+    assert [page for page in sorted(named) if not (ROOT / page).is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("group", "page"),
+    [
+        ("dataset", "reference/datasets.md"),
+        ("experiment", "reference/cli.md"),
+        ("loss", "reference/losses.md"),
+        ("model", "reference/networks.md"),
+        ("preset", "reference/losses.md"),
+        ("sweep", "how-to/sweeps.md"),
+    ],
+)
+def test_every_part_is_documented(group: str, page: str) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    names = {file.stem for file in (ROOT / "configs" / group).glob("*.yaml")} - {"none"}
+    missing = [name for name in sorted(names) if not re.search(rf"(`|\| ){name}(`| \|)", text)]
+    assert names
+    assert missing == []
+
+
+def test_every_method_of_the_camvid_study_is_documented() -> None:
+    text = (ROOT / "docs/results/camvid.md").read_text()
+    plan = yaml.safe_load((ROOT / "configs/plan/camvid.yaml").read_text())
+    assert [name for name in plan["methods"] if f"`{name}`" not in text] == []

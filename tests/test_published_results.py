@@ -1,4 +1,4 @@
-"""The authors' checkpoints on CamVid's test split: their published figures, by the command that a user types."""
+"""The authors' checkpoints on CamVid's test split give their published scores, by the command that a user types."""
 
 from __future__ import annotations
 
@@ -29,63 +29,63 @@ PUBLISHED = [
     ("espnet", f"{SKD}/espnet_kd_sd_unlabelled_65.1.pth", (), (65.13, 75.059, 90.833)),
     ("espnet_c", f"{SKD}/espnet_c_base_56.7.pth", (), (56.75, 67.998, 87.716)),
     ("espnet_c", f"{SKD}/espnet_c_kd_sd_60.3.pth", (), (60.35, 73.537, 87.863)),
-    # Mehta et al. (2018) count void: their 55.64 and 68.30. Ignoring it, and the output that says it, gives 57.26.
+    # Mehta et al. (2018) report 55.64 and 68.30 with void counted. Without void and its output the mIoU is 57.26.
     ("espnet", MEHTA, ("void=counted",), (55.65, 68.303, 84.38)),
     ("espnet", MEHTA, (), (57.26, 70.820, 87.650)),
 ]
 MEHTA_IOU = (91.61, 73.83, 26.85, 93.39, 77.25, 66.37, 30.94, 15.86, 73.70, 36.39, 43.64)
 
 
-def arguments(published_files: Path, model: str, file: str, *more: str) -> tuple[str, ...]:
+def make_arguments(published_files: Path, model: str, file: str, *overrides: str) -> tuple[str, ...]:
     return (
         "dataset=camvid", f"dataset.root={published_files / 'data/camvid'}", "split=test", f"model={model}",
-        f"checkpoint={published_files / file}", "accelerator=cpu", *more,
+        f"checkpoint={published_files / file}", "accelerator=cpu", *overrides,
     )  # fmt: skip
 
 
-def assert_scored(
+def check_scores(
     result: Result, output: Path, checkpoint: Path, expected: tuple[float, float, float]
 ) -> dict[str, Any]:
-    """The command's last line and its evaluation.json say the expected percentages."""
+    """Check the command's last line and its evaluation.json against the expected percentages; return the latter."""
     assert result.code == 0, result.err
-    facts: dict[str, Any] = json.loads((output / "evaluation.json").read_text())
-    scores = [100 * facts[key] for key in ("miou", "class_accuracy", "pixel_accuracy")]
+    evaluation: dict[str, Any] = json.loads((output / "evaluation.json").read_text())
+    scores = [100 * evaluation[key] for key in ("miou", "class_accuracy", "pixel_accuracy")]
     assert scores == pytest.approx(expected, abs=0.01)
     assert result.out.splitlines()[-1] == f"mIoU {scores[0]:.2f}"
     assert abs(scores[0] - expected[0]) < 0.005
-    assert (facts["images"], facts["dataset"], facts["split"]) == (233, "CamVid", "test")
-    assert facts["checkpoint_sha256"] == sha256(checkpoint)
-    assert tuple(facts["iou"]) == CLASSES
-    matrix = torch.tensor(facts["confusion_matrix"])
+    assert (evaluation["images"], evaluation["dataset"], evaluation["split"]) == (233, "CamVid", "test")
+    assert evaluation["checkpoint_sha256"] == sha256(checkpoint)
+    assert tuple(evaluation["iou"]) == CLASSES
+    matrix = torch.tensor(evaluation["confusion_matrix"])
     assert matrix.sum() == (
         233 * 360 * 480 if len(matrix) == 12 else pytest.approx(233 * 360 * 480 * 0.96167, rel=1e-4)
     )
-    assert Scores.from_confusion_matrix(matrix, 11).miou == pytest.approx(facts["miou"])
-    return facts
+    assert Scores.from_confusion_matrix(matrix, 11).miou == pytest.approx(evaluation["miou"])
+    return evaluation
 
 
-def test_the_command(published_files: Path, tmp_path: Path) -> None:
+def test_published_score_in_a_new_process(published_files: Path, tmp_path: Path) -> None:
     file = f"{SKD}/espnet_base_57.8.pth"
-    asked = arguments(published_files, "espnet", file, f"output_dir={tmp_path / 'kd_logits'}")
-    result = in_own_process("evaluate", *asked, cwd=tmp_path, threads=2, timeout=600)
+    arguments = make_arguments(published_files, "espnet", file, f"output_dir={tmp_path / 'scores'}")
+    result = in_own_process("evaluate", *arguments, cwd=tmp_path, threads=2, timeout=600)
     assert result.out.splitlines()[-1] == "mIoU 57.83"
-    assert_scored(result, tmp_path / "kd_logits", published_files / file, (57.83, 68.124, 88.353))
+    check_scores(result, tmp_path / "scores", published_files / file, (57.83, 68.124, 88.353))
 
 
-@pytest.mark.parametrize(("model", "file", "more", "expected"), PUBLISHED)
-def test_published_figures(
-    published_files: Path, command: Command, tmp_path: Path, model: str, file: str, more: tuple[str, ...],
+@pytest.mark.parametrize(("model", "file", "overrides", "expected"), PUBLISHED)
+def test_published_scores(
+    published_files: Path, command: Command, tmp_path: Path, model: str, file: str, overrides: tuple[str, ...],
     expected: tuple[float, float, float],
 ) -> None:  # fmt: skip
-    result = command("evaluate", *arguments(published_files, model, file, f"output_dir={tmp_path}", *more))
-    facts = assert_scored(result, tmp_path, published_files / file, expected)
-    assert facts["protocol"]["void"] == ("counted" if more else "ignored")
-    if file == MEHTA and not more:
-        assert [100 * iou for iou in facts["iou"].values()] == pytest.approx(MEHTA_IOU, abs=0.01)
+    result = command("evaluate", *make_arguments(published_files, model, file, f"output_dir={tmp_path}", *overrides))
+    evaluation = check_scores(result, tmp_path, published_files / file, expected)
+    assert evaluation["protocol"]["void"] == ("counted" if overrides else "ignored")
+    if file == MEHTA and not overrides:
+        assert [100 * iou for iou in evaluation["iou"].values()] == pytest.approx(MEHTA_IOU, abs=0.01)
 
 
 @pytest.fixture
-def author_s(published_files: Path) -> SegmentationModel:
+def mehta_network(published_files: Path) -> SegmentationModel:
     return load_network(ESPNet, {}, published_files / MEHTA, 11, Normalization((0, 0, 0), (1, 1, 1)))[0]
 
 
@@ -94,29 +94,31 @@ class OneImage(CamVid):
 
     only: str
 
-    def find_image_label_pairs(self, part: str) -> list[tuple[Path, Path]]:
-        return [pair for pair in super().find_image_label_pairs(part) if pair[0].stem == self.only]
+    def find_image_label_pairs(self, split: str) -> list[tuple[Path, Path]]:
+        return [pair for pair in super().find_image_label_pairs(split) if pair[0].stem == self.only]
 
 
 @pytest.mark.parametrize("name", ["0001TP_008550", "Seq05VD_f00120", "Seq05VD_f02100", "Seq05VD_f04080"])
-def test_confusion_of_single_images(published_files: Path, author_s: SegmentationModel, name: str) -> None:
-    """Pixel by pixel what the author's code predicts, but for ties."""
+def test_confusion_matrices_of_single_images(
+    published_files: Path, mehta_network: SegmentationModel, name: str
+) -> None:
+    """Compare each pixel with the prediction of the author's code; ties may differ."""
     items = json.loads((published_files / "golden/espnet_golden.json").read_text())["camvid"]["items"]
     expected = next(item["confusion_12x12_rows_gt"] for item in items if item["name"] == f"camvid_{name}")
     image = type("One", (OneImage,), {"only": name})(published_files / "data/camvid", "test")
-    matrix = compute_confusion_matrix(author_s, image, count_void=True)
+    matrix = compute_confusion_matrix(mehta_network, image, count_void=True)
     assert matrix.sum() == 360 * 480
     assert (matrix - torch.tensor(expected)).abs().sum() <= 20
 
 
-def test_the_wrong_order_of_colours_would_show(published_files: Path, author_s: SegmentationModel) -> None:
-    """RGB where the author read BGR costs some 25 points (30.9 on the whole split)."""
+def test_wrong_channel_order_lowers_the_score(published_files: Path, mehta_network: SegmentationModel) -> None:
+    """Give RGB to a network trained on BGR, which costs about 25 points (30.9 on the whole split)."""
     images = CamVid(published_files / "data/camvid", "test")
 
-    def miou() -> float:
-        return 100 * Scores.from_confusion_matrix(compute_confusion_matrix(author_s, images, limit=24), 11).miou
+    def compute_miou() -> float:
+        return 100 * Scores.from_confusion_matrix(compute_confusion_matrix(mehta_network, images, limit=24), 11).miou
 
-    right = miou()
-    assert 50 < right < 65
-    author_s.normalization.bgr = False
-    assert miou() < right - 15
+    with_bgr = compute_miou()
+    assert 50 < with_bgr < 65
+    mehta_network.normalization.bgr = False
+    assert compute_miou() < with_bgr - 15

@@ -1,4 +1,4 @@
-"""`python -m segkd.stats`, and class weights by rule in a training."""
+"""`python -m segkd.stats`, and class weights in a training."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import torch
 
 from segkd.build.datasets import open_dataset
 from segkd.build.distiller import build_loss
+from segkd.config.instantiate import parse_spec
 from segkd.data.statistics import compute_class_weights, count_classes
 from segkd.data.streets import Streets
+from segkd.losses.cross_entropy import CrossEntropy
 from tests.helpers.commands import Command
 from tests.helpers.fake_datasets import write_camvid, write_folder
 
@@ -28,54 +30,58 @@ SMALL = ("trainer.limit_val_batches=1", "dataset.images=4", "student.p=1", "stud
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in an empty folder, with an empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
 
 
-def test_a_table_a_file_and_lines_for_classes_yaml(command: Command) -> None:
+def test_printed_statistics_extend_classes_yaml(command: Command) -> None:
     write_folder(Path("own"))
-    before = command("stats", "dataset=folder", "dataset.root=own", "output_dir=report")
-    assert before.code == 0
-    facts = json.loads(Path("report/stats.json").read_text())
-    assert facts["classes"] == ["soil", "crop", "weed", "void"]
-    assert facts["shares"] == [0.25] * 4
-    assert facts["weights"]["median_frequency"] == [1, 1, 1]
-    lines = before.out.splitlines(keepends=True)[-2:]
+    result = command("stats", "dataset=folder", "dataset.root=own", "output_dir=report")
+    assert result.code == 0
+    report = json.loads(Path("report/stats.json").read_text())
+    assert report["classes"] == ["soil", "crop", "weed", "void"]
+    assert report["shares"] == [0.25] * 4
+    assert report["weights"]["median_frequency"] == [1, 1, 1]
+    lines = result.out.splitlines(keepends=True)[-2:]
     with Path("own/classes.yaml").open("a") as file:
         file.writelines(lines)
-    opened = open_dataset({"_target_": "segkd.data.folder.Folder", "root": "own"}, "train")
-    np.testing.assert_allclose((*opened.mean, *opened.std), (*facts["mean"], *facts["std"]), atol=5.1e-4)
+    dataset = open_dataset(parse_spec({"_target_": "segkd.data.folder.Folder", "root": "own"}), "train")
+    np.testing.assert_allclose((*dataset.mean, *dataset.std), (*report["mean"], *report["std"]), atol=5.1e-4)
 
 
-def test_a_loss_gets_its_weights_from_the_training_labels() -> None:
-    node = {"_target_": "segkd.losses.cross_entropy.CrossEntropy", "class_weights": "enet"}
+def test_loss_gets_class_weights_from_the_training_labels() -> None:
+    def build(dataset: Streets, **arguments: object) -> CrossEntropy:
+        node = {"_target_": "segkd.losses.cross_entropy.CrossEntropy", "class_weights": "enet", **arguments}
+        return build_loss(parse_spec(node), dataset)
+
     train = Streets("train", 4)
-    weights = build_loss(node, train).class_weights
+    weights = build(train).class_weights
     torch.testing.assert_close(weights, torch.tensor(compute_class_weights("enet", count_classes(train))))
-    assert not torch.equal(weights, build_loss(node, Streets("test", 4)).class_weights)
-    assert len(build_loss({**node, "void": "class"}, train).class_weights) == len(train.classes) + 1
-    assert build_loss({**node, "class_weights": None}, train).class_weights is None
+    assert not torch.equal(weights, build(Streets("test", 4)).class_weights)
+    assert len(build(train, void="class").class_weights) == len(train.classes) + 1
+    assert build(train, class_weights=None).class_weights is None
 
 
 @pytest.mark.parametrize("void", ["ignored", "class"])
-def test_training_with_class_weights(command: Command, void: str) -> None:
+def test_class_weights_change_the_training(command: Command, void: str) -> None:
     rules = ("null", "median_frequency") if void == "ignored" else ("enet",)
-    values = []
+    metrics = []
     for rule in rules:
-        typed = (
+        overrides = (
             f"loss.cross_entropy.class_weights={rule}",
             f"loss.cross_entropy.void={void}",
             f"output_dir=run_{rule}",
         )
-        result = command("train", *SHORT, *SMALL, *typed)
+        result = command("train", *SHORT, *SMALL, *overrides)
         assert result.code == 0, result.err
-        values.append(Path(f"run_{rule}", "metrics.csv").read_text())
-    assert len(set(values)) == len(rules)
+        metrics.append(Path(f"run_{rule}", "metrics.csv").read_text())
+    assert len(set(metrics)) == len(rules)
 
 
 @pytest.mark.parametrize(
-    ("typed", "said"),
+    ("arguments", "message"),
     [
         (("train", "loss.cross_entropy.class_weights=inverse"), "class_weights"),
         (("train", "loss.cross_entropy.class_weights=[1,2]"), "there are 2 class_weights for a student of 11 outputs"),
@@ -88,10 +94,10 @@ def test_training_with_class_weights(command: Command, void: str) -> None:
         ),
     ],
 )
-def test_mistakes(command: Command, typed: tuple[str, ...], said: str) -> None:
+def test_mistakes_exit_with_code_2(command: Command, arguments: tuple[str, ...], message: str) -> None:
     write_camvid(Path("camvid"), size=(8, 12))
-    name, *arguments = typed
-    result = command(name, *arguments, *((*SHORT, *SMALL) if name == "train" else ()))
+    name, *overrides = arguments
+    result = command(name, *overrides, *((*SHORT, *SMALL) if name == "train" else ()))
     assert (result.code, result.out) == (2, "")
-    assert said in result.err
+    assert message in result.err
     assert len(result.err.splitlines()) == 1

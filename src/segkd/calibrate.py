@@ -10,14 +10,13 @@ from typing import Annotated, NamedTuple
 import torch
 from omegaconf import DictConfig
 from pydantic import AfterValidator, Field, PositiveInt
-from rich.console import Console
-from rich.table import Column, Table
 
 from segkd.build.datamodule import build_datamodule
 from segkd.build.distiller import build_distiller
 from segkd.cli.launch import launch
 from segkd.config.overrides import apply_overrides
-from segkd.config.schema import TrainSettings, load_settings
+from segkd.config.schema import load_settings
+from segkd.config.training import TrainSettings
 from segkd.data.datamodule import SegmentationDataModule
 from segkd.distillation.distiller import Distiller
 from segkd.distillation.gradient_shares import compute_gradient_norms, compute_gradient_shares
@@ -25,6 +24,7 @@ from segkd.distillation.phases import Phase
 from segkd.errors import UserError
 from segkd.types import Batch
 from segkd.utils.devices import resolve_device
+from segkd.utils.tables import Rows, print_table
 
 
 def _check_shares(shares: dict[str, float]) -> dict[str, float]:
@@ -43,9 +43,15 @@ _Share = Annotated[float, Field(gt=0, lt=1)]
 class CalibrateSettings(TrainSettings):
     """Settings of `python -m segkd.calibrate`."""
 
-    resume: None  # the terms are measured at the student's initial weights, or at those of student.checkpoint
-    shares: Annotated[dict[str, _Share], AfterValidator(_check_shares)] | None
-    batches: PositiveInt
+    resume: None = Field(
+        description="not used: terms are measured at the initial weights, or at those of student.checkpoint",
+        json_schema_extra={"help": False},
+    )
+    shares: Annotated[dict[str, _Share], AfterValidator(_check_shares)] | None = Field(
+        description="target share of the student's gradient per term; the other terms keep their weights. null: only measure",
+        json_schema_extra={"values": "{NAME: X, …}|null"},
+    )
+    batches: PositiveInt = Field(description="batches to average over, from the start of an epoch")
 
 
 class Term(NamedTuple):
@@ -77,7 +83,8 @@ def calibrate(cfg: DictConfig) -> None:
     device, use_bfloat16 = resolve_device(settings.trainer.accelerator), settings.trainer.precision == "bf16-mixed"
     measured = measure_terms(distiller, datamodule, settings.batches, device, use_bfloat16)
     weights = propose_weights(measured, shares)
-    Console().print(_build_table(measured, shares, weights))
+    print_table(_build_table(measured, shares, weights), "table")
+    print("norm: of the raw term's gradient for the student; share: of weight × norm")
     if weights:
         print(*(f"{_name_weight_key(name)}={weight:.6g}" for name, weight in weights.items()))
 
@@ -150,21 +157,15 @@ def _find_student_phase(distiller: Distiller) -> Phase:
     return next(phase for phase in distiller.phases if phase.name == "student")
 
 
-def _build_table(terms: Mapping[str, Term], shares: Mapping[str, float], proposed: Mapping[str, float]) -> Table:
+def _build_table(terms: Mapping[str, Term], shares: Mapping[str, float], proposed: Mapping[str, float]) -> Rows:
     norms = {name: torch.tensor(term.norm) for name, term in terms.items()}
     current = compute_gradient_shares(norms, {name: term.weight for name, term in terms.items()})
-    titles = ("raw value", "norm", "weight", "share", "requested", "proposed")
-    table = Table(
-        Column("term", no_wrap=True),
-        *(Column(title, justify="right", no_wrap=True) for title in titles),
-        caption="norm: of the raw term's gradient for the student; share: of weight × norm",
-    )
+    rows = [["term", "raw value", "norm", "weight", "share", "target", "proposed"]]
     for name, term in terms.items():
-        numbers = [term.value, term.norm, term.weight, current[name].item()]
-        if name in shares:
-            numbers += [shares[name], proposed[name]]
-        table.add_row(name, *(f"{number:.4g}" for number in numbers))
-    return table
+        numbers = [f"{number:.4g}" for number in (term.value, term.norm, term.weight, current[name].item())]
+        targets = [f"{shares[name]:.4g}", f"{proposed[name]:.4g}"] if name in shares else ["", ""]
+        rows.append([name, *numbers, *targets])
+    return rows
 
 
 def _name_weight_key(term: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 from omegaconf import DictConfig
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from segkd.build.datasets import open_splits
 from segkd.cli.launch import launch
@@ -32,10 +32,15 @@ _MAX_SIZES = 3  # per split, in the table
 class CheckSettings(Settings):
     """`python -m segkd.check`."""
 
-    dataset: DatasetSpec
-    splits: list[str] | None
-    output_dir: Path | None
-    workers: PositiveInt
+    dataset: DatasetSpec = Field(description="the dataset")
+    splits: list[str] | None = Field(
+        description="splits to check; null: all that exist", json_schema_extra={"values": "[NAME,…]|null"}
+    )
+    output_dir: Path | None = Field(
+        description="folder for check.json, which lists every fault; null: it is not written",
+        json_schema_extra={"values": "DIR|null"},
+    )
+    workers: PositiveInt = Field(description="threads")
 
 
 def check(cfg: DictConfig) -> None:

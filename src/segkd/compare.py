@@ -17,11 +17,16 @@ from segkd.utils.tables import TableFormat, print_table
 class CompareSettings(Settings):
     """Settings of `python -m segkd.compare`."""
 
-    runs: RunFolders
-    format: TableFormat
-    classes: bool
-    confidence: float = Field(gt=0, lt=1)
-    teacher_seconds: float | None = Field(ge=0)
+    runs: RunFolders = Field(
+        description="folders of runs, scored by evaluation.json or by their last validation",
+        json_schema_extra={"values": "'GLOB'|[DIR,…]"},
+    )
+    format: TableFormat = Field(description="format of the printed table")
+    classes: bool = Field(description="show the gain of each class")
+    confidence: float = Field(gt=0, lt=1, description="confidence level of the intervals")
+    teacher_seconds: float | None = Field(
+        ge=0, description="training time of a teacher whose run is not beside its weights, in seconds"
+    )
 
 
 def compare(cfg: DictConfig) -> None:

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from zipfile import BadZipFile, ZipFile
 
 from omegaconf import DictConfig
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
@@ -152,9 +152,15 @@ def _make_parent(path: Path) -> Path:
 class DownloadSettings(Settings):
     """`python -m segkd.download`."""
 
-    what: Annotated[Literal["camvid", "weights"], BeforeValidator(lambda what: _check_downloadable(what))]
-    output_dir: Path | None
-    url: Annotated[str, AfterValidator(lambda url: _check_url(url))]
+    what: Annotated[Literal["camvid", "weights"], BeforeValidator(lambda what: _check_downloadable(what))] = Field(
+        description="701 street scenes with labels (about 200 MB), or eleven checkpoints of the authors (15 MB)"
+    )
+    output_dir: Path | None = Field(
+        description="folder of the files; null: data/camvid, or weights", json_schema_extra={"values": "DIR|null"}
+    )
+    url: Annotated[str, AfterValidator(lambda url: _check_url(url))] = Field(
+        description="the host, or a mirror with the same paths", json_schema_extra={"values": "URL"}
+    )
 
 
 def _check_downloadable(what: str | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from omegaconf import DictConfig
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from segkd.build.datasets import open_splits
 from segkd.cli.launch import launch
@@ -18,10 +18,15 @@ from segkd.utils.files import atomic_write, make_dir
 class PackSettings(Settings):
     """`python -m segkd.pack`."""
 
-    dataset: DatasetSpec
-    splits: list[str] | None
-    output_dir: Path | None
-    workers: PositiveInt
+    dataset: DatasetSpec = Field(description="the dataset")
+    splits: list[str] | None = Field(
+        description="splits to pack; null: all that exist", json_schema_extra={"values": "[NAME,…]|null"}
+    )
+    output_dir: Path | None = Field(
+        description="new folder for the packed dataset; dataset=packed dataset.root=DIR opens it",
+        json_schema_extra={"values": "DIR", "required": True},
+    )
+    workers: PositiveInt = Field(description="threads")
 
 
 def pack(cfg: DictConfig) -> None:

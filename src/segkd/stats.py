@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from segkd.build.datasets import open_dataset
 from segkd.cli.launch import launch
@@ -20,10 +20,12 @@ from segkd.utils.tables import print_table
 class StatsSettings(Settings):
     """`python -m segkd.stats`."""
 
-    dataset: DatasetSpec
-    split: str
-    output_dir: Path | None
-    workers: PositiveInt
+    dataset: DatasetSpec = Field(description="the dataset")
+    split: str = Field(description="split to measure", json_schema_extra={"values": "NAME"})
+    output_dir: Path | None = Field(
+        description="folder for stats.json; null: it is not written", json_schema_extra={"values": "DIR|null"}
+    )
+    workers: PositiveInt = Field(description="threads")
 
 
 def stats(cfg: DictConfig) -> None:

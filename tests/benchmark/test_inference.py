@@ -1,4 +1,4 @@
-"""`python -m segkd.benchmark mode=inference`: engines that answer alike, their table, and the front of several runs."""
+"""`python -m segkd.benchmark mode=inference`: engines, tables and the Pareto front."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from segkd.benchmark.inference import Speed, _engine, check_scores, format_rows
-from segkd.benchmark.pareto import Point, pareto_front
+from segkd.benchmark.engines import build_engine
+from segkd.benchmark.inference import EngineTimes, format_rows, read_miou
+from segkd.benchmark.pareto import Point, select_pareto_front
 from segkd.models.base import Normalization
 from segkd.models.espnet import ESPNetC
 from segkd.models.student_io import save_student
@@ -18,8 +19,8 @@ from tests.helpers.commands import Command
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two runs, `a` and `b`, scored 0.5 and 0.6."""
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two runs, `a` and `b`, of mIoU 0.5 and 0.6."""
     monkeypatch.chdir(tmp_path)
     for name, miou in (("a", 0.5), ("b", 0.6)):
         Path(name).mkdir()
@@ -28,26 +29,27 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("engine", "close"), [("eager", 1e-6), ("channels_last", 1e-4), ("bf16", 0.05), ("onnx", 1e-4)]
+    ("engine", "tolerance"), [("eager", 1e-6), ("channels_last", 1e-4), ("bf16", 0.05), ("onnx", 1e-4)]
 )
-def test_engines_answer_as_the_network(engine: str, close: float, tmp_path: Path) -> None:
+def test_engines_give_the_network_s_logits(engine: str, tolerance: float, tmp_path: Path) -> None:
     network = ESPNetC(5, Normalization((110,) * 3, (55,) * 3), p=1, q=1).eval()
     images = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
     with torch.no_grad():
-        expected, answer = network(images).logits_at((64, 96)), _engine(engine, network, tmp_path)(images).float()
-    difference = ((answer - expected).abs().max() / expected.abs().max()).item()
-    assert difference < close
-    assert (difference > 1e-4) == (engine == "bf16"), "half the digits show"
+        expected = network(images).logits_at((64, 96))
+        logits = build_engine(engine, network, tmp_path)(images).float()
+    difference = ((logits - expected).abs().max() / expected.abs().max()).item()
+    assert difference < tolerance
+    assert (difference > 1e-4) == (engine == "bf16"), "bfloat16 rounds"
 
 
-def test_the_table_by_hand() -> None:
-    speeds = [
-        Speed("r", "eager", [0.04, 0.02, 0.03], [0.1]),
-        Speed("r", "onnx", [0.01], [0.05]),
-        Speed("s", "onnx", [0.02], [0.04]),
+def test_table_of_known_times() -> None:
+    times = [
+        EngineTimes("r", "eager", [0.04, 0.02, 0.03], [0.1]),
+        EngineTimes("r", "onnx", [0.01], [0.05]),
+        EngineTimes("s", "onnx", [0.02], [0.04]),
     ]
-    assert to_markdown(format_rows(speeds, batch_size=4)).splitlines() == [
-        "| run | engine | ms | middle half | times as fast as eager | images/s, 4 at once |",
+    assert to_markdown(format_rows(times, batch_size=4)).splitlines() == [
+        "| run | engine | ms | IQR | speed-up over eager | images/s, 4 at once |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
         "| r | eager | 30.0 | 25.0 – 35.0 | 1.00 | 40.0 |",
         "| r | onnx | 10.0 | 10.0 – 10.0 | 3.00 | 80.0 |",
@@ -55,39 +57,37 @@ def test_the_table_by_hand() -> None:
     ]
 
 
-def test_the_front_by_hand() -> None:
-    fast, good, slower, worse, twin = (
+def test_pareto_front_of_known_points() -> None:
+    fast, good, slower, worse, dominated = (
         Point(1, 0.5, "", "fast"), Point(3, 0.7, "", "good"), Point(4, 0.7, "", "slower"),
-        Point(2, 0.4, "", "worse"), Point(1, 0.45, "", "twin"),
+        Point(2, 0.4, "", "worse"), Point(1, 0.45, "", "dominated"),
     )  # fmt: skip
-    assert pareto_front([slower, worse, good, twin, fast]) == [fast, good]
+    assert select_pareto_front([slower, worse, good, dominated, fast]) == [fast, good]
 
 
-def test_a_score_is_of_what_answers() -> None:
-    assert (check_scores(Path("a"), "openvino"), check_scores(Path("a"), "bf16"), check_scores(Path("a"), "int8")) == (
-        0.5,
-        None,
-        None,
-    )
+def test_miou_is_that_of_the_engine_s_output() -> None:
+    assert [read_miou(Path("a"), engine) for engine in ("openvino", "bf16", "int8")] == [0.5, None, None]
     Path("a/student.int8.onnx.json").write_text(json.dumps({"scores": {"miou": 0.48}}))
-    assert check_scores(Path("a"), "int8") == 0.48
+    assert read_miou(Path("a"), "int8") == 0.48
 
 
-def test_the_command_measures_tells_and_draws(command: Command) -> None:
-    typed = ("run=[a,b]", "engines=[eager,onnx]", "size=[64,96]", "repeats=2", "warmup=0", "batch_size=2")
-    code, out, err = command("benchmark", "mode=inference", *typed, "plot=p.png", "output_dir=new", "format=markdown")
+def test_command_measures_prints_and_plots(command: Command) -> None:
+    overrides = ("run=[a,b]", "engines=[eager,onnx]", "size=[64,96]", "repeats=2", "warmup=0", "batch_size=2")
+    code, out, err = command(
+        "benchmark", "mode=inference", *overrides, "plot=p.png", "output_dir=new", "format=markdown"
+    )
     assert code == 0, err
-    facts = json.loads(Path("new/benchmark.json").read_text())
-    assert [(e["run"], e["engine"], e["miou"]) for e in facts["engines"]] == [
+    record = json.loads(Path("new/benchmark.json").read_text())
+    assert [(e["run"], e["engine"], e["miou"]) for e in record["engines"]] == [
         ("a", "eager", 0.5), ("a", "onnx", 0.5), ("b", "eager", 0.6), ("b", "onnx", 0.6)
     ]  # fmt: skip
-    assert all(0 < e["quartiles_ms"][0] <= e["median_ms"] <= e["quartiles_ms"][1] for e in facts["engines"])
+    assert all(0 < e["quartiles_ms"][0] <= e["median_ms"] <= e["quartiles_ms"][1] for e in record["engines"])
     assert out.splitlines()[-1].startswith("fastest: ")
     assert Path("p.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
-    ("typed", "said"),
+    ("overrides", "message"),
     [
         (("engines=[eager]",), "say which: run=DIR or run=[DIR,DIR]"),
         (("run=lost",), "no student in lost"),
@@ -96,7 +96,7 @@ def test_the_command_measures_tells_and_draws(command: Command) -> None:
         (("run=a", "engines=[]"), "engines: "),
     ],
 )
-def test_mistakes_end_with_a_sentence(command: Command, typed: tuple[str, ...], said: str) -> None:
-    code, out, err = command("benchmark", "mode=inference", "size=[64,96]", *typed)
+def test_mistake_is_reported_in_one_sentence(command: Command, overrides: tuple[str, ...], message: str) -> None:
+    code, out, err = command("benchmark", "mode=inference", "size=[64,96]", *overrides)
     assert (code, out, len(err.splitlines())) == (2, "", 1)
-    assert said in err
+    assert message in err

@@ -1,4 +1,4 @@
-"""What networks cost: counted by hand, against the papers, and as docs/reference/networks.md says; and `python -m segkd.benchmark`."""
+"""Costs of networks: hand-computed, published, and in docs/reference/networks.md; and `python -m segkd.benchmark`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from segkd.benchmark.networks import PUBLISHED, Row, build_network_by_name, format_rows, list_networks, measure_networks
+from segkd.benchmark.networks import (
+    PUBLISHED,
+    NetworkCosts,
+    build_network_by_name,
+    format_rows,
+    list_networks,
+    measure_networks,
+)
 from segkd.models.base import Normalization, SegmentationModel
-from segkd.models.profiling import count_graph_macs, measure_latencies, measure_peak_bytes
+from segkd.models.profiling import count_macs, measure_latencies, measure_peak_bytes
 from segkd.types import FeatureInfo
 from segkd.utils.tables import to_markdown
 from tests.helpers.commands import Command
@@ -24,7 +31,7 @@ SIZE = (512, 1024)
 
 
 class Tiny(SegmentationModel):
-    """Half the size and back."""
+    """One strided convolution and one transposed convolution."""
 
     def __init__(self) -> None:
         super().__init__(4, Normalization((0, 0, 0), (1, 1, 1)), {"scores": FeatureInfo(4, 1)})
@@ -36,97 +43,97 @@ class Tiny(SegmentationModel):
         return logits, {"scores": logits}
 
 
-def test_multiply_accumulates_by_hand_and_the_network_stays_as_it_is() -> None:
+def test_count_macs_of_a_known_network_leaves_it_unchanged() -> None:
     network = Tiny().train()
     down, up = 32 * 48 * 5 * 3 * 9, 32 * 48 * 5 * 4 * 4
-    assert count_graph_macs(network, (64, 96)) == down + up
+    assert count_macs(network, (3, 64, 96)) == down + up
     assert network.training
     assert network.down.weight.device.type == "cpu"
 
 
-def test_the_most_bytes_by_hand() -> None:
-    """The normalised image with the difference before it; then the half map beside the image; at the end both maps of the answer."""
+def test_peak_bytes_of_known_networks() -> None:
+    """First the difference and the normalized image live; at the end the normalized image, the half-size map and the logits."""
     image, down, up = (4 * 64 * 96 * 3, 4 * 32 * 48 * 5, 4 * 64 * 96 * 4)
     assert measure_peak_bytes(Tiny(), (3, 64, 96)) == max(2 * image, image + down + up)
     assert measure_peak_bytes(nn.Sequential(nn.ReLU(), nn.ReLU(), nn.ReLU()), (3, 8, 8)) == 2 * 4 * 3 * 64
-    assert measure_peak_bytes(nn.Flatten(), (3, 8, 8)) == 0, "a view holds nothing of its own"
+    assert measure_peak_bytes(nn.Flatten(), (3, 8, 8)) == 0, "a view allocates nothing"
 
 
-def test_tasks_take_turns_and_the_first_do_not_count() -> None:
+def test_latencies_alternate_tasks_and_drop_the_warmup() -> None:
     calls: list[str] = []
-    taken = measure_latencies({name: partial(calls.append, name) for name in "abc"}, repeats=3, warmup=2, device=CPU)
+    measured = measure_latencies({name: partial(calls.append, name) for name in "abc"}, repeats=3, warmup=2, device=CPU)
     assert calls == 5 * ["a", "b", "c"]
-    assert {name: len(seconds) for name, seconds in taken.items()} == {"a": 3, "b": 3, "c": 3}
+    assert {name: len(seconds) for name, seconds in measured.items()} == {"a": 3, "b": 3, "c": 3}
 
 
 @pytest.fixture(scope="module")
-def rows() -> Iterator[dict[str, Row]]:
+def costs() -> Iterator[dict[str, NetworkCosts]]:
     with torch.device("meta"):
         networks = {name: build_network_by_name(name, 19) for name in list_networks()}
-    return {row.name: row for row in measure_networks(networks, SIZE, repeats=0, warmup=0, device=CPU)}
+    return {entry.name: entry for entry in measure_networks(networks, SIZE, repeats=0, warmup=0, device=CPU)}
 
 
-def test_the_document_says_what_is_measured(rows: dict[str, Row]) -> None:
-    said, table = DOCUMENT.read_text(), to_markdown(format_rows([*rows.values()]))
-    missing = [row for row in table.splitlines() if row not in said]
-    assert not missing, f"docs/reference/networks.md lacks {missing}; make its table anew with the command above it"
-    assert table in said
+def test_documented_table_is_the_measured_one(costs: dict[str, NetworkCosts]) -> None:
+    document, table = DOCUMENT.read_text(), to_markdown(format_rows([*costs.values()]))
+    missing = [row for row in table.splitlines() if row not in document]
+    assert not missing, f"docs/reference/networks.md lacks {missing}; update its table with the command above it"
+    assert table in document
 
 
-def transposed(name: str) -> int:
-    """Multiply-accumulates of transposed convolutions: each weight meets each pixel that comes in."""
+def count_transposed_macs(name: str) -> int:
+    """Count the multiply-accumulates of transposed convolutions: each weight times each input pixel."""
     with torch.device("meta"):
         network = build_network_by_name(name, 19).eval()
-        counted: list[int] = []
+        counts: list[int] = []
         for module in network.modules():
             if isinstance(module, nn.ConvTranspose2d):
                 module.register_forward_hook(
-                    lambda module, given, _: counted.append(module.weight.numel() * given[0].shape[-2:].numel())
+                    lambda module, inputs, _: counts.append(module.weight.numel() * inputs[0].shape[-2:].numel())
                 )
         network(torch.empty(1, 3, *SIZE))
-    return sum(counted)
+    return sum(counts)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_costs_are_the_published_ones(name: str, rows: dict[str, Row]) -> None:
-    """To a unit of the last digit, which Liu et al. cut off or round; they leave transposed convolutions out."""
+def test_costs_are_the_published_ones(name: str, costs: dict[str, NetworkCosts]) -> None:
+    """Up to one unit of the last digit, which Liu et al. truncate or round; they exclude transposed convolutions."""
     parameters, macs = PUBLISHED[name]
     unit = 10.0 ** -len(parameters.split(".")[1])
-    assert rows[name].parameters / 1e6 == pytest.approx(float(parameters), abs=unit)
+    assert costs[name].parameters / 1e6 == pytest.approx(float(parameters), abs=unit)
     if macs:
         unexplained = {"erfnet": 0.05, "mobilenetv2plus": 0.14}  # docs/reference/networks.md
         unit = 10.0 ** -len(macs.split(".")[1])
-        ours = (rows[name].macs - transposed(name)) / 1e9
-        assert ours == pytest.approx(float(macs), abs=unexplained.get(name, unit))
+        own = (costs[name].macs - count_transposed_macs(name)) / 1e9
+        assert own == pytest.approx(float(macs), abs=unexplained.get(name, unit))
 
 
-def test_the_table_by_hand() -> None:
-    five = Row("espnet", 363_462, 4_670_283_776, [0.005, 0.001, 0.003, 0.004, 0.002])
-    one = Row("mine", 1_000, 2_000_000, [0.25])
+def test_table_of_known_costs() -> None:
+    five = NetworkCosts("espnet", 363_462, 4_670_283_776, [0.005, 0.001, 0.003, 0.004, 0.002])
+    one = NetworkCosts("mine", 1_000, 2_000_000, [0.25])
     assert to_markdown(format_rows([five, one])).splitlines() == [
-        "| network | parameters | published, M | G MACs | published, G | ms | middle half |",
+        "| network | parameters | published, M | G MACs | published, G | ms | IQR |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
         "| espnet | 363,462 | 0.3635 | 4.670 | 4.422 | 3.0 | 2.0 – 4.0 |",
         "| mine | 1,000 |  | 0.002 |  | 250.0 | 250.0 – 250.0 |",
     ]
 
 
-def test_the_command_prints_and_writes_what_it_measured(command: Command, tmp_path: Path) -> None:
-    typed = ("networks=[espnet_c,enet]", "size=[64,96]", "num_classes=11", "repeats=2", "warmup=0")
-    code, out, err = command("benchmark", *typed, f"output_dir={tmp_path / 'new'}")
+def test_command_prints_and_writes_the_costs(command: Command, tmp_path: Path) -> None:
+    overrides = ("networks=[espnet_c,enet]", "size=[64,96]", "num_classes=11", "repeats=2", "warmup=0")
+    code, out, err = command("benchmark", *overrides, f"output_dir={tmp_path / 'new'}")
     assert code == 0, err
     assert "one image of 64×96, 11 classes" in out
     assert out.index("espnet_c") < out.index("enet ")
-    facts = json.loads((tmp_path / "new/benchmark.json").read_text())
-    assert (facts["size"], facts["num_classes"], facts["repeats"], facts["threads"]) == ([64, 96], 11, 2, 1)
-    espnet_c, enet = facts["networks"]
+    record = json.loads((tmp_path / "new/benchmark.json").read_text())
+    assert (record["size"], record["num_classes"], record["repeats"], record["threads"]) == ([64, 96], 11, 2, 1)
+    espnet_c, enet = record["networks"]
     assert (espnet_c["network"], espnet_c["parameters"]) == ("espnet_c", 347_145)
     first, third = enet["quartiles_ms"]
     assert 0 < first <= enet["median_ms"] <= third
 
 
 @pytest.mark.parametrize(
-    ("typed", "said"),
+    ("override", "message"),
     [
         ("networks=[espnet,enett]", "no model called 'enett'; did you mean 'enet'?; there are enet, erfnet, espnet, "),
         ("networks=[none]", "no model called 'none'"),
@@ -138,12 +145,12 @@ def test_the_command_prints_and_writes_what_it_measured(command: Command, tmp_pa
         ("repeat=3", "no key 'repeat'; did you mean 'repeats'?"),
     ],
 )
-def test_mistakes_end_with_a_sentence(
-    command: Command, typed: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_mistake_is_reported_in_one_sentence(
+    command: Command, override: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a_file").touch()
-    code, out, err = command("benchmark", "networks=[espnet]", "repeats=0", typed)
+    code, out, err = command("benchmark", "networks=[espnet]", "repeats=0", override)
     assert code == 2
-    assert said in err
+    assert message in err
     assert (out, len(err.splitlines())) == ("", 1)

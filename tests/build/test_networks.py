@@ -51,7 +51,7 @@ def test_anybodys_network_teaches_and_learns(command: Command) -> None:
     adapter = as_teacher(*NETWORK, "arguments={outputs: 11}", "checkpoint=theirs.pth")
     taught = command("train", *QUICK, *TAUGHT, SMALL, "model@teacher=adapter", *adapter, "output_dir=taught")
     assert taught.code == 0, taught.err
-    assert {"train/pixelwise", "train/pairwise", "train/critic/teacher"} <= terms("taught")
+    assert {"train/pixelwise", "train/pairwise", "train/discriminator/teacher"} <= terms("taught")
 
     arguments = [f"student.{key}" for key in (*NETWORK, "classes_argument=outputs")]
     learnt = command("train", *QUICK, "model@student=adapter", *arguments, "output_dir=learnt")
@@ -107,8 +107,8 @@ def test_unlabelled_images_of_other_sizes_teach(command: Command, teacher_file: 
     Path("images").mkdir()
     for index, side in enumerate((100, 150, 200)):
         cv2.imwrite(f"images/{index}.png", np.full((side, 300 - side, 3), 60 * index, np.uint8))
-    more = (*TAUGHT, SMALL, "model@teacher=espnet", f"teacher.checkpoint={teacher_file}", "data.unlabelled=images")
-    result = command("train", *QUICK, *more, "data.unlabelled_ratio=1.5", "output_dir=run")
+    more = (*TAUGHT, SMALL, "model@teacher=espnet", f"teacher.checkpoint={teacher_file}", "data.unlabeled=images")
+    result = command("train", *QUICK, *more, "data.unlabeled_ratio=1.5", "output_dir=run")
     assert result.code == 0, result.err
     assert json.loads(Path("run/summary.json").read_text())["steps"] == 4
 
@@ -123,7 +123,7 @@ def test_a_constructor_may_bring_the_weights(command: Command) -> None:
         "arguments={pretrained_model_name_or_path: theirs}",
         "features={encoder: decode_head.batch_norm}",
     )
-    teacher = as_teacher(*brings, "checkpoint=included")
+    teacher = as_teacher(*brings, "checkpoint=pretrained")
     result = command("train", *QUICK, *TAUGHT, SMALL, "model@teacher=adapter", *teacher, "output_dir=taught")
     assert result.code == 0, result.err
     scored = command(
@@ -131,7 +131,7 @@ def test_a_constructor_may_bring_the_weights(command: Command) -> None:
         "dataset=streets",
         "model=adapter",
         *(f"model.{key}" for key in brings),
-        "checkpoint=included",
+        "checkpoint=pretrained",
         "output_dir=scored",
     )
     assert scored.code == 0, scored.err

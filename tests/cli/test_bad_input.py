@@ -148,13 +148,13 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "class map of a stranger": ((*HEARD, "teacher.class_map={moon: [0]}"), ("class_map names moon", "the classes are sky")),
     "student with a class map": (("+student.class_map={sky: [0]}",), ("class_map leaves out",)),
-    "unlabelled images without a teacher": (("data.unlabelled=camvid/train",), ("teach nothing", "model@teacher=NAME")),
-    "unlabelled images that no loss hears of": (
-        (*TAUGHT, "loss=[cross_entropy]", "adversary=none", "data.unlabelled=camvid/train"),
+    "unlabeled images without a teacher": (("data.unlabeled=camvid/train",), ("teach nothing", "model@teacher=NAME")),
+    "unlabeled images that no loss hears of": (
+        (*TAUGHT, "loss=[cross_entropy]", "adversary=none", "data.unlabeled=camvid/train"),
         ("teach nothing", "a loss that hears it"),
     ),
-    "no unlabelled images": ((*HEARD, "data.unlabelled=nowhere"), ("data.unlabelled=nowhere is no folder",)),
-    "no share of unlabelled images": (("data.unlabelled_ratio=0",), ("data.unlabelled_ratio", "greater than 0")),
+    "no unlabeled images": ((*HEARD, "data.unlabeled=nowhere"), ("data.unlabeled=nowhere is no folder",)),
+    "no share of unlabeled images": (("data.unlabeled_ratio=0",), ("data.unlabeled_ratio", "greater than 0")),
     "no such device": (("trainer.accelerator=tpu",), ("trainer.accelerator", "'cpu'", "tpu")),
     "no student": (("model@student=none",), ("there is no student", "model@student=NAME")),
     "what follows from the data": (("+student.num_classes=7",), ("ESPNetC takes no 'num_classes'",)),
@@ -175,7 +175,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "feature without class scores": (
         (*TAUGHT, "loss=[cross_entropy,pixelwise]", "loss.pixelwise.feature=encoder"),
-        ("feature 'encoder' has 256 channels", "teacher scores 11 classes"),
+        ("feature 'encoder' has 256 channels", "teacher has 11 classes"),
     ),
     "folder that cannot be made": (("output_dir=text.pth/run",), ("cannot make the folder", "text.pth")),
     "impossible value": (("optimizers.student.lr=-1",), ("Adam", "-1")),

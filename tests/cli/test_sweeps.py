@@ -19,10 +19,9 @@ from filelock import FileLock
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
-from segkd.train import main as train
-from segkd.train.main import _finish
+from segkd.train.run_folder import RunFolder
 from segkd.utils.files import exclusive_lock
-from tests.helpers.commands import Command, in_own_process, started
+from tests.helpers.commands import Command, in_own_process, start_process
 
 BATCHES = 2
 TINY = (
@@ -140,19 +139,19 @@ class TestOptuna:
     def test_no_failed_trial_is_taken(
         self, command: Command, teacher_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        sweep, finish = tmp_path / "sweep", _finish
+        sweep, finish = tmp_path / "sweep", RunFolder.finish
 
-        def worse_and_worse(settings: Any, directory: Path, *rest: Any) -> float:
-            if directory.name == "0":
+        def finish_worse(run: RunFolder, *arguments: Any) -> float:
+            if run.directory.name == "0":
                 raise RuntimeError("planted")
-            return finish(settings, directory, *rest) if directory.name != "1" else float("nan")
+            return finish(run, *arguments) if run.directory.name != "1" else float("nan")
 
-        monkeypatch.setattr(train, "_finish", worse_and_worse)
+        monkeypatch.setattr(RunFolder, "finish", finish_worse)
         result = command("train", *search(teacher_file, 3, f"output_dir={sweep}"))
         assert result.code == 1, result.err
         assert [trial.state for trial in told(sweep)] == ["FAIL", "FAIL", "COMPLETE"]
         assert "RuntimeError: planted" in (sweep / "0" / "failure.txt").read_text()
-        assert "is not a number" in (sweep / "1" / "failure.txt").read_text()
+        assert "is NaN" in (sweep / "1" / "failure.txt").read_text()
         assert not (sweep / "2" / "failure.txt").exists()
         assert "3 trials, 2 failed; best val mIoU" in result.out
         assert result.out.endswith(f"→ {sweep / '2'}\n")
@@ -212,7 +211,7 @@ def test_killed_in_the_middle_no_trial_is_lost_or_doubled(command: Command, teac
     asked = search(teacher_file, 4, *LONG, "output_dir=sweep", "resume=auto")
     sweep = tmp_path / "sweep"
     saved = 2 * BATCHES
-    killed = in_own_process("train", *asked, cwd=tmp_path, hit=f"0:{8 * BATCHES + saved + 1}:SIGKILL")
+    killed = in_own_process("train", *asked, cwd=tmp_path, fault=f"0:{8 * BATCHES + saved + 1}:SIGKILL")
     assert killed.code == -signal.SIGKILL, killed.err
     before = told(sweep)
     assert [trial.state for trial in before] == ["COMPLETE", "RUNNING"]
@@ -245,7 +244,7 @@ def test_killed_again_and_again(teacher_file: Path, tmp_path: Path, launcher: tu
     asked = search(teacher_file, 6, *LONG, *launcher, "output_dir=sweep", "resume=auto")
     rng, sweep, left = random.Random(0), tmp_path / "sweep", []
     for kill in range(5):
-        process = started("train", *asked, cwd=tmp_path)
+        process = start_process("train", *asked, cwd=tmp_path)
         while len(told(sweep)) <= kill and process.poll() is None:
             time.sleep(0.01)
         time.sleep(2 * rng.random())

@@ -52,8 +52,8 @@ def test_experiment_runs(
     for dataset, root in roots.items():
         if f"/dataset: {dataset}" in recipe:
             arguments += [f"dataset.root={root}", "data.crop_size=[128,128]"]
-    if "unlabelled: '???'" in recipe:
-        arguments.append(f"data.unlabelled={roots['cityscapes'] / 'leftImg8bit'}")
+    if "unlabeled: '???'" in recipe:
+        arguments.append(f"data.unlabeled={roots['cityscapes'] / 'leftImg8bit'}")
     if "/model@student: pspnet" in recipe:
         arguments += SMALL_PSPNET
     if "/model@teacher: pspnet" in recipe:

@@ -40,12 +40,12 @@ def test_it_says_all_that_tells_the_forms_apart_and_trains(
     told = (
         loss["pixelwise"]["weight"],
         loss["pairwise"]["weight"],
-        loss["pairwise"]["node"],
+        loss["pairwise"]["node_size"],
         loss["pairwise"]["pooling"],
         adversary["weight"],
         adversary["gan_loss"]["_target_"].rpartition(".")[2],
-        adversary["order"],
-        adversary["sees"],
+        adversary["update_first"],
+        adversary["discriminator_input"],
         adversary["discriminator"]["image_channels"],
     )
     assert (
@@ -111,8 +111,8 @@ def test_a_critic_of_logits_tells_maps_apart_that_differ_by_a_constant() -> None
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"order": "both"}, "order is critic_first or student_first, not 'both'"),
-        ({"sees": "scores"}, "sees is probabilities or logits, not 'scores'"),
+        ({"update_first": "both"}, "update_first is discriminator or student, not 'both'"),
+        ({"discriminator_input": "scores"}, "discriminator_input is probabilities or logits, not 'scores'"),
         ({"weight": -1.0}, "weight must be 0 or more, not -1.0"),
     ],
 )

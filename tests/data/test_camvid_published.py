@@ -12,7 +12,7 @@ import yaml
 
 from segkd.build.datamodule import build_datamodule
 from segkd.build.distiller import build_distiller
-from segkd.config.schema import TrainSettings
+from segkd.config.training import TrainSettings
 from segkd.models.espnet import ESPNet
 from segkd.models.frozen import Frozen
 from segkd.models.student_io import load_student
@@ -26,8 +26,9 @@ TEACHER = "weights/skd-authors/camvid/espnet_kd_sd_unlabelled_65.1.pth"
 @pytest.fixture(scope="module")
 def run(published_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("camvid")
+    root, teacher = published_files / "data/camvid", published_files / TEACHER
     result = in_own_process(
-        "train", "experiment=espnet_c_camvid", f"dataset.root={published_files / 'data/camvid'}", f"teacher.checkpoint={published_files / TEACHER}",
+        "train", "experiment=espnet_c_camvid", f"dataset.root={root}", f"teacher.checkpoint={teacher}",
         "trainer=cpu", "trainer.max_epochs=1", "trainer.progress=false", "wandb.mode=disabled", "output_dir=run",
         cwd=folder, threads=2, timeout=840,
     )  # fmt: skip
@@ -57,11 +58,11 @@ def test_discriminator_is_trained(run: Path, curves: dict[str, list[float]]) -> 
         "discriminator/student",
         "discriminator/penalty",
         "discriminator",
-        "holistic",
+        "adversarial",
     ):
         assert torch.tensor(curves[f"train/{name}"]).isfinite().all()
     settings = TrainSettings.model_validate(yaml.safe_load((run / "config.yaml").read_text()))
-    untrained, _ = build_distiller(settings, build_datamodule(settings))
+    untrained = build_distiller(settings, build_datamodule(settings))
     trained = torch.load(run / "last.ckpt", weights_only=True)["state_dict"]
     discriminator = {
         key: value for key, value in untrained.state_dict().items() if key.startswith("adversary.") and "weight" in key

@@ -172,7 +172,7 @@ def test_unsupported_settings_are_refused(command: Command, tmp_path: Path) -> N
         "train",
         "experiment=quickstart",
         "data.on_device=true",
-        f"data.unlabelled={tmp_path}",
+        f"data.unlabeled={tmp_path}",
         f"output_dir={tmp_path / 'b'}",
     )
     assert both.code == 2
@@ -185,6 +185,7 @@ def test_training_on_the_device_reduces_the_loss(command: Command, tmp_path: Pat
         "data.on_device=true",
         "data.scale=[0.5,2]",
         "trainer.max_epochs=2",
+        "trainer.limit_val_batches=1",
         "wandb.mode=disabled",
     ]
     result = command("train", *overrides, f"output_dir={tmp_path / 'run'}")

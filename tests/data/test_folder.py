@@ -1,4 +1,4 @@
-"""Own data without Python: what `classes.yaml` may say, and what it must not."""
+"""A user's own folder: valid and invalid `classes.yaml`, and a training."""
 
 from __future__ import annotations
 
@@ -18,51 +18,52 @@ from tests.helpers.commands import Command
 from tests.helpers.fake_datasets import write_folder
 
 
-def say(root: Path, **facts: object) -> None:
-    """Change what classes.yaml says; None takes a key out."""
-    said = {**yaml.safe_load((root / "classes.yaml").read_text()), **facts}
-    (root / "classes.yaml").write_text(yaml.safe_dump({key: value for key, value in said.items() if value is not None}))
+def edit_metadata(root: Path, **changes: object) -> None:
+    """Change keys of classes.yaml; None removes one."""
+    metadata = {**yaml.safe_load((root / "classes.yaml").read_text()), **changes}
+    kept = {key: value for key, value in metadata.items() if value is not None}
+    (root / "classes.yaml").write_text(yaml.safe_dump(kept))
 
 
 @pytest.mark.parametrize("labels", ["ids", "colors"])
-def test_labels_as_ids_and_as_colours(tmp_path: Path, labels: str) -> None:
+def test_reads_labels_as_ids_and_as_colors(tmp_path: Path, labels: str) -> None:
     write_folder(tmp_path, labels)
     data = Folder(tmp_path, "train")
     assert (data.classes, data.size, data.display_name) == (("soil", "crop", "weed"), (40, 60), tmp_path.name)
     assert data.get_name(1) == "train/field/1"
     write_folder(tmp_path / "ids")
     raw = cv2.imread(str(tmp_path / "ids/labels/train/field/0.png"), cv2.IMREAD_UNCHANGED)
-    assert (data.label(0) == np.select([raw == 10, raw == 20, raw == 30], [0, 1, 2], IGNORE_INDEX)).all()
+    assert (data.load_label(0) == np.select([raw == 10, raw == 20, raw == 30], [0, 1, 2], IGNORE_INDEX)).all()
     path = data.files[0][1]
     stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     stored[0, 0] = 77 if labels == "ids" else (3, 2, 1)
     cv2.imwrite(str(path), stored)
-    named = (
+    message = (
         "ids 77; .* allows 10, 20, 30, 255"
         if labels == "ids"
-        else "colours #010203; .* allows #0000c8, #00c800, #c80000, #ffffff"
+        else "colors #010203; .* allows #0000c8, #00c800, #c80000, #ffffff"
     )
-    with pytest.raises(UserError, match=f"holds the {named}"):
+    with pytest.raises(UserError, match=f"holds the {message}"):
         data[0]
 
 
-def test_what_may_be_left_out(tmp_path: Path) -> None:
+def test_optional_keys_have_defaults(tmp_path: Path) -> None:
     write_folder(tmp_path)
-    say(tmp_path, classes=[{"name": "a"}, {"name": "b"}], labels=None, ignore=[10, 20, 30, 255], name="Farm")
+    edit_metadata(tmp_path, classes=[{"name": "a"}, {"name": "b"}], labels=None, ignore=[10, 20, 30, 255], name="Farm")
     data = Folder(tmp_path, "train")
-    assert data.ids == {0: 0, 1: 1, **dict.fromkeys((10, 20, 30, 255), IGNORE_INDEX)}
+    assert data.label_map == {0: 0, 1: 1, **dict.fromkeys((10, 20, 30, 255), IGNORE_INDEX)}
     assert data.colors[0] != data.colors[1]
     assert (data.mean, data.std) == ((127.5,) * 3, (127.5,) * 3)
     assert data.display_name == "Farm"
-    say(tmp_path, mean=[1, 2, 3.5])
+    edit_metadata(tmp_path, mean=[1, 2, 3.5])
     assert Folder(tmp_path, "train").mean == (1, 2, 3.5)
 
 
-WRONG: dict[str, tuple[dict[str, object], str]] = {
+INVALID: dict[str, tuple[dict[str, object], str]] = {
     "no classes": ({"classes": None}, "'classes' is missing; give a list of two to 250"),
     "one class": ({"classes": [{"name": "a"}]}, "'classes' is .*; give a list of two"),
     "names alone": ({"classes": ["a", "b"]}, "'classes' is .*; give a list of two"),
-    "name that YAML takes for a no": ({"classes": [{"name": "a"}, {"name": False}]}, "'classes' is "),
+    "name that YAML parses as false": ({"classes": [{"name": "a"}, {"name": False}]}, "'classes' is "),
     "key of a class": ({"classes": [{"name": "a"}, {"name": "b", "colour": [0, 0, 0]}]}, "'classes' is "),
     "two of one name": ({"classes": [{"name": "a"}, {"name": "a"}]}, "two classes have the name a; give each its own"),
     "two of one id": ({"classes": [{"name": "a"}, {"name": "b", "id": 0}]}, "two classes have the id 0"),
@@ -76,19 +77,19 @@ WRONG: dict[str, tuple[dict[str, object], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_what_it_must_not_say(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", INVALID)
+def test_invalid_metadata_are_refused(tmp_path: Path, name: str) -> None:
     write_folder(tmp_path)
-    facts, said = WRONG[name]
-    say(tmp_path, **facts)
-    with pytest.raises(UserError, match=said) as told:
+    changes, message = INVALID[name]
+    edit_metadata(tmp_path, **changes)
+    with pytest.raises(UserError, match=message) as error:
         Folder(tmp_path, "train")
-    assert str(told.value).startswith(str(tmp_path / "classes.yaml"))
-    assert "\n" not in str(told.value)
+    assert str(error.value).startswith(str(tmp_path / "classes.yaml"))
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"classes: [", "no valid YAML"),
         (b"\xff\xfe\x00", "no valid YAML"),
@@ -96,13 +97,17 @@ def test_what_it_must_not_say(tmp_path: Path, name: str) -> None:
         (b"!!python/name:os.system", "no valid YAML"),
     ],
 )
-def test_what_is_no_yaml(tmp_path: Path, content: bytes, said: str) -> None:
+def test_unreadable_metadata_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
     write_folder(tmp_path)
     (tmp_path / "classes.yaml").write_bytes(content)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         Folder(tmp_path, "train")
+
+
+def test_missing_files_are_reported(tmp_path: Path) -> None:
+    write_folder(tmp_path)
     (tmp_path / "classes.yaml").unlink()
-    with pytest.raises(UserError, match=r"there is no .*classes\.yaml; it says which classes there are"):
+    with pytest.raises(UserError, match=r"there is no .*classes\.yaml; it defines the classes"):
         Folder(tmp_path, "train")
     write_folder(tmp_path)
     (tmp_path / "images").rename(tmp_path / "pictures")
@@ -110,29 +115,33 @@ def test_what_is_no_yaml(tmp_path: Path, content: bytes, said: str) -> None:
         Folder(tmp_path, "train")
 
 
-def test_it_trains(command: Command, tmp_path: Path) -> None:
-    """The facts that a run needs are the object's: classes, statistics, size, and colours for pictures."""
+def test_run_uses_the_metadata_of_the_folder(command: Command, tmp_path: Path) -> None:
+    """Classes, statistics, size and colors come from the dataset instance."""
     write_folder(tmp_path / "own")
-    say(tmp_path / "own", size=[32, 48], mean=[100.0, 90.0, 80.0], name="Farm")
+    edit_metadata(tmp_path / "own", size=[32, 48], mean=[100.0, 90.0, 80.0], name="Farm")
     run = tmp_path / "run"
     result = command(
         "train", "dataset=folder", f"dataset.root={tmp_path / 'own'}", "trainer=cpu", "trainer.max_epochs=1", "data.workers=0",
         "data.batch_size=2", "trainer.progress=false", "wandb.mode=disabled", "student.p=1", "student.q=1", f"output_dir={run}",
     )  # fmt: skip
     assert result.code == 0, result.err
-    facts = yaml.safe_load((run / "student.yaml").read_text())
-    assert (facts["dataset"], facts["classes"], facts["num_classes"]) == ("Farm", ["soil", "crop", "weed"], 3)
-    assert facts["colors"] == [[200, 0, 0], [0, 200, 0], [0, 0, 200]]
+    student = yaml.safe_load((run / "student.yaml").read_text())
+    assert (student["dataset"], student["classes"], student["num_classes"]) == ("Farm", ["soil", "crop", "weed"], 3)
+    assert student["colors"] == [[200, 0, 0], [0, 200, 0], [0, 0, 200]]
     assert load_student(run).normalization.mean.flatten().tolist() == [100, 90, 80]
     result = command("evaluate", f"run={run}", "workers=0")
     assert result.code == 0, result.err
-    evaluated = json.loads((run / "evaluation.json").read_text())
-    assert (evaluated["dataset"], evaluated["split"], evaluated["classes"]) == ("Farm", "val", ["soil", "crop", "weed"])
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    assert (evaluation["dataset"], evaluation["split"], evaluation["classes"]) == (
+        "Farm",
+        "val",
+        ["soil", "crop", "weed"],
+    )
     (tmp_path / "own").rename(tmp_path / "moved")
-    gone = command("evaluate", f"run={run}", "workers=0")
-    assert gone.code == 2
+    missing = command("evaluate", f"run={run}", "workers=0")
+    assert missing.code == 2
     assert (
         f"the data of {run} are not at {tmp_path / 'own'}, seen from where the training started; give dataset.root=DIR"
-        in gone.err
+        in missing.err
     )
     assert command("evaluate", f"run={run}", f"dataset.root={tmp_path / 'moved'}", "workers=0").code == 0

@@ -1,4 +1,4 @@
-"""Statistics and class weights, against numbers by hand and, on CamVid, against figures of others."""
+"""Statistics and class weights, against values computed by hand and, on CamVid, against published ones."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX
 from tests.helpers.fake_datasets import write_camvid
 
-# SegNet's definition on CamVid's training split; made from frequencies that were rounded to six digits.
+# SegNet's definition on CamVid's training split; computed from frequencies rounded to six digits.
 MEDIAN_FREQUENCY = (0.2793, 0.2017, 4.7866, 0.1490, 1.0, 0.4217, 3.8468, 1.9736, 0.7890, 6.3744, 8.8595)
 
 
-class Two(Streets):
-    """Two images of four pixels, three classes of which the last is nowhere."""
+class TwoImages(Streets):
+    """Two images of four pixels, and three classes of which the last has none."""
 
     classes = ("common", "rare", "absent")
     LABELS = ([[0, 0], [0, 1]], [[0, 0, IGNORE_INDEX, IGNORE_INDEX]])
@@ -47,10 +47,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def test_by_hand() -> None:
-    counts = count_classes(Two())
+def test_class_counts_and_weights_by_hand() -> None:
+    counts = count_classes(TwoImages())
     assert counts == ClassCounts([5, 1, 0, 2], [2, 1, 0, 1], [8, 4, 0, 4])
-    # f = 5/8, 1/4 and, of void, 1/2
+    # f = 5/8, 1/4 and, for void, 1/2
     assert compute_class_weights("median_frequency", counts) == pytest.approx([0.4375 / 0.625, 0.4375 / 0.25, 0])
     assert compute_class_weights("median_frequency", counts, void=True) == pytest.approx(
         [0.5 / 0.625, 0.5 / 0.25, 0, 1]
@@ -59,32 +59,32 @@ def test_by_hand() -> None:
         [1 / log(1.02 + 5 / 6), 1 / log(1.02 + 1 / 6), 1 / log(1.02)]
     )
     assert compute_class_weights("enet", counts, void=True)[3] == pytest.approx(1 / log(1.02 + 2 / 8))
-    with pytest.raises(UserError, match="no pixel of the training split is labelled"):
+    with pytest.raises(UserError, match="no pixel of the training split is labeled"):
         compute_class_weights("enet", ClassCounts([0, 0, 0, 8], [0, 0, 0, 2], [0, 0, 0, 8]))
 
 
-def test_colours_by_hand() -> None:
-    mean, std = compute_color_statistics(Two())
+def test_color_statistics_by_hand() -> None:
+    mean, std = compute_color_statistics(TwoImages())
     assert mean == pytest.approx([20, 0, 255 * 5 / 8])
-    assert std == pytest.approx([10, 0, 255 * (5 / 8 * 3 / 8) ** 0.5])  # over pixels; within an image red does not vary
+    assert std == pytest.approx(
+        [10, 0, 255 * (5 / 8 * 3 / 8) ** 0.5]
+    )  # over all pixels; red is constant within an image
 
 
-def test_the_cache_knows_the_files_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+def test_cache_depends_on_file_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     write_camvid(tmp_path / "a", size=(8, 24))
     write_camvid(tmp_path / "b", size=(8, 24))
-    first, first_colors = (
-        count_classes(CamVid(tmp_path / "a", "train")),
-        compute_color_statistics(CamVid(tmp_path / "a", "train")),
-    )
+    data = CamVid(tmp_path / "a", "train")
+    first, first_colors = count_classes(data), compute_color_statistics(data)
     assert first.pixels == [4 * 16] * 12
 
-    def touched(*_: object) -> None:
+    def refuse_decoding(*_: object) -> None:
         raise AssertionError("decoded")
 
-    def decoded_in(root: str) -> bool:
+    def is_decoded(root: str) -> bool:
         data = CamVid(tmp_path / root, "train")
-        with monkeypatch.context() as watched:
-            watched.setattr(CamVid, "label", touched)
+        with monkeypatch.context() as patch:
+            patch.setattr(CamVid, "load_label", refuse_decoding)
             try:
                 assert count_classes(data) == first
                 assert compute_color_statistics(data) == first_colors
@@ -92,25 +92,25 @@ def test_the_cache_knows_the_files_content(tmp_path: Path, monkeypatch: pytest.M
                 return "decoded" in str(error)
         return False
 
-    assert not decoded_in("a")
-    assert not decoded_in("b")  # a copy
+    assert not is_decoded("a")
+    assert not is_decoded("b")  # a copy
     label = CamVid(tmp_path / "b", "train").files[0][1]
     cv2.imwrite(str(label), np.full((8, 24), 3, np.uint8))
-    assert decoded_in("b")
+    assert is_decoded("b")
     assert count_classes(CamVid(tmp_path / "b", "train")).pixels[3] == 3 * 16 + 8 * 24
-    for kept in cache.rglob("*.json"):
-        kept.write_text(kept.read_text()[:-9])  # cut short: counted anew, and mended
-    assert decoded_in("a")
+    for cached in cache.rglob("*.json"):
+        cached.write_text(cached.read_text()[:-9])  # truncated: computed again and replaced
+    assert is_decoded("a")
     assert count_classes(CamVid(tmp_path / "a", "train")) == first
-    for kept in cache.rglob("*.json"):
-        kept.unlink()
+    for cached in cache.rglob("*.json"):
+        cached.unlink()
     (cache / "segkd/statistics").rmdir()
-    (cache / "segkd/statistics").touch()  # nothing can be kept
+    (cache / "segkd/statistics").touch()  # the cache cannot be written
     assert count_classes(CamVid(tmp_path / "a", "train")) == first
 
 
 @pytest.mark.published
-def test_camvid_itself(published_files: Path) -> None:
+def test_published_camvid_statistics_and_weights(published_files: Path) -> None:
     data = CamVid(published_files / "data/camvid", "train")
     counts = count_classes(data)
     np.testing.assert_allclose(compute_class_weights("median_frequency", counts), MEDIAN_FREQUENCY, rtol=2e-4)

@@ -1,4 +1,4 @@
-"""Streets: the same scene for the same number, no scene in two splits, every class in them."""
+"""Streets: scenes follow from seed and number, no scene is in two splits, and every class occurs."""
 
 from __future__ import annotations
 
@@ -9,36 +9,37 @@ from segkd.data.streets import Streets
 from segkd.types import IGNORE_INDEX
 
 
-def scenes(split: str, seed: int = 0, count: int = 24) -> list[bytes]:
+def render_scenes(split: str, seed: int = 0, count: int = 24) -> list[bytes]:
     data = Streets(split, images=count, scene_seed=seed)
     return [data[i].image.tobytes() + data[i].label.tobytes() for i in range(count)]
 
 
-def test_a_scene_follows_from_seed_and_number() -> None:
-    """Also when it is drawn after others, or alone."""
+def test_scene_follows_from_seed_and_number() -> None:
+    """Whether it is rendered alone or after others."""
     alone = Streets("train", images=24)[17]
-    assert scenes("train")[17] == alone.image.tobytes() + alone.label.tobytes()
-    assert scenes("train") == scenes("train")
+    scenes = render_scenes("train")
+    assert scenes[17] == alone.image.tobytes() + alone.label.tobytes()
+    assert render_scenes("train") == scenes
 
 
-def test_no_scene_twice() -> None:
-    drawn = [scene for split in Streets.splits for seed in (0, 1) for scene in scenes(split, seed)]
-    assert len(set(drawn)) == len(drawn) == 144
+def test_no_scene_occurs_twice() -> None:
+    scenes = [scene for split in Streets.splits for seed in (0, 1) for scene in render_scenes(split, seed)]
+    assert len(set(scenes)) == len(scenes) == 144
 
 
-def test_lengths() -> None:
+def test_number_of_scenes() -> None:
     assert [len(Streets(split)) for split in Streets.splits] == [256, 64, 64]
     assert [len(Streets(split, images=1000)) for split in Streets.splits] == [1000, 250, 250]
     with pytest.raises(IndexError):
         Streets("val")[64]
 
 
-def test_every_class_and_void() -> None:
+def test_every_class_and_void_occur() -> None:
     data = Streets("train")
     labels = np.stack([data[i].label for i in range(64)])
     assert set(np.unique(labels)) == {*range(11), IGNORE_INDEX}
     shares = np.bincount(labels.ravel(), minlength=256)[:11] / labels.size
-    assert shares.min() > 0.001  # a class that is hardly there cannot be learnt
+    assert shares.min() > 0.001  # a rarer class could not be learned
     assert shares.max() < 0.5
 
 

@@ -1,4 +1,4 @@
-"""A batch that goes through a network in parts: the answer and the gradient of the whole, for the memory of a part."""
+"""Forward passes in chunks: output and gradient of the whole batch, with the memory of a chunk."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from segkd.distillation import micro_batching as micro_batches
+from segkd.distillation import micro_batching
 from segkd.distillation.micro_batching import forward_in_chunks
 from segkd.models.base import Normalization
 from segkd.models.enet import ENet
 from segkd.models.profiling import count_saved_tensor_bytes
 from segkd.types import Batch, NetworkOutput
 
-SIX = 6
+IMAGES = 6
 
 
-def network() -> ENet:
-    """With BatchNorm, dropout by the sample, and one tensor under two names."""
+def make_network() -> ENet:
+    """Make a network with BatchNorm, dropout seeded by sample, and one tensor under two names."""
     torch.manual_seed(0)
     return ENet(5, Normalization((110,) * 3, (55,) * 3))
 
 
-def batch(images: int = SIX) -> Batch:
+def make_batch(images: int = IMAGES) -> Batch:
     g = torch.Generator().manual_seed(1)
     return Batch(
         torch.randint(0, 256, (images, 3, 64, 64), generator=g, dtype=torch.uint8),
@@ -34,77 +34,82 @@ def batch(images: int = SIX) -> Batch:
     )
 
 
-def standing(made: ENet) -> ENet:
-    """BatchNorm stands still, so that it does not see that there are parts; dropout does not."""
-    for part in made.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            part.eval()
-    return made
+def freeze_batchnorm(network: ENet) -> ENet:
+    """Put BatchNorm in evaluation mode, so that chunks do not matter to it."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    return network
 
 
-def test_each_term_may_look_back_by_itself() -> None:
-    """As the shares of the terms in the gradient do: several backward passes through one answer."""
-    made = standing(network().train())
+def test_several_backward_passes_through_one_output() -> None:
+    """Gradient shares take a backward pass for each term."""
+    network = freeze_batchnorm(make_network().train())
 
-    def of_terms(parts: int) -> list[Tensor]:
-        said = forward_in_chunks(made, batch(), parts)
-        terms = said.logits.square().mean(), said.features["encoder"].square().mean()
-        return [torch.autograd.grad(t, [*made.parameters()], retain_graph=True, allow_unused=True)[0] for t in terms]
+    def compute_term_gradients(num_chunks: int) -> list[Tensor]:
+        output = forward_in_chunks(network, make_batch(), num_chunks)
+        terms = output.logits.square().mean(), output.features["encoder"].square().mean()
+        return [torch.autograd.grad(t, [*network.parameters()], retain_graph=True, allow_unused=True)[0] for t in terms]
 
-    for ours, theirs in zip(of_terms(3), of_terms(1), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
-
-
-def loss(said: NetworkOutput) -> Tensor:
-    """Of the batch as a whole, and of nothing less."""
-    return said.logits.flatten(1).var(0).sum() + said.features["encoder"].mean(0).square().sum()
+    for gradient, expected in zip(compute_term_gradients(3), compute_term_gradients(1), strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5)
 
 
-def gradients(made: ENet, parts: int) -> tuple[Tensor, list[Tensor]]:
-    value = loss(forward_in_chunks(made, batch(), parts))
-    return value, list(torch.autograd.grad(value, list(made.parameters())))
+def compute_loss(output: NetworkOutput) -> Tensor:
+    """Return a loss that is no sum over chunks."""
+    return output.logits.flatten(1).var(0).sum() + output.features["encoder"].mean(0).square().sum()
 
 
-@pytest.mark.parametrize("parts", [2, 3, 4, SIX, 99])
-def test_value_and_gradient_are_those_of_the_whole(parts: int) -> None:
-    made = standing(network().train())
-    (whole, expected), (value, found) = gradients(made, 1), gradients(made, parts)
+def compute_gradients(network: ENet, num_chunks: int) -> tuple[Tensor, list[Tensor]]:
+    value = compute_loss(forward_in_chunks(network, make_batch(), num_chunks))
+    return value, list(torch.autograd.grad(value, list(network.parameters())))
+
+
+@pytest.mark.parametrize("num_chunks", [2, 3, 4, IMAGES, 99])
+def test_value_and_gradient_equal_the_whole_batch(num_chunks: int) -> None:
+    network = freeze_batchnorm(make_network().train())
+    (whole, expected_gradients), (value, gradients) = (
+        compute_gradients(network, 1),
+        compute_gradients(network, num_chunks),
+    )
     torch.testing.assert_close(value, whole)
-    for ours, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+    for gradient, expected in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_adding_up_the_parts_would_not_give_it() -> None:
-    made = standing(network().train())
-    whole, _ = gradients(made, 1)
-    of_parts = [loss(forward_in_chunks(made, Batch(*(t[i : i + 2] for t in batch())), 1)) for i in (0, 2, 4)]
-    assert not torch.isclose(torch.stack(of_parts).mean(), whole, rtol=0.01)
+def test_mean_of_chunk_losses_differs() -> None:
+    network = freeze_batchnorm(make_network().train())
+    whole, _ = compute_gradients(network, 1)
+    chunk_losses = [
+        compute_loss(forward_in_chunks(network, Batch(*(t[i : i + 2] for t in make_batch())), 1)) for i in (0, 2, 4)
+    ]
+    assert not torch.isclose(torch.stack(chunk_losses).mean(), whole, rtol=0.01)
 
 
-def statistics_after(parts: int) -> list[Tensor]:
-    made = network().train()
-    loss(forward_in_chunks(made, batch(), parts)).backward()
-    return list(made.buffers())
+def compute_statistics(num_chunks: int) -> list[Tensor]:
+    network = make_network().train()
+    compute_loss(forward_in_chunks(network, make_batch(), num_chunks)).backward()
+    return list(network.buffers())
 
 
-def one_after_the_other() -> list[Tensor]:
-    """What a network has seen that has been given the parts as batches of their own."""
-    made = network().train()
+def compute_statistics_of_separate_batches() -> list[Tensor]:
+    """Return the buffers after each chunk was a batch of its own."""
+    network = make_network().train()
     for i in (0, 2, 4):
-        forward_in_chunks(made, Batch(*(tensor[i : i + 2] for tensor in batch())), 1)
-    return list(made.buffers())
+        forward_in_chunks(network, Batch(*(tensor[i : i + 2] for tensor in make_batch())), 1)
+    return list(network.buffers())
 
 
-def test_batchnorm_sees_each_part_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = one_after_the_other()
-    assert all(torch.equal(a, b) for a, b in zip(statistics_after(3), expected, strict=True))
+def test_batchnorm_sees_each_chunk_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = compute_statistics_of_separate_batches()
+    assert all(torch.equal(a, b) for a, b in zip(compute_statistics(3), expected, strict=True))
 
-    monkeypatch.setattr(micro_batches, "_RestoreBuffers", lambda _: nullcontext())
-    assert not all(torch.equal(a, b) for a, b in zip(statistics_after(3), expected, strict=True))
+    monkeypatch.setattr(micro_batching, "_RestoreBuffers", lambda _: nullcontext())
+    assert not all(torch.equal(a, b) for a, b in zip(compute_statistics(3), expected, strict=True))
 
 
-class Others(nn.Module):
-    """What an adapter may bring: layers that move a buffer in every forward pass, and read it."""
+class BufferedNetwork(nn.Module):
+    """Layers that update and read a buffer in every forward pass, as an adapted network may have."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,38 +123,38 @@ class Others(nn.Module):
         return NetworkOutput(maps, {"encoder": maps}, True)
 
 
-def test_other_layers_with_buffers_look_twice_at_the_same() -> None:
-    """As if each part were given by itself."""
-    parts, by_itself = Others().train(), Others().train()
-    loss(forward_in_chunks(parts, batch(), 3)).backward()
-    said = [by_itself(batch().images[i : i + 2]) for i in (0, 2, 4)]
-    joined = torch.cat([one.logits for one in said])
-    loss(NetworkOutput(joined, {"encoder": joined}, True)).backward()
-    for ours, theirs in zip(parts.parameters(), by_itself.parameters(), strict=True):
-        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6)
-    assert all(torch.equal(a, b) for a, b in zip(parts.buffers(), by_itself.buffers(), strict=True))
+def test_recomputation_sees_the_same_buffers() -> None:
+    """Gradients and buffers equal those of separate forward passes."""
+    chunked, separate = BufferedNetwork().train(), BufferedNetwork().train()
+    compute_loss(forward_in_chunks(chunked, make_batch(), 3)).backward()
+    outputs = [separate(make_batch().images[i : i + 2]) for i in (0, 2, 4)]
+    logits = torch.cat([output.logits for output in outputs])
+    compute_loss(NetworkOutput(logits, {"encoder": logits}, True)).backward()
+    for actual, expected in zip(chunked.parameters(), separate.parameters(), strict=True):
+        torch.testing.assert_close(actual.grad, expected.grad, rtol=1e-4, atol=1e-6)
+    assert all(torch.equal(a, b) for a, b in zip(chunked.buffers(), separate.buffers(), strict=True))
 
 
-def test_parts_are_as_alike_as_can_be() -> None:
-    seen: list[int] = []
+def test_chunk_sizes_differ_by_at_most_one() -> None:
+    sizes: list[int] = []
 
     def network(images: Tensor) -> NetworkOutput:
-        seen.append(len(images))
+        sizes.append(len(images))
         return NetworkOutput(images.float(), {}, True)
 
-    forward_in_chunks(network, batch(7), 3)
-    assert seen == [3, 2, 2]
+    forward_in_chunks(network, make_batch(7), 3)
+    assert sizes == [3, 2, 2]
 
 
-def test_it_keeps_the_answer_alone_until_it_looks_again() -> None:
-    made, given = network().train(), batch()
-    whole, parts = (
-        count_saved_tensor_bytes(lambda n=n: forward_in_chunks(made, given, n), made.parameters()) for n in (1, 3)
+def test_activations_are_not_saved() -> None:
+    network, batch = make_network().train(), make_batch()
+    whole, chunked = (
+        count_saved_tensor_bytes(lambda n=n: forward_in_chunks(network, batch, n), network.parameters()) for n in (1, 3)
     )
-    assert parts < whole / 20
+    assert chunked < whole / 20
 
 
-def test_one_tensor_stays_one() -> None:
-    said = forward_in_chunks(network().train(), batch(), 3)
-    assert said.features["kd_logits"] is said.logits
-    assert said.logits.shape[0] == said.features["encoder"].shape[0] == SIX
+def test_tensor_under_two_names_stays_one() -> None:
+    output = forward_in_chunks(make_network().train(), make_batch(), 3)
+    assert output.features["kd_logits"] is output.logits
+    assert output.logits.shape[0] == output.features["encoder"].shape[0] == IMAGES

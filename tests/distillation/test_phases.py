@@ -1,4 +1,4 @@
-"""Who is trained, by what, and when."""
+"""The phases: their order, parameters and objectives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from segkd.types import Step
 from tests.helpers.steps import make_step
 
 
-class Learned(Loss):
+class LearnedLoss(Loss):
     """A loss with a parameter of its own, as a projector is."""
 
     def __init__(self) -> None:
@@ -26,37 +26,40 @@ class Learned(Loss):
         return self.factor * step.student.logits.square().mean()
 
 
-def players() -> tuple[nn.Module, LossSum, Adversary]:
+def make_parts() -> tuple[nn.Module, LossSum, Adversary]:
     student = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 5, 1))
     student[0].requires_grad_(False)
     adversary = Adversary(Discriminator(5, width=8), Hinge(), weight=0.5, n_critic=3)
-    return student, LossSum({"labels": CrossEntropy(), "learned": Learned()}), adversary
+    return student, LossSum({"labels": CrossEntropy(), "learned": LearnedLoss()}), adversary
 
 
-def test_without_a_critic_there_is_one_phase() -> None:
-    student, losses, _ = players()
+def test_without_a_discriminator_there_is_one_phase() -> None:
+    student, losses, _ = make_parts()
     (phase,) = build_phases(student, losses, None)
     assert (phase.name, phase.repeats) == ("student", 1)
     assert phase.objective(make_step())[0] == losses(make_step())[0]
 
 
-def test_critic_comes_first_and_as_often_as_it_says() -> None:
-    assert [(phase.name, phase.repeats) for phase in build_phases(*players())] == [("discriminator", 3), ("student", 1)]
+def test_discriminator_comes_first_and_repeats_n_critic_times() -> None:
+    assert [(phase.name, phase.repeats) for phase in build_phases(*make_parts())] == [
+        ("discriminator", 3),
+        ("student", 1),
+    ]
 
 
 def test_every_trainable_parameter_is_in_one_phase() -> None:
-    made = players()
-    trained = [id(p) for phase in build_phases(*made) for p in phase.parameters()]
-    everything = {id(p) for player in made for p in player.parameters() if p.requires_grad}
+    parts = make_parts()
+    trained = [id(p) for phase in build_phases(*parts) for p in phase.parameters()]
+    trainable = {id(p) for part in parts for p in part.parameters() if p.requires_grad}
     assert len(trained) == len(set(trained))
-    assert set(trained) == everything
-    assert len(everything) < sum(1 for player in made for _ in player.parameters())  # what is frozen is in none
+    assert set(trained) == trainable
+    assert len(trainable) < sum(1 for part in parts for _ in part.parameters())  # frozen ones are in none
 
 
-def test_student_minimises_its_losses_and_the_critics_verdict() -> None:
-    student, losses, adversary = players()
+def test_student_minimizes_its_losses_and_the_adversarial_term() -> None:
+    student, losses, adversary = make_parts()
     step = make_step(size=(16, 16))
     total, terms = build_phases(student, losses, adversary)[1].objective(step)
-    verdict = adversary.student_loss(step)[1]["adversarial"]
-    torch.testing.assert_close(total, losses(step)[0] + 0.5 * verdict)
+    adversarial = adversary.student_loss(step)[1]["adversarial"]
+    torch.testing.assert_close(total, losses(step)[0] + 0.5 * adversarial)
     assert list(terms) == ["labels", "learned", "adversarial"]

@@ -229,7 +229,7 @@ def test_markdown_and_latex_tables(command: Command, workspace: Path) -> None:
     assert lines[0] == "| class | IoU % | boundary IoU % |"
     assert lines[1] == "| --- | ---: | ---: |"
     assert len(lines) == 2 + 11 + 1
-    assert lines[-1] == f"| mean | {100 * evaluation['miou']:.2f} | {100 * evaluation['boundary']['miou']:.2f} |"
+    assert lines[-1] == f"| mean | {100 * evaluation['miou']:.2f} | {100 * evaluation['boundary_iou']['miou']:.2f} |"
     _, out = run_evaluate(command, *run, "format=latex")
     latex = [line for line in out.splitlines()[:-1] if not line.startswith("%")]
     assert latex[:4] == [r"\begin{tabular}{lrr}", r"\toprule", r"class & IoU \% & boundary IoU \% \\", r"\midrule"]

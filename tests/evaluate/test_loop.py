@@ -49,7 +49,7 @@ class SyntheticDataset(SegmentationDataset):
 def test_logits_are_resized_to_the_label_as_the_family_does(
     align_corners: bool, middle: range, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The 3 columns of a map lie at 0, 20, 40 of the image's 41 with aligned corners, else at 6.3, 20, 33.7; the score of
+    """Compute by hand: the 3 columns of a map lie at 0, 20, 40 of the image's 41 with aligned corners, else at 6.3, 20, 33.7; the score of
     class 1 rises from -1 to 0.5 between them, and crosses zero after two thirds of the way."""
     monkeypatch.setattr(CoarseNetwork, "align_corners", align_corners)
     network = CoarseNetwork().train()

@@ -17,7 +17,7 @@ from segkd.models.espnet import ESPNetC
 from segkd.models.student_io import save_student
 from tests.helpers.commands import Command
 from tests.helpers.fake_datasets import write_camvid, write_cityscapes
-from tests.helpers.official_scorer import write as write_official
+from tests.helpers.official_scorer import write_random_cityscapes
 from tests.helpers.reference_state_dicts import make_espnet_state
 
 STATISTICS = Normalization((110, 110, 110), (55, 55, 55))
@@ -30,7 +30,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_cityscapes_protocol_and_submission(command: Command) -> None:
-    write_official(Path("cityscapes"))
+    write_random_cityscapes(Path("cityscapes"))
     torch.save(make_espnet_state(20, 1, has_counters=False), "encoder.pth")
     arguments = (
         "model=espnet_c", "checkpoint=encoder.pth", "dataset=cityscapes", "dataset.root=cityscapes", "workers=0",

@@ -1,4 +1,4 @@
-"""`python -m segkd.export`: what it leaves, what it refuses to leave, and what it says of mistakes."""
+"""`python -m segkd.export`: its files, the check of their mIoU, and its errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import yaml
 
 from segkd.config.paths import PRETRAINED
 from segkd.data.streets import Streets
-from segkd.export import main as module
+from segkd.export import main as export_main
 from segkd.export.formats import FORMATS, write_onnx
 from segkd.export.graph import Graph
 from segkd.models.base import Normalization
@@ -30,8 +30,8 @@ TEACHER = f"run={PRETRAINED / 'streets_teacher'}"
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with CamVid of odd sizes and a student of 11 classes in `run`."""
+def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with CamVid of odd sizes and a student of 11 classes in `run`."""
     monkeypatch.chdir(tmp_path)
     write_camvid(Path("camvid"), size=(73, 99))
     Path("run").mkdir()
@@ -39,43 +39,50 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_run_becomes_a_file_with_facts_and_a_card(command: Command) -> None:
-    code, out, err = command("export", "run=run", "normalization=outside", *CAMVID)
+def test_export_of_a_run_writes_file_metadata_and_model_card(command: Command) -> None:
+    code, out, err = command("export", "run=run", "include_normalization=false", *CAMVID)
     assert code == 0, err
     assert {path.name for path in Path("run").iterdir()} == {
         "student.safetensors", "student.yaml", "student.onnx", "student.onnx.json", "student.onnx.md"
     }  # fmt: skip
-    facts = json.loads(Path("run/student.onnx.json").read_text())
-    assert facts["sha256"] == {"student.onnx": sha256(Path("run/student.onnx"))}
-    assert facts["normalization"] == {"inside": False, "mean": [110.0] * 3, "std": [55.0] * 3, "bgr": False}
-    scores = facts["scores"]
+    metadata = json.loads(Path("run/student.onnx.json").read_text())
+    assert metadata["sha256"] == {"student.onnx": sha256(Path("run/student.onnx"))}
+    assert metadata["normalization"] == {"inside": False, "mean": [110.0] * 3, "std": [55.0] * 3, "bgr": False}
+    scores = metadata["scores"]
     assert (scores["dataset"], scores["split"], scores["images"]) == ("CamVid", "test", 2)
     assert scores["miou"] == pytest.approx(scores["miou_before"], abs=1e-3)
-    told = f"{100 * scores['miou']:.2f}, the network {100 * scores['miou_before']:.2f}"
-    assert out.splitlines()[-1] == f"run/student.onnx mIoU {told}"
+    miou = f"{100 * scores['miou']:.2f}, the network {100 * scores['miou_before']:.2f}"
+    assert out.splitlines()[-1] == f"run/student.onnx mIoU {miou}"
     card = Path("run/student.onnx.md").read_text()
-    for said in (
+    for text in (
         "mean 110.000",
-        "normalised by the caller",
+        "normalized by the caller",
         "| 10 bicyclist |",
         f"**{100 * scores['miou']:.2f}**",
         "Not known",
     ):
-        assert said in card
+        assert text in card
 
 
-def test_a_foreign_checkpoint_becomes_a_file_and_a_student(command: Command) -> None:
-    torch.save(load_student("run").state_dict(), "theirs.pth")
-    chosen = ("model=espnet_c", "model.p=1", "model.q=1", "checkpoint=theirs.pth", "format=openvino", "output_dir=new")
-    code, _, err = command("export", *chosen, *CAMVID)
+def test_export_of_a_checkpoint_also_writes_a_student(command: Command) -> None:
+    torch.save(load_student("run").state_dict(), "weights.pth")
+    overrides = (
+        "model=espnet_c",
+        "model.p=1",
+        "model.q=1",
+        "checkpoint=weights.pth",
+        "format=openvino",
+        "output_dir=new",
+    )
+    code, _, err = command("export", *overrides, *CAMVID)
     assert code == 0, err
     assert {"student.xml", "student.bin", "student.xml.md"} <= {path.name for path in Path("new").iterdir()}
     assert load_student("new").arguments == {"p": 1, "q": 1, "width": 1}
-    assert "RGB in 0..255; the file normalises" in Path("new/student.xml.md").read_text()
+    assert "RGB in 0..255; the file normalizes" in Path("new/student.xml.md").read_text()
 
 
-def damaged(graph: Graph, path: Path, images: object = ()) -> None:
-    """The graph with two classes of its answer exchanged."""
+def write_damaged_onnx(graph: Graph, path: Path, images: object = ()) -> None:
+    """Write the graph with two classes of its logits exchanged."""
     write_onnx(graph, path)
     model = onnx.load(path)
     (weight,) = (w for w in model.graph.initializer if w.name.endswith("up1.weight"))
@@ -85,25 +92,25 @@ def damaged(graph: Graph, path: Path, images: object = ()) -> None:
     onnx.save(model, path)
 
 
-def test_a_file_that_lost_too_much_is_not_kept(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Road and car exchanged. As int8, whose logits are not held to the network's, so that the score alone can find it."""
-    typed = (TEACHER, "dataset=streets", "format=int8", "output_dir=new", "workers=0")
+def test_file_that_lost_too_much_miou_is_not_kept(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Road and car are exchanged; in int8, whose logits are not compared with the network's, so that only the mIoU shows it."""
+    overrides = (TEACHER, "dataset=streets", "format=int8", "output_dir=new", "workers=0")
     monkeypatch.setattr(Streets, "__len__", lambda self: 8)
-    monkeypatch.setitem(FORMATS, "int8", FORMATS["int8"]._replace(write=damaged))
-    code, out, err = command("export", *typed)
+    monkeypatch.setitem(FORMATS, "int8", FORMATS["int8"]._replace(write=write_damaged_onnx))
+    code, out, err = command("export", *overrides)
     assert (code, out) == (1, "")
-    (told,) = (line for line in err.splitlines() if line.startswith("segkd: "))
-    assert "student.int8.onnx lost " in told
-    assert "0.1 are allowed; it was not kept" in told
+    (error,) = (line for line in err.splitlines() if line.startswith("segkd: "))
+    assert "student.int8.onnx lost " in error
+    assert "0.1 are allowed; it was not kept" in error
     assert list(Path("new").iterdir()) == []
     monkeypatch.setitem(FORMATS, "int8", FORMATS["int8"]._replace(write=write_onnx))
-    code, _, err = command("export", *typed)
+    code, _, err = command("export", *overrides)
     assert code == 0, err
     assert Path("new/student.int8.onnx").is_file()
 
 
-def test_the_card_of_a_distilled_student_names_its_recipe(command: Command) -> None:
-    """Also where the weight of a loss is the one that follows from the classes."""
+def test_model_card_of_a_distilled_student_has_its_recipe(command: Command) -> None:
+    """Also if the weight of a loss is its default."""
     config = {
         "seed": 3,
         "loss": {"cross_entropy": {"weight": 1.0}, "pixelwise": {"weight": None}},
@@ -113,44 +120,45 @@ def test_the_card_of_a_distilled_student_names_its_recipe(command: Command) -> N
     Path("run/environment.json").write_text(json.dumps({"command": ["python", "-m", "segkd.train"]}))
     assert command("export", "run=run", "format=torchscript", *CAMVID).code == 0
     card = Path("run/student.torchscript.md").read_text()
-    assert "cross_entropy 1, pixelwise its default" in card
+    assert "cross_entropy 1, pixelwise default" in card
     assert "t.pth" in card
 
 
-def full(*_: object) -> str:
+def raise_disk_full(*_: object) -> str:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_full_disk_leaves_nothing_and_an_earlier_file_as_it_was(
-    command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_changes_no_file(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("new").mkdir()
     Path("new/student.torchscript").write_text("earlier")
-    monkeypatch.setattr(module, "write_model_card", full)
+    monkeypatch.setattr(export_main, "format_model_card", raise_disk_full)
     code, out, err = command("export", "run=run", "format=torchscript", "output_dir=new", *CAMVID)
     assert (code, out) == (2, "")
     assert "cannot write to new (No space left on device); give another output_dir" in err
     assert [(path.name, path.read_text()) for path in Path("new").iterdir()] == [("student.torchscript", "earlier")]
 
 
-def test_a_split_without_labels_is_told(command: Command) -> None:
+def test_split_without_labels_is_refused(command: Command) -> None:
     for path in Path("camvid/testannot").iterdir():
         cv2.imwrite(str(path), np.full((73, 99), 11, np.uint8))
     code, _, err = command("export", "run=run", *CAMVID)
     assert code == 2
-    assert "CamVid test has no labelled pixel to score" in err
+    assert "CamVid test has no labeled pixel to score" in err
     assert not Path("run/student.onnx").exists()
 
 
 MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "nothing": (CAMVID, ("either run=DIR, or model=NAME and checkpoint=FILE",)),
+    "nothing": (CAMVID, ("give run=DIR, or model=NAME and checkpoint=FILE",)),
     "unfinished": ((*CAMVID, "run=unfinished"), ("no student in unfinished", "folder of a finished run")),
     "other classes": (
         ("run=run", "dataset=cityscapes", "dataset.root=cityscapes"),
         ("scores 11 classes, Cityscapes has 19", "the data set it was trained on"),
     ),
-    "no data set": (("run=run",), ("was trained on CamVid, and nothing says where it lies; give dataset=NAME",)),
-    "no data set and no run": (("model=espnet_c", "checkpoint=a.pth"), ("say on which data: dataset=NAME",)),
+    "no data set": (("run=run",), ("was trained on CamVid, and nothing says where it is; give dataset=NAME",)),
+    "no data set and no run": (
+        ("model=espnet_c", "checkpoint=a.pth"),
+        ("no data set given; choose one with dataset=NAME",),
+    ),
     "no such run": (("run=runs/typo",), ("no student in runs/typo",)),
     "format": ((*CAMVID, "run=run", "format=tflite"), ("format", "'onnx', 'openvino'", "tflite")),
     "no folder": ((*CAMVID, "run=run", "output_dir=file/a"), ("cannot write to file/a (Not a directory)",)),
@@ -163,15 +171,15 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_mistakes_are_told_in_one_sentence(command: Command, name: str) -> None:
+def test_mistake_is_reported_in_one_sentence(command: Command, name: str) -> None:
     write_cityscapes(Path("cityscapes"), train=1, val=1)
     Path("unfinished").mkdir()
     Path("file").touch()
     before = sorted(Path().rglob("*"))
-    typed, said = MISTAKES[name]
-    code, out, err = command("export", *typed)
+    overrides, messages = MISTAKES[name]
+    code, out, err = command("export", *overrides)
     assert (code, out, len(err.splitlines())) == (2, "", 1), err
     assert "Traceback" not in err
-    for words in said:
-        assert words in err
+    for message in messages:
+        assert message in err
     assert sorted(Path().rglob("*")) == before

@@ -1,4 +1,4 @@
-"""Exported files: what they compute is what the network does, at any size; and what is not is found."""
+"""Exported files compute the network's logits at any size, and files that do not are found."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from segkd.errors import CheckFailed, UserError
-from segkd.export.formats import FORMATS, TOLERANCE, export_and_verify, max_difference
+from segkd.export.formats import FORMATS, TOLERANCE, compute_max_difference, export_and_verify
 from segkd.export.graph import Graph
 from segkd.export.runtimes import Runtime
 from segkd.models.base import Normalization, SegmentationModel
@@ -22,92 +22,94 @@ from segkd.models.espnet import ESPNet, ESPNetC
 SHAPES = ((1, 64, 96), (2, 75, 33), (1, 130, 101))
 
 
-def network(kind: type[SegmentationModel] = ESPNet, bgr: bool = True) -> SegmentationModel:
-    made = kind(7, Normalization((120, 110, 100), (60, 55, 50), bgr=bgr), p=1, q=1)
-    for module in made.modules():
+def build_network(network_class: type[SegmentationModel] = ESPNet, bgr: bool = True) -> SegmentationModel:
+    network = network_class(7, Normalization((120, 110, 100), (60, 55, 50), bgr=bgr), p=1, q=1)
+    for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
-    return made.train()
+    return network.train()
 
 
-def noise(*shape: int) -> Tensor:
+def make_images(*shape: int) -> Tensor:
     count, height, width = shape
     return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("kind", [ESPNet, ESPNetC])
+@pytest.mark.parametrize("network_class", [ESPNet, ESPNetC])
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_file_answers_as_the_network_at_any_size(name: str, kind: type[SegmentationModel], tmp_path: Path) -> None:
-    original = network(kind)
-    run = export_and_verify(name, Graph(original), tmp_path, [noise(1, 96, 128)], threads=1)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FORMATS[name].files), "and nothing besides"
-    assert original.training, "the network is left as it was"
+def test_file_gives_the_network_s_logits_at_any_size(
+    name: str, network_class: type[SegmentationModel], tmp_path: Path
+) -> None:
+    original = build_network(network_class)
+    runtime = export_and_verify(name, Graph(original), tmp_path, [make_images(1, 96, 128)], threads=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FORMATS[name].files), "no other file is left"
+    assert original.training, "the network stays in training mode"
     original.eval()
     for shape in SHAPES:
-        images = noise(*shape)
+        images = make_images(*shape)
         with torch.no_grad():
             expected = original(images).logits_at(shape[1:])
-        answer = run(images)
-        difference = (answer - expected).abs().max() / expected.abs().max()
-        least, most = (0, TOLERANCE) if FORMATS[name].exact else (TOLERANCE, 0.25)  # 8 bits show
+        logits = runtime(images)
+        difference = (logits - expected).abs().max() / expected.abs().max()
+        least, most = (0, TOLERANCE) if FORMATS[name].is_exact else (TOLERANCE, 0.25)  # int8 rounds
         assert least <= difference < most
 
 
-def test_normalisation_may_stay_outside(tmp_path: Path) -> None:
-    original = network().eval()
-    run = export_and_verify("onnx", Graph(original, inside=False), tmp_path, [], threads=1)
-    images = noise(1, 64, 96)
+def test_normalization_may_be_left_to_the_caller(tmp_path: Path) -> None:
+    original = build_network().eval()
+    runtime = export_and_verify("onnx", Graph(original, include_normalization=False), tmp_path, [], threads=1)
+    images = make_images(1, 64, 96)
     with torch.no_grad():
         expected = original(images).logits_at((64, 96))
-    torch.testing.assert_close(run(original.normalization(images)), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(runtime(original.normalization(images)), expected, rtol=1e-4, atol=1e-4)
     with pytest.raises(Exception, match="Unexpected input data type"):
-        run(images)
+        runtime(images)
 
 
-def shifted(run: Runtime) -> Runtime:
-    return lambda images: run(images) + 1e-2
+def add_offset(runtime: Runtime) -> Runtime:
+    return lambda images: runtime(images) + 1e-2
 
 
-def unknowing(run: Runtime) -> Runtime:
-    return lambda images: run(images) * (float("nan") if images.shape[-1] % 2 else 1)
+def return_nan_at_odd_widths(runtime: Runtime) -> Runtime:
+    return lambda images: runtime(images) * (float("nan") if images.shape[-1] % 2 else 1)
 
 
-def rigid(run: Runtime) -> Runtime:
-    return lambda images: run(images)[..., :96, :128]
+def crop_to_recorded_size(runtime: Runtime) -> Runtime:
+    return lambda images: runtime(images)[..., :96, :128]
 
 
-@pytest.mark.parametrize("fault", [shifted, unknowing, rigid])
-def test_a_file_that_computes_something_else_is_refused(
+@pytest.mark.parametrize("fault", [add_offset, return_nan_at_odd_widths, crop_to_recorded_size])
+def test_file_that_computes_something_else_is_refused(
     fault: Callable[[Runtime], Runtime], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A shift; not a number at one of the sizes; the size of recording. Without the fault the same file is taken."""
-    sound = FORMATS["torchscript"]
-    graph = Graph(network(ESPNetC))
-    assert max_difference(graph, export_and_verify("torchscript", graph, tmp_path, [], 1)) < TOLERANCE
-    broken = sound._replace(open=lambda path, threads: fault(sound.open(path, threads)))
+    """An offset, NaN at one of the sizes, or the size of the example. Without the fault the same file is accepted."""
+    original = FORMATS["torchscript"]
+    graph = Graph(build_network(ESPNetC))
+    assert compute_max_difference(graph, export_and_verify("torchscript", graph, tmp_path, [], 1)) < TOLERANCE
+    broken = original._replace(open=lambda path, threads: fault(original.open(path, threads)))
     monkeypatch.setitem(FORMATS, "torchscript", broken)
     with pytest.raises(CheckFailed, match="differs from its network by"):
         export_and_verify("torchscript", graph, tmp_path, [], 1)
 
 
-def test_eight_bits_are_where_they_should_be(tmp_path: Path) -> None:
-    """Each convolution of more than one pixel at stride 1 reads its input and its weights from 8 bits; no other does."""
-    export_and_verify("int8", Graph(network()), tmp_path, [noise(1, 96, 128)], threads=1)
+def test_int8_quantizes_larger_convolutions_only(tmp_path: Path) -> None:
+    """Convolutions of more than one pixel at stride 1 have quantized input and weights; no other has."""
+    export_and_verify("int8", Graph(build_network()), tmp_path, [make_images(1, 96, 128)], threads=1)
     nodes = onnx.load(tmp_path / "student.int8.onnx").graph.node
-    maker = {output: node.op_type for node in nodes for output in node.output}
-    found = set()
+    producer = {output: node.op_type for node in nodes for output in node.output}
+    kinds = set()
     for node in nodes:
         if node.op_type == "Conv":
             sizes = {attribute.name: attribute.ints for attribute in node.attribute}
-            heavy = max(sizes["kernel_shape"]) > 1 and max(sizes["strides"]) == 1
-            read = [maker.get(name) == "DequantizeLinear" for name in node.input[:2]]
-            assert read[1] == heavy, node.name
-            assert not heavy or all(read)
-            found.add(heavy)
-    assert found == {True, False}
+            is_large = max(sizes["kernel_shape"]) > 1 and max(sizes["strides"]) == 1
+            is_quantized = [producer.get(name) == "DequantizeLinear" for name in node.input[:2]]
+            assert is_quantized[1] == is_large, node.name
+            assert not is_large or all(is_quantized)
+            kinds.add(is_large)
+    assert kinds == {True, False}
 
 
-def test_a_network_that_no_exporter_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_network_that_cannot_be_exported_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match=r"ENet cannot be exported to onnx for images of any size \(.+\); take another"):
         export_and_verify("onnx", Graph(ENet(7, Normalization((0,) * 3, (1,) * 3))), tmp_path, [], 1)
     assert capsys.readouterr().out == ""
@@ -116,7 +118,7 @@ def test_a_network_that_no_exporter_takes(tmp_path: Path, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("name", "package"), [("onnx", "onnx"), ("onnx", "onnxruntime"), ("openvino", "openvino"), ("int8", "onnxruntime")]
 )
-def test_a_missing_package_is_named(name: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_an_error(name: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError, match=rf"'{package}' is not installed; pip install 'segkd\[export\]'"):
-        export_and_verify(name, Graph(network(ESPNetC)), tmp_path, [noise(1, 64, 64)], 1)
+        export_and_verify(name, Graph(build_network(ESPNetC)), tmp_path, [make_images(1, 64, 64)], 1)

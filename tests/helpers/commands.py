@@ -1,12 +1,14 @@
-"""Running segkd's commands: in this process, which is quick, or in one of their own, as a user does."""
+"""Run segkd's commands: in this process, which is quick, or in one of their own, as a user does."""
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,25 +29,28 @@ class Result(NamedTuple):
 Command = Callable[..., Result]
 
 
-def in_process(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str
-) -> Result:
-    """`python -m segkd.NAME ARGUMENTS`, without a new process."""
-    monkeypatch.setattr(sys, "argv", [f"segkd.{name}", *arguments])
+def in_process(name: str, *arguments: str) -> Result:
+    """Run `python -m segkd.NAME ARGUMENTS` without a new process."""
+    out, err, argv = io.StringIO(), io.StringIO(), sys.argv
     GlobalHydra.instance().clear()
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
-        launch(name)
-    return Result(int(end.value.code or 0), *capsys.readouterr())
+    sys.argv = [f"segkd.{name}", *arguments]
+    try:
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as end:
+            launch(name)
+    finally:
+        sys.argv = argv
+    return Result(int(end.value.code or 0), out.getvalue(), err.getvalue())
 
 
-def started(name: str, *arguments: str, cwd: Path, threads: int = 1, hit: str | None = None) -> subprocess.Popen[str]:
-    """`python -m segkd.NAME ARGUMENTS` as a process that runs; a training that is hit as `hit.py` tells, where `hit` is given."""
-    program = ("-m", f"segkd.{name}") if hit is None else (str(Path(__file__).with_name("fault_injection.py")),)
+def start_process(
+    name: str, *arguments: str, cwd: Path, threads: int = 1, fault: str | None = None
+) -> subprocess.Popen[str]:
+    """`python -m segkd.NAME ARGUMENTS` as a process that runs; a training with faults as in fault_injection.py, where `fault` is given."""
+    program = ("-m", f"segkd.{name}") if fault is None else (str(Path(__file__).with_name("fault_injection.py")),)
     return subprocess.Popen(
         [sys.executable, *program, *arguments],
         cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads), "HIT": hit or ""},
+        env={**os.environ, "OMP_NUM_THREADS": str(threads), "FAULT": fault or ""},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -56,9 +61,9 @@ def started(name: str, *arguments: str, cwd: Path, threads: int = 1, hit: str | 
 
 
 def in_own_process(
-    name: str, *arguments: str, cwd: Path, threads: int = 1, timeout: float = 280, hit: str | None = None
+    name: str, *arguments: str, cwd: Path, threads: int = 1, timeout: float = 280, fault: str | None = None
 ) -> Result:
     """`python -m segkd.NAME ARGUMENTS` to its end."""
-    process = started(name, *arguments, cwd=cwd, threads=threads, hit=hit)
+    process = start_process(name, *arguments, cwd=cwd, threads=threads, fault=fault)
     out, err = process.communicate(timeout=timeout)
     return Result(process.returncode, out, err)

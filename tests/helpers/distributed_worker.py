@@ -1,9 +1,11 @@
-"""Trains for four batches of eight in one process or in several; see test_processes.py.
+"""Train for four batches of eight in one process or several; see test_processes.py.
 
-    python processes.py WORLD DIRECTORY CRITIC_STEPS [--local-means] [--in-parts]
+    python distributed_worker.py WORLD_SIZE DIRECTORY N_CRITIC [--local-means] [--micro-batches]
 
-Written to be compared: BatchNorm stands still (its statistics differ between processes by nature), every second image is
-mostly void, so that the halves of a batch count differently, and dropout and the gradient penalty draw by sample.
+`--local-means` trains a second time, with each process's own means.
+
+The weights can be compared: BatchNorm is in evaluation mode (its statistics differ between processes), every second image is
+mostly void, so that the halves of a batch have unequal counts, and dropout and gradient penalty are seeded by sample.
 """
 
 from __future__ import annotations
@@ -18,9 +20,8 @@ from torch.optim import SGD, Optimizer
 
 import segkd.distillation.adversary
 import segkd.losses.cross_entropy
-import segkd.losses.pairwise
-import segkd.losses.pixelwise
-from segkd.config.schema import TrainerSettings
+import segkd.losses.functional
+from segkd.config.training import TrainerSettings
 from segkd.data.base import Sample
 from segkd.data.datamodule import SegmentationDataModule
 from segkd.data.streets import Streets
@@ -42,12 +43,13 @@ from segkd.types import IGNORE_INDEX
 SIZE = (128, 128)
 SETTINGS = TrainerSettings(
     max_epochs=1, devices=1, accelerator="cpu", num_nodes=1, precision="32-true", gradient_clip=None, validate_every=1,
-    log_every=1, limit_train_batches=None, limit_val_batches=None, progress=False,
+    log_every=1, log_gradient_shares_every=None, ema=None, on_nan="stop", sync_batchnorm=False, channels_last=False,
+    compile=False, micro_batches=1, teacher_bf16=False, limit_train_batches=None, limit_val_batches=None, progress=False,
 )  # fmt: skip
 
 
 class HalfVoid(Streets):
-    """Streets of which every second is void but for a strip."""
+    """Streets of which every second is void except for a strip."""
 
     def __getitem__(self, index: int) -> Sample:
         image, label = super().__getitem__(index)
@@ -57,8 +59,8 @@ class HalfVoid(Streets):
         return Sample(image, label)
 
 
-class Recording(Distiller):
-    """Keeps every gradient that an optimiser is about to use."""
+class RecordingDistiller(Distiller):
+    """Records every gradient before the optimizer uses it."""
 
     gradients: list[Tensor]
 
@@ -67,26 +69,27 @@ class Recording(Distiller):
         self.gradients.append(nn.utils.parameters_to_vector([p.grad for p in parameters]).clone())
 
 
-def local_mean(total: Tensor, count: Tensor) -> Tensor:
-    """The fault that the comparison must find: each process divides by its own count."""
+def compute_local_mean(total: Tensor, count: Tensor) -> Tensor:
+    """The fault that the comparison must detect: each process divides by its own count."""
     return total / count.clamp(min=1)
 
 
-def network(seed: int) -> PSPNet:
-    """Random weights, with the running statistics that they have on a few images."""
+def make_network(seed: int) -> PSPNet:
+    """Make a network with random weights, and the running statistics of a few images."""
     torch.manual_seed(seed)
-    made = PSPNet(11, Normalization(Streets.mean, Streets.std), depth=18, width=8, pyramid=8, dropout=0.3)
-    for part in made.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            part.momentum = 1.0
+    network = PSPNet(11, Normalization(Streets.mean, Streets.std), depth=18, width=8, pyramid=8, dropout=0.3)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
     scenes = Streets("train", images=8)
-    made(torch.stack([to_batch(*scenes[i]).images for i in range(8)]))
-    return made
+    network(torch.stack([to_batch(*scenes[i]).images for i in range(8)]))
+    return network
 
 
-def main(world: int, directory: Path, n_critic: int, micro_batches: int) -> None:
+def train(world_size: int, directory: Path, n_critic: int, micro_batches: int = 1, name: str = "global") -> None:
+    """Train, and save weights and gradients as NAME_RANK.pt."""
     torch.set_num_threads(1)
-    student, teacher = network(0), network(1)
+    student, teacher = make_network(0), make_network(1)
     student.eval()
     for module in student.modules():
         if type(module).__name__ == "SampleDropout2d":
@@ -96,7 +99,7 @@ def main(world: int, directory: Path, n_critic: int, micro_batches: int) -> None
     torch.manual_seed(2)
     adversary = Adversary(Discriminator(11, width=8), Wasserstein(), weight=0.1, n_critic=n_critic)
     optimizers = {name: lambda p: SGD(p, lr=0.001, momentum=0.9) for name in ("student", "discriminator")}
-    module = Recording(
+    module = RecordingDistiller(
         student, Frozen(teacher), losses, adversary, optimizers, Poly(), 4, Streets.classes, gradient_clip=1.0,
         micro_batches=micro_batches,
     )  # fmt: skip
@@ -106,8 +109,8 @@ def main(world: int, directory: Path, n_critic: int, micro_batches: int) -> None
     )
     trainer = pl.Trainer(
         accelerator="cpu",
-        devices=world,
-        strategy=choose_strategy(SETTINGS.model_copy(update={"devices": world})),
+        devices=world_size,
+        strategy=choose_strategy(SETTINGS.model_copy(update={"devices": world_size})),
         max_epochs=1,
         limit_val_batches=0,
         logger=False,
@@ -117,17 +120,14 @@ def main(world: int, directory: Path, n_critic: int, micro_batches: int) -> None
         use_distributed_sampler=False,
     )
     trainer.fit(module, datamodule=data)
-    outcome = {"weights": module.state_dict(), "gradients": module.gradients}
-    torch.save(outcome, directory / f"{world}_{trainer.global_rank}.pt")
+    result = {"weights": module.state_dict(), "gradients": module.gradients}
+    torch.save(result, directory / f"{name}_{trainer.global_rank}.pt")
 
 
 if __name__ == "__main__":
+    arguments = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    train(*arguments, micro_batches=4 if "--micro-batches" in sys.argv else 1)
     if "--local-means" in sys.argv:
-        for module in (
-            segkd.losses.cross_entropy,
-            segkd.losses.pairwise,
-            segkd.losses.pixelwise,
-            segkd.distillation.adversary,
-        ):
-            module.global_mean = local_mean
-    main(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), 4 if "--in-parts" in sys.argv else 1)
+        for module in (segkd.losses.cross_entropy, segkd.losses.functional, segkd.distillation.adversary):
+            module.global_mean = compute_local_mean
+        train(*arguments, name="local")

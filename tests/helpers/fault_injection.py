@@ -1,8 +1,7 @@
-"""`segkd.train` in a process of its own that is hit while it trains: `HIT="RANK:STEP:WHAT[:SECONDS] …" python hit.py ARGUMENTS`.
+"""Run `segkd.train` with faults: `FAULT="RANK:STEP:WHAT[:SECONDS] …" python fault_injection.py ARGUMENTS`.
 
-STEP counts the steps of this process, from 0. WHAT is the name of a signal that the process sends itself, so many SECONDS
-later if they are given, or `raise` for a fault of the process. FORGET names a function of `last_checkpoint` that a resumed run is
-to leave out.
+STEP counts the steps of this process, from 0. WHAT is the name of a signal that the process sends itself, SECONDS later if they
+are given, or `raise` for an exception. FORGET names a function of `resumable_checkpoint` that a resumed run skips.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ from segkd.distillation.distiller import Distiller
 from segkd.types import Batch
 
 forward_networks = Distiller.forward_networks
-HITS = [hit.split(":") for hit in os.environ.get("HIT", "").split()]
+FAULTS = [fault.split(":") for fault in os.environ.get("FAULT", "").split()]
 STEPS = itertools.count()
 
 
-def hit(self: Distiller, batch: Batch) -> Any:
-    """`forward_networks`, in the middle of a step."""
-    now = next(STEPS)
-    for rank, step, what, *seconds in HITS:
-        if (self.trainer.global_rank, now) != (int(rank), int(step)):
+def forward_with_faults(self: Distiller, batch: Batch) -> Any:
+    """Do what `forward_networks` does, after the faults of this step."""
+    current = next(STEPS)
+    for rank, step, what, *seconds in FAULTS:
+        if (self.trainer.global_rank, current) != (int(rank), int(step)):
             continue
         if what == "raise":
             raise ZeroDivisionError("this process is at fault")
@@ -42,7 +41,7 @@ def hit(self: Distiller, batch: Batch) -> Any:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    Distiller.forward_networks = hit
+    Distiller.forward_networks = forward_with_faults
     if forgotten := os.environ.get("FORGET"):
         setattr(segkd.train.callbacks.resumable_checkpoint, forgotten, lambda *_: None)
     launch("train")

@@ -107,9 +107,7 @@ def compute_attention(student: Array, teacher: Array, valid: Mask) -> float:
         attention = np.array([maps[:, y, x] @ maps[:, y, x] for y, x in np.argwhere(inside)])
         return attention / np.sqrt(attention @ attention)
 
-    differences = [
-        compute_map(student[b], valid[b]) - compute_map(teacher[b], valid[b]) for b in iterate_images(valid)
-    ]
+    differences = [compute_map(student[b], valid[b]) - compute_map(teacher[b], valid[b]) for b in iterate_images(valid)]
     return float(np.mean([(difference**2).sum() for difference in differences]))
 
 
@@ -151,7 +149,10 @@ def compute_cirkd(student: Array, teacher: Array, valid: Mask, temperature: floa
     def compute_similarities(position: Array, others: Array) -> Array:
         return compute_softmax(np.array([compute_cosine(position, other) for other in others]) / temperature)
 
-    student_nodes, teacher_nodes = _pool_valid_positions(student, valid, side), _pool_valid_positions(teacher, valid, side)
+    student_nodes, teacher_nodes = (
+        _pool_valid_positions(student, valid, side),
+        _pool_valid_positions(teacher, valid, side),
+    )
     divergences = []
     images = [image for image, nodes in enumerate(student_nodes) if len(nodes)]
     for m in images:

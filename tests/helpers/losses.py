@@ -10,7 +10,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from segkd.config.instantiate import build_spec
+from segkd.config.instantiate import parse_spec
 from segkd.losses.base import Loss
 from segkd.types import FeatureInfo, NetworkOutput, Step
 
@@ -19,23 +19,23 @@ SPECS: dict[str, dict[str, Any]] = {
     name: spec for path in YAMLS for name, spec in yaml.safe_load(path.read_text()).items()
 }
 
-MakeLoss = Callable[[Step], Loss]
+LossFactory = Callable[[Step], Loss]
 """Builds a loss and sets it up for the features of a step."""
 
 
-def make_factory(spec: dict[str, Any]) -> MakeLoss:
+def make_factory(spec: dict[str, Any]) -> LossFactory:
     """Return a factory of the loss of a config."""
 
     def make_loss(step: Step) -> Loss:
         assert step.teacher is not None
-        loss: Loss = build_spec(spec)
+        loss: Loss = parse_spec(spec).build()
         loss.setup(get_feature_infos(step.student), get_feature_infos(step.teacher))
         return loss
 
     return make_loss
 
 
-def make_seeded(make_loss: MakeLoss, step: Step) -> Loss:
+def make_seeded(make_loss: LossFactory, step: Step) -> Loss:
     """Build a loss with the same random weights each time."""
     torch.manual_seed(0)
     return make_loss(step)

@@ -59,9 +59,7 @@ def compare_with_reference(loss: CIRKDMemory, steps: list[Step]) -> tuple[bool, 
         value = loss(step)
     (gradient,) = torch.autograd.grad(value, steps[-1].student.features["encoder"])
     expected, expected_gradient = compute_reference()
-    return np.isclose(value.item(), expected, rtol=1e-9), np.allclose(
-        gradient, expected_gradient, rtol=1e-5, atol=1e-8
-    )
+    return np.isclose(value.item(), expected, rtol=1e-9), np.allclose(gradient, expected_gradient, rtol=1e-5, atol=1e-8)
 
 
 def test_value_and_gradient_equal_the_paper() -> None:

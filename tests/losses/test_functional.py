@@ -36,10 +36,12 @@ def test_without_a_mask_every_position_counts(function: Callable[..., torch.Tens
 
 @pytest.mark.parametrize("name", SPECS)
 def test_example_in_the_docstring_runs(name: str) -> None:
-    kind = resolve_target(SPECS[name])
+    kind = resolve_target(SPECS[name]["_target_"])
     step = make_step()
     infos = {key: FeatureInfo(maps.shape[1], 8) for key, maps in step.student.features.items()}
-    step = step._replace(teacher=step.student._replace(features={k: v.detach() for k, v in step.student.features.items()}))
+    step = step._replace(
+        teacher=step.student._replace(features={k: v.detach() for k, v in step.student.features.items()})
+    )
     names: dict[str, Any] = {kind.__name__: kind, "step": step, "features": infos}
     (test,) = doctest.DocTestFinder(recurse=False).find(kind, kind.__name__, globs=names)
     assert test.examples, f"{kind.__name__} has no example"

@@ -1,4 +1,4 @@
-"""Hints by hand; the formula at large is in test_references."""
+"""Hints by hand; the full formula is in test_references."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from segkd.types import FeatureInfo
 from tests.helpers.steps import make_step_from_maps
 
 
-def test_by_hand() -> None:
+def test_value_by_hand() -> None:
     """R (1, 2) = (1 + 2, 1 − 2) where the teacher has (5, 0): squares 4 and 1."""
     loss = Hint()
     loss.setup({"encoder": FeatureInfo(2, 8)}, {"encoder": FeatureInfo(2, 8)})
@@ -23,8 +23,8 @@ def test_by_hand() -> None:
     assert loss(make_step_from_maps(student, teacher)).item() == pytest.approx((4 + 1) / 2)
 
 
-def test_the_projector_learns_with_the_student() -> None:
-    """It finds the linear map by which the teacher was made."""
+def test_projector_is_trained_with_the_student() -> None:
+    """It finds the linear map from which the teacher was made."""
     features = torch.randn(2, 3, 4, 5)
     step = make_step_from_maps(features, torch.einsum("tc,bcyx->btyx", torch.randn(6, 3), features))
     loss = Hint()
@@ -39,6 +39,6 @@ def test_the_projector_learns_with_the_student() -> None:
     assert loss(step).item() < 1e-3 * before
 
 
-def test_unknown_taps_are_refused() -> None:
-    with pytest.raises(UserError, match="the student has no feature 'encoder'; it has scores"):
+def test_missing_feature_is_refused() -> None:
+    with pytest.raises(UserError, match="the student has no feature 'encoder'; it has kd_logits"):
         Hint().setup({"kd_logits": FeatureInfo(3, 8)}, {"encoder": FeatureInfo(3, 8)})

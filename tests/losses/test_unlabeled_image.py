@@ -51,9 +51,7 @@ def predict_classes(teacher: Array, valid: Mask) -> Labels:
     return np.where(valid, teacher.argmax(1), IGNORE_INDEX)
 
 
-make_memory_loss = partial(
-    memory_reference.make_memory_loss, CLASSES, memory_reference.CLASSES, class_source="teacher"
-)
+make_memory_loss = partial(memory_reference.make_memory_loss, CLASSES, memory_reference.CLASSES, class_source="teacher")
 
 
 def compute_memory_reference(student: Array, teacher: Array, valid: Mask) -> float:
@@ -82,9 +80,13 @@ def make_half_labeled_step(teacher_channels: int) -> Step:
     return make_step_from_maps(student, teacher, valid=valid[:2], target=step.batch.target[:2])
 
 
-@pytest.mark.parametrize("name", [name for name, spec in SPECS.items() if resolve_target(spec).needs_teacher])
+@pytest.mark.parametrize(
+    "name", [name for name, spec in SPECS.items() if resolve_target(spec["_target_"]).needs_teacher]
+)
 def test_unlabeled_image_counts(name: str) -> None:
-    assert name in FORMULAS, f"write the paper's formula of {name} into loss_references.py, and a case into loss_cases.py"
+    assert name in FORMULAS, (
+        f"write the paper's formula of {name} into loss_references.py, and a case into loss_cases.py"
+    )
     formula = FORMULAS[name]
     step = make_half_labeled_step(formula.teacher_channels)
     assert step.teacher is not None

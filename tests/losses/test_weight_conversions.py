@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from segkd.config.instantiate import build_spec
+from segkd.config.instantiate import parse_spec
 from segkd.losses.pixelwise import Pixelwise
 from segkd.types import IGNORE_INDEX
 from tests.helpers.steps import make_step_from_maps
@@ -20,72 +20,72 @@ ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "reference" / "losses.md"
 
 
-def table(head: str) -> list[list[str]]:
-    """The cells of the rows of the table of docs/reference/losses.md that starts so."""
+def read_table(head: str) -> list[list[str]]:
+    """Return the cells of the rows of the table of docs/reference/losses.md whose head starts so."""
     lines = DOCUMENT.read_text().replace(r"\|", "∣").splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith(head)) + 2
     rows = takewhile(lambda line: line.startswith("|"), lines[start:])
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 
-ROWS = {name: (factor.strip("`"), float(number)) for name, _, _, factor, number in table("| as in |")}
+ROWS = {name: (factor.strip("`"), float(number)) for name, _, _, factor, number in read_table("| as in |")}
 """By codebase: the factor, and its number for N = 8, C = 19, 64×128, T = 1."""
 
 
-def factor_of(name: str, **sizes: float) -> float:
+def compute_factor(name: str, **sizes: float) -> float:
     return float(eval(ROWS[name][0], {"__builtins__": {}}, sizes))
 
 
-def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """p (log p − log q) of every class and pixel, N C H W."""
+def compute_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Return p (log p − log q) of every class and pixel, N C H W."""
     p, log_q = (teacher / temperature).softmax(1), (student / temperature).log_softmax(1)
     return p * (p.log() - log_q)
 
 
-def cirkd(student: Tensor, teacher: Tensor, temperature: float, mask: Tensor) -> Tensor:
-    pixels = divergence(student, teacher, temperature).movedim(1, 3).flatten(0, 2)
+def compute_cirkd(student: Tensor, teacher: Tensor, temperature: float, mask: Tensor) -> Tensor:
+    pixels = compute_divergence(student, teacher, temperature).movedim(1, 3).flatten(0, 2)
     return pixels.sum() / len(pixels) * temperature**2
 
 
-def skd(student: Tensor, teacher: Tensor, temperature: float, mask: Tensor) -> Tensor:
-    """Of the cross-entropy of soft targets what has a gradient: it less the teacher's entropy."""
+def compute_skd(student: Tensor, teacher: Tensor, temperature: float, mask: Tensor) -> Tensor:
+    """Return the cross-entropy with soft targets less the teacher's entropy, which has no gradient."""
     p = teacher.softmax(1)
     height, width = student.shape[2:]
     cross_entropy, entropy = (-(p * maps.log_softmax(1)).sum() / width / height for maps in (student, teacher))
     return cross_entropy - entropy
 
 
-def torchdistiller(student: Tensor, teacher: Tensor, temperature: float, mask: Tensor) -> Tensor:
-    return divergence(student, teacher, temperature).mean()
+def compute_torchdistiller(student: Tensor, teacher: Tensor, temperature: float, mask: Tensor) -> Tensor:
+    return compute_divergence(student, teacher, temperature).mean()
 
 
-def zh320(student: Tensor, teacher: Tensor, temperature: float, mask: Tensor) -> Tensor:
-    return divergence(student, teacher, temperature).mean() * temperature**2
+def compute_zh320(student: Tensor, teacher: Tensor, temperature: float, mask: Tensor) -> Tensor:
+    return compute_divergence(student, teacher, temperature).mean() * temperature**2
 
 
-def paddleseg(student: Tensor, teacher: Tensor, temperature: float, mask: Tensor) -> Tensor:
-    labelled = mask[:, None].to(student)
-    masked = divergence(student, teacher, temperature) * temperature**2 * labelled
-    return masked.mean() / (labelled.mean() + 1e-8)
+def compute_paddleseg(student: Tensor, teacher: Tensor, temperature: float, mask: Tensor) -> Tensor:
+    labeled = mask[:, None].to(student)
+    masked = compute_divergence(student, teacher, temperature) * temperature**2 * labeled
+    return masked.mean() / (labeled.mean() + 1e-8)
 
 
-def mmrazor(student: Tensor, teacher: Tensor, temperature: float, mask: Tensor) -> Tensor:
-    return divergence(student, teacher, temperature).sum() / len(student) * temperature**2
+def compute_mmrazor(student: Tensor, teacher: Tensor, temperature: float, mask: Tensor) -> Tensor:
+    return compute_divergence(student, teacher, temperature).sum() / len(student) * temperature**2
 
 
 CODEBASES: dict[str, Callable[[Tensor, Tensor, float, Tensor], Tensor]] = {
-    "CIRKD": cirkd,
-    "SKD": skd,
-    "TorchDistiller": torchdistiller,
-    "zh320": zh320,
-    "PaddleSeg": paddleseg,
-    "mmrazor": mmrazor,
+    "CIRKD": compute_cirkd,
+    "SKD": compute_skd,
+    "TorchDistiller": compute_torchdistiller,
+    "zh320": compute_zh320,
+    "PaddleSeg": compute_paddleseg,
+    "mmrazor": compute_mmrazor,
 }
 SIZES = {"N": 2, "C": 5, "H": 3, "W": 7}
 
 
-def both(name: str, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Ours, theirs, and the student's scores that both have a gradient of."""
+def compute_both(name: str, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return our value, that of the codebase, and the student's logits."""
     shape = tuple(SIZES.values())
     student, teacher = torch.randn(shape, dtype=torch.float64, requires_grad=True), torch.randn(shape).double()
     target = torch.zeros(SIZES["N"], SIZES["H"], SIZES["W"], dtype=torch.int64)
@@ -93,45 +93,45 @@ def both(name: str, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
     if masked:
         target[0, 1:] = IGNORE_INDEX
     step = make_step_from_maps(student, teacher, target=target)
-    ours = Pixelwise(temperature=temperature, mask_void=masked)(step)
-    return ours, CODEBASES[name](student, teacher, temperature, target != IGNORE_INDEX), student
+    value = Pixelwise(temperature=temperature, mask_void=masked)(step)
+    return value, CODEBASES[name](student, teacher, temperature, target != IGNORE_INDEX), student
 
 
-def temperatures(name: str) -> tuple[float, ...]:
+def list_temperatures(name: str) -> tuple[float, ...]:
     return (1.0,) if name == "SKD" else (1.0, 4.0)
 
 
-def test_all_are_in_the_table() -> None:
+def test_table_lists_all_codebases() -> None:
     assert list(ROWS) == list(CODEBASES)
 
 
 @pytest.mark.parametrize("name", CODEBASES)
-def test_factor(name: str) -> None:
-    for temperature in temperatures(name):
-        ours, theirs, student = both(name, temperature)
-        factor = factor_of(name, **SIZES, T=temperature)
-        torch.testing.assert_close(theirs, factor * ours)
-        slopes = (torch.autograd.grad(value, student, retain_graph=True)[0] for value in (theirs, factor * ours))
-        torch.testing.assert_close(*slopes)
+def test_factor_converts_value_and_gradient(name: str) -> None:
+    for temperature in list_temperatures(name):
+        value, other_value, student = compute_both(name, temperature)
+        factor = compute_factor(name, **SIZES, T=temperature)
+        torch.testing.assert_close(other_value, factor * value)
+        gradients = (torch.autograd.grad(v, student, retain_graph=True)[0] for v in (other_value, factor * value))
+        torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize("name", CODEBASES)
-def test_factors_of_the_others_are_wrong(name: str) -> None:
-    temperature = temperatures(name)[-1]
-    ours, theirs, _ = both(name, temperature)
-    mine = factor_of(name, **SIZES, T=temperature)
-    others = {other: factor_of(other, **SIZES, T=temperature) for other in CODEBASES}
-    for factor in {factor for factor in others.values() if factor != mine}:
-        assert not torch.isclose(theirs, factor * ours)
+def test_factors_of_other_codebases_are_wrong(name: str) -> None:
+    temperature = list_temperatures(name)[-1]
+    value, other_value, _ = compute_both(name, temperature)
+    own = compute_factor(name, **SIZES, T=temperature)
+    others = {other: compute_factor(other, **SIZES, T=temperature) for other in CODEBASES}
+    for factor in {factor for factor in others.values() if factor != own}:
+        assert not torch.isclose(other_value, factor * value)
     assert len(set(others.values())) >= 5 if temperature != 1 else 4
 
 
 @pytest.mark.parametrize("name", CODEBASES)
-def test_number(name: str) -> None:
-    assert ROWS[name][1] == pytest.approx(factor_of(name, N=8, C=19, H=64, W=128, T=1), rel=1e-3)
+def test_factor_has_the_value_in_the_table(name: str) -> None:
+    assert ROWS[name][1] == pytest.approx(compute_factor(name, N=8, C=19, H=64, W=128, T=1), rel=1e-3)
 
 
-def test_they_differ_by_as_much_as_it_says() -> None:
+def test_factors_span_the_stated_range() -> None:
     numbers = [number for _, number in ROWS.values()]
     assert max(numbers) / min(numbers) == pytest.approx(155_000, rel=0.01)
     assert "155 000" in DOCUMENT.read_text()
@@ -141,7 +141,7 @@ def test_they_differ_by_as_much_as_it_says() -> None:
 def test_defaults_are_in_the_table(path: Path) -> None:
     ((name, node),) = yaml.safe_load(path.read_text()).items()
     formulas, defaults, exempt = (
-        {row[0].strip("`"): row for row in table(head)}
+        {row[0].strip("`"): row for row in read_table(head)}
         for head in ("| loss | formula |", "| loss | default weight", "| loss | exempt from |")
     )
     assert name in formulas, f"docs/reference/losses.md has no row for {name} under 'All losses'"
@@ -150,4 +150,4 @@ def test_defaults_are_in_the_table(path: Path) -> None:
     if node["weight"] is not None:
         assert weight.split()[0].rstrip(",;:") == f"{node['weight']:g}"
     assert f"`{node.get('feature', 'auxiliary')}`" in feature
-    assert set(exempt[name][1].split(", ") if name in exempt else []) == set(build_spec(node).exemptions)
+    assert set(exempt[name][1].split(", ") if name in exempt else []) == set(parse_spec(node).build().exemptions)

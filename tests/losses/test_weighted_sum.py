@@ -1,4 +1,4 @@
-"""The weighted sum of the losses, and its complaints."""
+"""The weighted sum of the losses, and its errors."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from segkd.types import FeatureInfo
 from tests.helpers.steps import make_step
 
 
-def test_total_is_weighted_and_the_terms_are_raw() -> None:
+def test_total_is_weighted_and_terms_are_raw() -> None:
     step = make_step()
-    parts = {"labels": CrossEntropy(weight=2.0), "teacher": Pixelwise(weight=0.5)}
-    total, terms = LossSum(parts)(step)
+    losses = {"labels": CrossEntropy(weight=2.0), "teacher": Pixelwise(weight=0.5)}
+    total, terms = LossSum(losses)(step)
     assert list(terms) == ["labels", "teacher"]
     assert terms["labels"] == CrossEntropy()(step)
     assert terms["teacher"] == Pixelwise()(step)
     torch.testing.assert_close(total, 2 * terms["labels"] + 0.5 * terms["teacher"])
 
 
-def test_faults_say_which_loss() -> None:
-    losses = LossSum({"labels": CrossEntropy(), "alike": Pairwise()})
+def test_errors_name_the_loss() -> None:
+    losses = LossSum({"labels": CrossEntropy(), "similarity": Pairwise()})
     features = {"kd_logits": FeatureInfo(3, 8)}
-    with pytest.raises(UserError, match="loss 'alike' needs a teacher"):
+    with pytest.raises(UserError, match="loss 'similarity' needs a teacher"):
         losses.setup(features, None)
-    with pytest.raises(UserError, match="loss 'alike': the student has no feature 'encoder'"):
+    with pytest.raises(UserError, match="loss 'similarity': the student has no feature 'encoder'"):
         losses.setup(features, features)
     LossSum({"labels": CrossEntropy()}).setup(features, None)

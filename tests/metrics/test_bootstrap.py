@@ -1,4 +1,4 @@
-"""Blocks of frames: what is drawn, and how wide the interval is."""
+"""Bootstrap of blocks of frames: the samples, and the width of the interval."""
 
 from __future__ import annotations
 
@@ -13,46 +13,48 @@ from segkd.metrics.bootstrap import bootstrap_interval, resample_counts
 VIDEOS = ["a"] * 23 + ["b"] * 7 + ["c"]
 
 
-def test_what_is_drawn() -> None:
-    times = resample_counts(VIDEOS, block=10, bootstrap_samples=200, seed=3)
+def test_samples_are_blocks_of_each_video() -> None:
+    counts = resample_counts(VIDEOS, block=10, bootstrap_samples=200, seed=3)
     for video in "abc":
-        own = times[:, [name == video for name in VIDEOS]]
+        own = counts[:, [name == video for name in VIDEOS]]
         assert (own.sum(1) == VIDEOS.count(video)).all(), "each video keeps its number of frames"
-    assert (times[:, 23:] == 1).all(), "a video of one block's length is drawn whole"
-    assert times[:, :23].max() == 3
-    assert torch.equal(times, resample_counts(VIDEOS, 10, 200, 3))
-    assert not torch.equal(times, resample_counts(VIDEOS, 10, 200, 4))
-    # Blocks: where one frame is drawn and its successor is not, a block ended; there are three of them.
-    ends = ((times[:, 1:23] - times[:, :22]).clamp(max=0).abs()).sum(1) + times[:, 22]
+    assert (counts[:, 23:] == 1).all(), "a video of one block is taken whole"
+    assert counts[:, :23].max() == 3
+    assert torch.equal(counts, resample_counts(VIDEOS, 10, 200, 3))
+    assert not torch.equal(counts, resample_counts(VIDEOS, 10, 200, 4))
+    # Where a frame is sampled and its successor is not, a block ends; there are three blocks.
+    ends = ((counts[:, 1:23] - counts[:, :22]).clamp(max=0).abs()).sum(1) + counts[:, 22]
     assert (ends <= 3).all()
     single = resample_counts(VIDEOS, 1, 200, 3)[:, :23]
     assert ((single[:, 1:] - single[:, :-1]).clamp(max=0).abs().sum(1) > 3).any()
 
 
-def frames(run: int, count: int = 240) -> Tensor:
-    """Confusion matrices of a video that changes every `run` frames only."""
+def make_matrices(run: int, count: int = 240) -> Tensor:
+    """Make confusion matrices of a video that changes every `run` frames only."""
     rng = np.random.default_rng(0)
     hits = rng.integers(200, 900, -(-count // run)).repeat(run)[:count]
     return torch.tensor([[[h, 1000 - h], [1000 - h, h]] for h in hits.tolist()])
 
 
-def test_the_interval_is_that_of_independent_frames() -> None:
-    """Against NumPy, frame by frame; and against the normal approximation."""
-    matrices = frames(run=1)
+def test_interval_of_independent_frames() -> None:
+    """With blocks of one frame the width equals that of an ordinary bootstrap in NumPy."""
+    matrices = make_matrices(run=1)
     low, high = bootstrap_interval(matrices, 2, ["a"] * 240, block=1, bootstrap_samples=2000, seed=0)
     rng = np.random.default_rng(1)
-    drawn = matrices.numpy()[rng.integers(0, 240, (2000, 240))].sum(1).astype(float)
-    iou = drawn[:, 0, 0] / (drawn[:, 0].sum(1) + drawn[:, 1, 0])
+    sampled = matrices.numpy()[rng.integers(0, 240, (2000, 240))].sum(1).astype(float)
+    iou = sampled[:, 0, 0] / (sampled[:, 0].sum(1) + sampled[:, 1, 0])
     width = np.diff(np.quantile(iou, (0.025, 0.975)))[0]
     assert high - low == pytest.approx(width, rel=0.1)
     assert low < Scores.from_confusion_matrix(matrices.sum(0), 2).miou < high
 
 
-def test_frames_that_hang_together_need_blocks() -> None:
-    """Ten frames alike are one observation: the true interval is √10 times as wide as it looks frame by frame."""
-    matrices, video = frames(run=10), ["a"] * 240
+def test_correlated_frames_need_blocks() -> None:
+    """Ten frames alike are one observation: the true interval is √10 counts as wide as it looks frame by frame."""
+    matrices, video = make_matrices(run=10), ["a"] * 240
     narrow, wide = (
         high - low for low, high in (bootstrap_interval(matrices, 2, video, block, 2000, 0) for block in (1, 10))
     )
     assert 2.3 < wide / narrow < 3.6
-    assert bootstrap_interval(matrices, 2, video, 240, 10, 0) == pytest.approx([Scores.from_confusion_matrix(matrices.sum(0), 2).miou] * 2)
+    assert bootstrap_interval(matrices, 2, video, 240, 10, 0) == pytest.approx(
+        [Scores.from_confusion_matrix(matrices.sum(0), 2).miou] * 2
+    )

@@ -1,4 +1,4 @@
-"""The teacher answers and nothing moves it."""
+"""The frozen teacher: constant, not owned by its holder, and without gradients."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from segkd.config.instantiate import build_spec
+from segkd.config.instantiate import parse_spec
 from segkd.config.paths import CONFIGS
 from segkd.losses.weighted_sum import LossSum
 from segkd.models.base import Normalization
@@ -19,20 +19,20 @@ STATISTICS = Normalization((110, 110, 110), (55, 55, 55))
 LOSSES = sorted(path.stem for path in (CONFIGS / "loss").glob("*.yaml"))
 
 
-def network(width: int) -> PSPNet:
+def build_network(width: int) -> PSPNet:
     return PSPNet(5, STATISTICS, width=width, pyramid=width, auxiliary=True, dropout=0.5)
 
 
-def batch() -> Batch:
+def make_batch() -> Batch:
     images = torch.randint(0, 256, (2, 3, 64, 72), dtype=torch.uint8)
     return Batch(images, torch.randint(0, 5, (2, 64, 72)), torch.ones(2, 64, 72, dtype=torch.bool), torch.arange(2))
 
 
-def test_it_answers_the_same_whatever_is_asked() -> None:
-    """In training its dropout would draw and its running statistics move."""
-    network(8).train()
-    teacher = Frozen(network(8).train())
-    before, images = teacher.state_hash(), batch().images
+def test_output_and_state_never_change() -> None:
+    """In training mode dropout and running statistics would change them."""
+    build_network(8).train()
+    teacher = Frozen(build_network(8).train())
+    before, images = teacher.state_hash(), make_batch().images
     first, second = teacher(images), teacher(images)
     assert torch.equal(first.logits, second.logits)
     assert teacher.state_hash() == before
@@ -41,29 +41,29 @@ def test_it_answers_the_same_whatever_is_asked() -> None:
     assert teacher.state_hash() != before
 
 
-def test_no_holder_owns_it() -> None:
+def test_holder_does_not_own_the_weights() -> None:
     holder = nn.Module()
-    holder.teacher = Frozen(network(8))
+    holder.teacher = Frozen(build_network(8))
     holder.train()
     assert not list(holder.parameters())
     assert not holder.state_dict()
     assert not any(module.training for module in holder.teacher.network.modules())
-    holder.owned = network(8)  # what would happen otherwise
+    holder.owned = build_network(8)  # negative control
     holder.train()
     assert holder.state_dict()
     assert holder.owned.training
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_every_loss_runs_back_to_the_student_alone(name: str) -> None:
-    student, teacher = network(8), Frozen(network(16))
-    loss = LossSum({name: build_spec(yaml.safe_load((CONFIGS / "loss" / f"{name}.yaml").read_text())[name])})
+def test_gradients_of_every_loss_reach_the_student_only(name: str) -> None:
+    student, teacher = build_network(8), Frozen(build_network(16))
+    loss = LossSum({name: parse_spec(yaml.safe_load((CONFIGS / "loss" / f"{name}.yaml").read_text())[name]).build()})
     loss.setup(student.features, teacher.network.features)
-    served = batch()
-    answer = teacher(served.images)
-    tensors: list[Tensor] = [answer.logits, *answer.features.values()]
+    batch = make_batch()
+    output = teacher(batch.images)
+    tensors: list[Tensor] = [output.logits, *output.features.values()]
     assert not any(tensor.requires_grad or tensor.is_inference() for tensor in tensors)
-    total, _ = loss(Step(served, student(served.images), answer))
+    total, _ = loss(Step(batch, student(batch.images), output))
     total.backward()
     assert any(p.grad is not None and p.grad.any() for p in student.parameters())
     assert not any(p.requires_grad or p.grad is not None for p in teacher.network.parameters())

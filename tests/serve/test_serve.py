@@ -1,4 +1,4 @@
-"""`python -m segkd.serve`: the answers of its page, and a real server."""
+"""`python -m segkd.serve`: the HTML for an upload, and a real server."""
 
 from __future__ import annotations
 
@@ -22,152 +22,164 @@ from segkd.models.base import Normalization
 from segkd.models.espnet import ESPNet, ESPNetC
 from segkd.models.student_io import save_student
 from segkd.predict.rendering import Palette
-from segkd.serve.main import Answer, _students, _teacher, _template, run_viewer
+from segkd.serve.networks import load_networks
 from segkd.serve.viewer import Viewer
-from tests.helpers.commands import Command, started
+from segkd.serve.web_demo import UploadHandler, load_template, make_upload_handler
+from tests.helpers.commands import Command, start_process
 
 NORMALIZATION = Normalization(Streets.mean, Streets.std)
 
 
-def facts(data: type[Streets] | type[Cityscapes]) -> dict[str, object]:
-    return {"classes": list(data.classes), "colors": [list(color) for color in data.colors], "dataset": data.__name__}
+def make_metadata(dataset: type[Streets] | type[Cityscapes]) -> dict[str, object]:
+    return {
+        "classes": list(dataset.classes),
+        "colors": [list(color) for color in dataset.colors],
+        "dataset": dataset.__name__,
+    }
 
 
-BY_LABELS = {"cross_entropy": {"_target_": "segkd.losses.cross_entropy.CrossEntropy"}}
+LABEL_LOSS = {"cross_entropy": {"_target_": "segkd.losses.cross_entropy.CrossEntropy"}}
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with a student alone, a distilled one, their teacher, a student without its run, and one of other classes."""
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder with a baseline, a distilled student, their teacher, a student without config, and one of other classes."""
     monkeypatch.chdir(tmp_path)
-    for name in ("alone", "distilled", "teacher", "bare", "city"):
+    for name in ("baseline", "distilled", "teacher", "bare", "city"):
         Path(name).mkdir()
-    for name in ("alone", "distilled", "bare"):
-        save_student(ESPNetC(11, NORMALIZATION, p=1, q=1), Path(name), facts(Streets))
+    for name in ("baseline", "distilled", "bare"):
+        save_student(ESPNetC(11, NORMALIZATION, p=1, q=1), Path(name), make_metadata(Streets))
     save_student(ESPNet(11, NORMALIZATION, p=1, q=1), Path("teacher"), {})
-    save_student(ESPNetC(19, NORMALIZATION, p=1, q=1), Path("city"), facts(Cityscapes))
+    save_student(ESPNetC(19, NORMALIZATION, p=1, q=1), Path("city"), make_metadata(Cityscapes))
     config: dict[str, Any] = {
         "seed": 0,
-        "loss": {**BY_LABELS, "pixelwise": {"_target_": "segkd.losses.pixelwise.Pixelwise"}},
+        "loss": {**LABEL_LOSS, "pixelwise": {"_target_": "segkd.losses.pixelwise.Pixelwise"}},
         "adversary": {"_target_": None},
         "teacher": {"_target_": "segkd.models.espnet.ESPNet", "checkpoint": "teacher/student.safetensors"},
         "dataset": {"_target_": "segkd.data.streets.Streets"},
         "data": {"val_split": "val"},
     }
     Path("distilled/config.yaml").write_text(yaml.safe_dump(config))
-    alone = {**config, "loss": BY_LABELS, "teacher": {"_target_": None}}
-    Path("alone/config.yaml").write_text(yaml.safe_dump(alone))
+    baseline = {**config, "loss": LABEL_LOSS, "teacher": {"_target_": None}}
+    Path("baseline/config.yaml").write_text(yaml.safe_dump(baseline))
     Image.fromarray(Streets("test")[0].image).save("scene.png")
     return tmp_path
 
 
-def answer(*runs: str) -> Answer:
-    """What the page of these runs says."""
+def make_handler(*runs: str) -> UploadHandler:
+    """Return the upload handler of these runs."""
     folders = [Path(run) for run in runs]
-    networks = {**_teacher(folders), **_students(folders)}
-    shown = {name: one.network.eval() for name, one in networks.items()}
-    viewer = Viewer(shown, Palette.of_run(folders[0]), 0.6, 512, 4)
-    return run_viewer(viewer, networks, "a CPU", _template())
+    networks = load_networks(folders, show_teacher=True)
+    modules = {name: served.network.eval() for name, served in networks.items()}
+    viewer = Viewer(modules, Palette.from_run(folders[0]), 0.6, 512, 4)
+    return make_upload_handler(viewer, networks, "a CPU", load_template())
 
 
-def test_every_network_has_a_picture_its_cost_and_the_classes_their_colours() -> None:
-    said, film = answer("alone", "distilled")("scene.png")
-    assert film is None
-    assert re.findall(r'<img src="data:image/png;base64,[^"]+" alt="([^"]*)">', said) == [
-        "image", "teacher", "student alone", "distilled",
+def test_html_shows_predictions_costs_and_class_colors() -> None:
+    html, video = make_handler("baseline", "distilled")("scene.png")
+    assert video is None
+    assert re.findall(r'<img src="data:image/png;base64,[^"]+" alt="([^"]*)">', html) == [
+        "image", "teacher", "baseline", "distilled",
     ]  # fmt: skip
-    rows = re.findall(r'<tr><th scope="row">(.*?)</th><td>([\d.]+)</td><td>(.*?)</td><td>(.*?)</td></tr>', said)
+    rows = re.findall(r'<tr><th scope="row">(.*?)</th><td>([\d.]+)</td><td>(.*?)</td><td>(.*?)</td></tr>', html)
     size = sum(p.numel() for p in ESPNetC(11, NORMALIZATION, p=1, q=1).parameters())
     assert [(row[0], row[3]) for row in rows] == [
-        ("teacher", ""), ("student alone", "labels"), ("distilled", "labels + pixelwise"),
+        ("teacher", ""), ("baseline", "labels"), ("distilled", "labels + pixelwise"),
     ]  # fmt: skip
     assert rows[1][2] == rows[2][2] == f"{size:,}"
     assert all(float(row[1]) > 0 for row in rows)
     for name, color in zip(Streets.classes, Streets.colors, strict=True):
-        assert f'<span style="background: rgb{color}"></span>{name}</li>' in said
-    assert "192×128 pixels" in said
+        assert f'<span style="background: rgb{color}"></span>{name}</li>' in html
+    assert "192×128 pixels" in html
 
 
-def test_names_of_students() -> None:
-    assert [*_students([Path("bare")])] == ["student"]
-    assert [*_students([Path("distilled"), Path("alone"), Path("bare")])] == [
-        "distilled", "student alone", "student",
+def test_students_are_named_by_their_training() -> None:
+    def list_names(*runs: str) -> list[str]:
+        return [*load_networks([Path(run) for run in runs], show_teacher=False)]
+
+    assert list_names("bare") == ["student"]
+    assert list_names("distilled", "baseline", "bare") == [
+        "distilled", "baseline", "student",
     ]  # fmt: skip
     Path("again").symlink_to("distilled")
-    assert [*_students([Path("distilled"), Path("again")])] == ["distilled (distilled)", "distilled (again)"]
+    assert list_names("distilled", "again") == ["distilled (distilled)", "distilled (again)"]
 
 
-def test_a_fault_of_the_upload_is_a_sentence_without_the_servers_paths(place: Path) -> None:
+def test_invalid_upload_gives_an_error_without_server_paths(workspace: Path) -> None:
     Path("<b>.png").write_text("no image")
-    see = answer("alone")
-    said, film = see(str(place / "<b>.png"))
-    assert film is None
-    assert '<p class="fault" role="alert">&lt;b&gt;.png is no image; give an image (PNG, JPEG) or a film</p>' in said
-    assert str(place) not in said
-    assert see(None) == ("", None)
+    handler = make_handler("baseline")
+    html, video = handler(str(workspace / "<b>.png"))
+    assert video is None
+    assert (
+        '<p class="error" role="alert">&lt;b&gt;.png is not an image; give an image (PNG, JPEG) or a video</p>' in html
+    )
+    assert str(workspace) not in html
+    assert handler(None) == ("", None)
 
 
 MISTAKES = {
-    "nothing": (("run=null",), "say whose student to show: run=DIR, or several as run=[DIR,DIR]"),
+    "nothing": (("run=null",), "no run given; choose one with run=DIR, or several with run=[DIR,DIR]"),
     "no run": (("run=nowhere",), "no student in nowhere: student.yaml is missing"),
     "no weights": (("run=empty",), "student.safetensors"),
-    "no config": (("run=bare",), "the teacher is the one that bare/config.yaml names, and there is no such file"),
-    "teacher that moved": (("run=moved",), "moved/config.yaml names cannot be had: no checkpoint at gone"),
+    "no config": (("run=bare",), "bare/config.yaml is missing, which names the teacher"),
+    "teacher that moved": (("run=moved",), "moved/config.yaml names cannot be loaded: no checkpoint at gone"),
     "other classes": (
-        ("run=[alone,city]", "teacher=false"),
-        "alone knows the classes of Streets and city those of Cityscapes; show runs of the same",
+        ("run=[baseline,city]", "teacher=false"),
+        "baseline has the classes of Streets and city those of Cityscapes; give runs with the same classes",
     ),
     "no port": (("port=0",), "port"),
-    "address of somebody else": (("host=192.0.2.1",), "cannot listen on 192.0.2.1, port "),
+    "address of another machine": (("host=192.0.2.1",), "cannot listen on 192.0.2.1, port "),
 }
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_mistakes_end_with_a_sentence(command: Command, name: str) -> None:
+def test_mistakes_give_one_sentence(command: Command, name: str) -> None:
     pytest.importorskip("gradio")
-    for made in ("empty", "moved"):
-        Path(made).mkdir()
-        Path(made, "student.yaml").write_bytes(Path("distilled/student.yaml").read_bytes())
+    for name_of_run in ("empty", "moved"):
+        Path(name_of_run).mkdir()
+        Path(name_of_run, "student.yaml").write_bytes(Path("distilled/student.yaml").read_bytes())
     config = yaml.safe_load(Path("distilled/config.yaml").read_text())
     Path("empty/config.yaml").write_text(yaml.safe_dump(config))
     config["teacher"]["checkpoint"] = "gone.safetensors"
     Path("moved/config.yaml").write_text(yaml.safe_dump(config))
     Path("moved/student.safetensors").write_bytes(Path("distilled/student.safetensors").read_bytes())
-    typed, said = MISTAKES[name]
-    code, out, err = command("serve", "run=alone", f"port={free_port()}", *typed)
+    arguments, phrase = MISTAKES[name]
+    code, out, err = command("serve", "run=baseline", f"port={find_free_port()}", *arguments)
     assert (code, out) == (2, ""), err
-    assert len(err.splitlines()) == 1
-    assert said in err
+    assert phrase in err.splitlines()[-1]  # after the log of the networks that could be loaded
+    assert err.count("\n") <= 2
 
 
-def test_without_gradio_the_extra_is_named(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_gradio_names_the_extra(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
-    code, out, err = command("serve", "run=alone")
+    code, out, err = command("serve", "run=baseline")
     assert (code, out) == (2, "")
-    assert err == "segkd: the page needs gradio, which is not installed; pip install 'segkd[serve]'\n"
+    assert err == "segkd: the web demo needs gradio, which is not installed; pip install 'segkd[serve]'\n"
 
 
-def fetched(address: str) -> str:
-    with urllib.request.urlopen(address) as answered:
-        return str(answered.read().decode())
+def fetch(address: str) -> str:
+    with urllib.request.urlopen(address) as response:
+        return str(response.read().decode())
 
 
-def fetched_by(text: str) -> list[str]:
-    """Addresses elsewhere that a browser would fetch for it."""
+def list_external_urls(text: str) -> list[str]:
+    """Return the external addresses that a browser would load for it."""
     return re.findall(r"""(?:<(?:script|link|img)[^>]+(?:src|href)=|url\()["']?(https?:[^"')]*)""", text)
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+def find_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
-def server(place: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Its address, and its process."""
+def server(workspace: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Start a server; return its address and its process."""
     pytest.importorskip("gradio")
-    process = started("serve", "run=[alone,distilled]", f"port={free_port()}", "max_upload_mb=1", cwd=place)
+    process = start_process(
+        "serve", "run=[baseline,distilled]", f"port={find_free_port()}", "max_upload_mb=1", cwd=workspace
+    )
     assert process.stdout is not None
     try:
         yield process.stdout.readline().strip(), process
@@ -177,30 +189,30 @@ def server(place: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
 
 
 @pytest.mark.process
-def test_a_real_server_answers_refuses_and_ends(
-    server: tuple[str, subprocess.Popen[str]], command: Command, place: Path
+def test_real_server_predicts_refuses_and_ends(
+    server: tuple[str, subprocess.Popen[str]], command: Command, workspace: Path
 ) -> None:
     from gradio_client import Client, handle_file
 
     address, process = server
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+", address), process.communicate()
-    page, theme = (fetched(f"{address}/{name}") for name in ("", "theme.css"))
-    assert "What the networks see" in page
-    assert fetched_by(page + theme) == []
-    assert fetched_by('<link href="https://elsewhere/a.css"> @import url("https://elsewhere/b.css")') == [
+    page, theme = (fetch(f"{address}/{name}") for name in ("", "theme.css"))
+    assert "Compare segmentation networks" in page
+    assert list_external_urls(page + theme) == []
+    assert list_external_urls('<link href="https://elsewhere/a.css"> @import url("https://elsewhere/b.css")') == [
         "https://elsewhere/a.css", "https://elsewhere/b.css",
     ]  # fmt: skip
     client = Client(address, verbose=False, download_files=False)
-    said, _ = client.predict(handle_file("scene.png"), api_name="/see")
-    assert re.findall(r'alt="([^"]*)"', said) == ["image", "teacher", "student alone", "distilled"]
+    html, _ = client.predict(handle_file("scene.png"), api_name="/predict")
+    assert re.findall(r'alt="([^"]*)"', html) == ["image", "teacher", "baseline", "distilled"]
     Path("notes.png").write_text("no image")
-    said, _ = client.predict(handle_file("notes.png"), api_name="/see")
-    assert "notes.png is no image; give an image (PNG, JPEG) or a film" in said
+    html, _ = client.predict(handle_file("notes.png"), api_name="/predict")
+    assert "notes.png is not an image; give an image (PNG, JPEG) or a video" in html
     Path("large.png").write_bytes(bytes(2**20 + 1))
     with pytest.raises(Exception, match=r"413|size"):
-        client.predict(handle_file("large.png"), api_name="/see")
+        client.predict(handle_file("large.png"), api_name="/predict")
 
-    taken = command("serve", "run=alone", f"port={address.rpartition(':')[2]}")
+    taken = command("serve", "run=baseline", f"port={address.rpartition(':')[2]}")
     assert taken.code == 2
     assert re.search(
         r"cannot listen on 127.0.0.1, port \d+ \(Address already in use.*; give another host or port", taken.err
@@ -208,12 +220,14 @@ def test_a_real_server_answers_refuses_and_ends(
 
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (143, "")
+    assert process.returncode == 143
+    assert all(line.startswith("segkd: student.safetensors: ") for line in err.splitlines()), err
 
 
 @pytest.mark.process
-def test_an_interrupt_ends_it(server: tuple[str, subprocess.Popen[str]]) -> None:
+def test_interrupt_ends_the_server(server: tuple[str, subprocess.Popen[str]]) -> None:
     _, process = server
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (130, "")
+    assert process.returncode == 130
+    assert all(line.startswith("segkd: student.safetensors: ") for line in err.splitlines()), err

@@ -11,7 +11,7 @@ from torch import nn
 from segkd.distillation.distiller import Distiller
 from segkd.models.profiling import count_activation_bytes, count_macs, count_saved_tensor_bytes
 from tests.helpers.commands import Command
-from tests.train.test_train import TINY, distilled
+from tests.helpers.trainings import TINY, distilled
 
 PIXELS = 6 * 8
 IMAGE = (3, 6, 8)

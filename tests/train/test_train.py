@@ -1,10 +1,10 @@
-"""`python -m segkd.train`, on scenes and networks that are as small as they can be."""
+"""`python -m segkd.train`, with the smallest scenes and networks."""
 
 from __future__ import annotations
 
-import csv
 import errno
 import json
+import shutil
 import signal
 import sys
 import threading
@@ -20,7 +20,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from segkd.config.paths import CONFIGS
-from segkd.config.schema import TrainSettings, load_settings
+from segkd.config.schema import load_settings
+from segkd.config.training import TrainSettings
 from segkd.data.streets import Streets
 from segkd.evaluate.loop import compute_confusion_matrix
 from segkd.metrics import Scores
@@ -29,41 +30,35 @@ from segkd.models.checkpoint_io import state_hash
 from segkd.models.espnet import ESPNet, ESPNetC
 from segkd.models.pretrained import load_network
 from segkd.models.student_io import load_student, save_student
-from segkd.train import main as train
-from tests.helpers.commands import Command, started
+from segkd.train import run_folder
+from tests.helpers.commands import Command, start_process
+from tests.helpers.trainings import TINY, distilled, read_curves
 from tests.helpers.wandb_files import wandb_runs
 
-TINY = (
-    "dataset.images=8",
-    "student.p=1",
-    "student.q=1",
-    "data.batch_size=4",
-    "data.workers=0",
-    "data.crop_size=[128,128]",
-    "trainer=cpu",
-    "trainer.max_epochs=2",
-    "trainer.progress=false",
-    "wandb.mode=disabled",
-    "hydra.job.chdir=false",
-)
+
+@pytest.fixture(scope="session")
+def baseline(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run without a teacher, which tests only read."""
+    run = tmp_path_factory.mktemp("baseline") / "run"
+    result = command("train", *TINY, f"output_dir={run}")
+    assert result.code == 0, result.err
+    return run
 
 
-def distilled(teacher: Path) -> tuple[str, ...]:
-    """A student with all three losses."""
-    return (
-        *TINY,
-        "model@teacher=espnet",
-        f"teacher.checkpoint={teacher}",
-        "loss=[cross_entropy,pixelwise,pairwise]",
-        "adversary=holistic",
-        "adversary.discriminator.width=8",
-        "check_teacher=off",
-    )
+@pytest.fixture(scope="session")
+def short_baseline(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of one epoch."""
+    run = tmp_path_factory.mktemp("short_baseline") / "run"
+    assert command("train", *TINY, "trainer.max_epochs=1", f"output_dir={run}").code == 0
+    return run
 
 
-def curves(run: Path) -> list[dict[str, str]]:
-    with (run / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+@pytest.fixture(scope="session")
+def short_distilled(command: Command, teacher_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of one epoch with all three losses, which tests only read."""
+    run = tmp_path_factory.mktemp("short_distilled") / "run"
+    assert command("train", *distilled(teacher_file), "trainer.max_epochs=1", f"output_dir={run}").code == 0
+    return run
 
 
 def test_run_folder_is_complete(command: Command, teacher_file: Path, tmp_path: Path) -> None:
@@ -87,7 +82,7 @@ def test_run_folder_is_complete(command: Command, teacher_file: Path, tmp_path: 
     assert environment["packages"]["torch"]
     assert environment["git"] is None or len(environment["git"]["commit"]) == 40
     assert yaml.safe_load((run / "config.yaml").read_text())["loss"]["pairwise"]["weight"] == 10
-    rows = curves(run)
+    rows = read_curves(run)
     trained = [row for row in rows if row["train/total"]]
     assert [int(row["step"]) for row in trained] == [0, 1, 2, 3]
     terms = ("cross_entropy", "pixelwise", "pairwise", "adversarial", "discriminator")
@@ -115,12 +110,10 @@ def test_the_result_is_the_last_weights(command: Command, tmp_path: Path) -> Non
     assert json.loads((run / "summary.json").read_text())["val_miou"] == pytest.approx(expected, abs=1e-6)
 
 
-def test_resuming_with_another_recipe_is_refused(command: Command, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    assert command("train", *TINY, f"output_dir={run}").code == 0
-    resume = (*TINY, f"resume={run / 'last.ckpt'}", f"output_dir={tmp_path / 'other'}")
+def test_resuming_with_other_settings_is_refused(command: Command, baseline: Path, tmp_path: Path) -> None:
+    resume = (*TINY, f"resume={baseline / 'last.ckpt'}", f"output_dir={tmp_path / 'other'}")
     for typed, said in (
-        ("optimizers.student.lr=0.1", ("lr=0.0005", "0.1 is asked for")),
+        ("optimizers.student.lr=0.1", ("lr=0.0005", "0.1 is given")),
         ("optimizer@optimizers.student=sgd", ("resume with the same optimizers",)),
         ("student.q=2", ("keys are missing",)),
         ("seed=1", ("is of another run: seed was 0 and is 1", "student.checkpoint")),
@@ -134,10 +127,8 @@ def test_resuming_with_another_recipe_is_refused(command: Command, tmp_path: Pat
     assert not (tmp_path / "other").exists()
 
 
-def test_a_checkpoint_keeps_the_normalisation(command: Command, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    assert command("train", *TINY, f"output_dir={run}").code == 0
-    checkpoint = torch.load(run / "last.ckpt", weights_only=True)
+def test_a_checkpoint_keeps_the_normalization(baseline: Path, tmp_path: Path) -> None:
+    checkpoint = torch.load(baseline / "last.ckpt", weights_only=True)
     checkpoint["student"]["normalization"] |= {"mean": [1.0, 2.0, 3.0], "bgr": True}
     torch.save(checkpoint, tmp_path / "other.ckpt")
     network, _ = load_network(ESPNetC, {}, tmp_path / "other.ckpt", 11, Normalization(Streets.mean, Streets.std))
@@ -145,60 +136,58 @@ def test_a_checkpoint_keeps_the_normalisation(command: Command, tmp_path: Path) 
     assert network.normalization.bgr
 
 
-def test_a_run_is_scored_on_its_own_data_set_unless_another_is_named(command: Command, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    assert command("train", *TINY, f"output_dir={run}").code == 0
+def test_a_run_is_scored_on_its_own_dataset_by_default(command: Command, baseline: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(baseline, tmp_path / "run")
     assert command("evaluate", f"run={run}", "workers=0").code == 0
     again = command("evaluate", f"run={run}", "workers=0", "split=test")
     assert again.code == 0
     assert f"{run / 'evaluation.json'} held scores of Streets val; output_dir=DIR keeps both" in again.err
     nowhere = command("evaluate", f"run={run}", "workers=0", f"dataset.root={tmp_path}")
     assert nowhere.code == 2
-    assert "learnt from data that lie nowhere; leave dataset.root out" in nowhere.err
+    assert "was trained on data without files; leave dataset.root out" in nowhere.err
     strange = command("evaluate", f"run={run}", "workers=0", "+dataset.images=3")
     assert strange.code == 2
-    assert "dataset.images of which data set? give dataset=NAME" in strange.err
+    assert "dataset.images of which dataset? give dataset=NAME" in strange.err
     (run / "evaluation.json").write_text("[]")
     assert command("evaluate", f"run={run}", "workers=0").code == 0
     (run / "config.yaml").unlink()
     refused = command("evaluate", f"run={run}", "workers=0")
     assert refused.code == 2
-    assert "was trained on Streets, and nothing says where it lies; give dataset=NAME" in refused.err
+    assert "was trained on Streets, and nothing says where it is; give dataset=NAME" in refused.err
     named = command("evaluate", f"run={run}", "workers=0", "dataset=streets")
     assert (named.code, "held scores" in named.err) == (0, False)
 
 
-def test_no_is_no(teacher_file: Path) -> None:
-    """A bool that arrives as text is the bool that it means, not a true text."""
+def test_yaml_no_is_parsed_as_false(teacher_file: Path) -> None:
+    """Text where a bool is expected becomes that bool, not a true value."""
     GlobalHydra.instance().clear()
     typed = [a for a in distilled(teacher_file) if not a.startswith("hydra.")]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg = compose("train", [*typed, "loss.pixelwise.mask_void=no", "output_dir=run"])
     assert cfg.loss.pixelwise.mask_void == "no"
-    assert load_settings(cfg, TrainSettings).loss["pixelwise"]["mask_void"] is False
+    assert load_settings(cfg, TrainSettings).loss["pixelwise"].arguments["mask_void"] is False
 
 
-def test_the_student_starts_the_same_with_and_without_a_teacher(
-    command: Command, teacher_file: Path, tmp_path: Path
+def test_the_student_starts_the_same_with_and_without_a_teacher(short_baseline: Path, short_distilled: Path) -> None:
+    first, second = (read_curves(run)[0]["train/cross_entropy"] for run in (short_baseline, short_distilled))
+    assert first == second
+
+
+def test_an_unused_teacher_is_not_loaded(
+    command: Command, teacher_file: Path, short_baseline: Path, short_distilled: Path, tmp_path: Path
 ) -> None:
-    one_step = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.limit_val_batches=1")
-    for name, arguments in (("alone", TINY), ("distilled", distilled(teacher_file))):
-        assert command("train", *arguments, *one_step, f"output_dir={tmp_path / name}").code == 0
-    alone, taught = (curves(tmp_path / name)[0]["train/cross_entropy"] for name in ("alone", "distilled"))
-    assert alone == taught
-
-
-def test_a_teacher_that_nothing_hears_is_left_out(command: Command, teacher_file: Path, tmp_path: Path) -> None:
-    terms = ("loss=", "adversary")
-    taught = tuple(argument for argument in distilled(teacher_file) if not argument.startswith(terms))
-    unheard = (*taught, "loss=[cross_entropy]", "adversary=none")
-    for name, arguments in (("alone", TINY), ("unheard", unheard), ("heard", distilled(teacher_file))):
-        ended = command("train", *arguments, "trainer.max_epochs=1", f"output_dir={tmp_path / name}")
-        assert ended.code == 0, ended.err
-        assert ("no loss hears the teacher" in ended.err) == (name == "unheard")
-    weights = {name: (tmp_path / name / "student.safetensors").read_bytes() for name in ("alone", "unheard", "heard")}
-    assert weights["alone"] == weights["unheard"] != weights["heard"]
-    assert json.loads((tmp_path / "unheard" / "summary.json").read_text())["teacher_sha256"] is None
+    arguments = [a for a in distilled(teacher_file) if not a.startswith(("loss=", "adversary"))]
+    run = tmp_path / "unused"
+    result = command(
+        "train", *arguments, "loss=[cross_entropy]", "adversary=none", "trainer.max_epochs=1", f"output_dir={run}"
+    )
+    assert result.code == 0, result.err
+    assert "no loss uses the teacher; it is not loaded" in result.err
+    baseline, unused, used = (
+        (folder / "student.safetensors").read_bytes() for folder in (short_baseline, run, short_distilled)
+    )
+    assert baseline == unused != used
+    assert json.loads((run / "summary.json").read_text())["teacher_sha256"] is None
 
 
 def test_more_devices_than_there_are(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,23 +199,18 @@ def test_more_devices_than_there_are(command: Command, tmp_path: Path, monkeypat
     assert result.err == "segkd: trainer.devices=2, but PyTorch sees 1 GPU; lower it, or use trainer.devices=auto\n"
 
 
-def test_statistics_over_processes_of_which_there_is_one(command: Command, tmp_path: Path) -> None:
-    for synchronised in ("false", "true"):
-        asked = (
-            f"trainer.sync_batchnorm={synchronised}",
-            "trainer.max_epochs=1",
-            f"output_dir={tmp_path / synchronised}",
-        )
-        assert command("train", *TINY, *asked).code == 0
-    ours, theirs = (tmp_path / name / "student.safetensors" for name in ("false", "true"))
-    assert ours.read_bytes() == theirs.read_bytes()
+def test_sync_batchnorm_changes_nothing_in_one_process(command: Command, short_baseline: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    settings = ("trainer.sync_batchnorm=true", "trainer.max_epochs=1", f"output_dir={run}")
+    assert command("train", *TINY, *settings).code == 0
+    assert (run / "student.safetensors").read_bytes() == (short_baseline / "student.safetensors").read_bytes()
 
 
-class TestPreflight:
+class TestCheckTeacher:
     @pytest.fixture
-    def ignorant(self, tmp_path: Path) -> Path:
-        """A teacher that always says the first class."""
-        directory = tmp_path / "ignorant"
+    def constant_teacher(self, tmp_path: Path) -> Path:
+        """A teacher that always predicts the first class."""
+        directory = tmp_path / "constant_teacher"
         directory.mkdir()
         network = ESPNet(11, Normalization(Streets.mean, Streets.std), p=1, q=1)
         for parameter in network.parameters():
@@ -234,20 +218,20 @@ class TestPreflight:
         save_student(network, directory, {})
         return directory / "student.safetensors"
 
-    def test_stops_when_the_teacher_knows_nothing(self, command: Command, ignorant: Path, tmp_path: Path) -> None:
+    def test_stop_ends_the_run(self, command: Command, constant_teacher: Path, tmp_path: Path) -> None:
         run = tmp_path / "run"
-        result = command("train", *distilled(ignorant), "check_teacher=stop", f"output_dir={run}")
+        result = command("train", *distilled(constant_teacher), "check_teacher=stop", f"output_dir={run}")
         assert result.code == 2
         assert "nothing to teach" in result.err
         assert not run.exists()
 
-    def test_warns_and_goes_on(self, command: Command, ignorant: Path, tmp_path: Path) -> None:
+    def test_warn_continues(self, command: Command, constant_teacher: Path, tmp_path: Path) -> None:
         run = tmp_path / "run"
         result = command(
-            "train", *distilled(ignorant), "check_teacher=warn", "trainer.max_epochs=1", f"output_dir={run}"
+            "train", *distilled(constant_teacher), "check_teacher=warn", "trainer.max_epochs=1", f"output_dir={run}"
         )
         assert result.code == 0, result.err
-        assert "going on, as check_teacher=warn says" in result.err
+        assert "continuing, as check_teacher=warn says" in result.err
         assert "256×16×16" in result.err  # the feature `encoder`, for this crop
 
     def test_a_random_teacher_is_refused(self, command: Command, tmp_path: Path) -> None:
@@ -259,12 +243,6 @@ class TestPreflight:
 class TestWandb:
     def weights(self, run: Path) -> bytes:
         return (run / "student.safetensors").read_bytes()
-
-    @pytest.fixture
-    def plain(self, command: Command, tmp_path: Path) -> bytes:
-        run = tmp_path / "plain"
-        assert command("train", *TINY, "trainer.max_epochs=1", f"output_dir={run}").code == 0
-        return self.weights(run)
 
     @pytest.mark.parametrize(
         "fault",
@@ -283,7 +261,7 @@ class TestWandb:
         ],
     )
     def test_its_failure_changes_nothing(
-        self, command: Command, plain: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+        self, command: Command, short_baseline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
     ) -> None:
         released, finished = threading.Event(), []
         call, how = fault.split()
@@ -310,7 +288,7 @@ class TestWandb:
         assert result.code == 0, result.err
         assert result.err.count(said) == 1
         assert bool(finished) == (call in ("log", "Image", "Table"))  # a run that could be started is closed
-        assert self.weights(run) == plain
+        assert self.weights(run) == self.weights(short_baseline)
         assert (run / "metrics.csv").exists()
 
     def test_a_sweep_leaves_one_run_for_each_job(self, command: Command, teacher_file: Path, tmp_path: Path) -> None:
@@ -348,14 +326,14 @@ def test_in_a_sweep_a_mistake_ends_its_own_job_only(command: Command, tmp_path: 
 def test_in_a_sweep_a_crash_leaves_its_traceback(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweep, save = tmp_path / "sweep", train.save_student
+    sweep, save = tmp_path / "sweep", run_folder.save_student
 
     def crashes_once(student: ESPNet, directory: Path, facts: dict[str, Any]) -> int:
         if directory.name == "0":
             raise RuntimeError("planted")
         return save(student, directory, facts)
 
-    monkeypatch.setattr(train, "save_student", crashes_once)
+    monkeypatch.setattr(run_folder, "save_student", crashes_once)
     result = command("train", "-m", *TINY, "trainer.max_epochs=1", f"output_dir={sweep}", "seed=0,1")
     assert result.code == 1
     assert "RuntimeError: planted" in (sweep / "0" / "failure.txt").read_text()
@@ -372,7 +350,7 @@ def test_a_sweep_over_several_devices_is_refused(command: Command, tmp_path: Pat
 @pytest.mark.process
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_a_run_with_their_code(tmp_path: Path, sent: signal.Signals, code: int) -> None:
-    process = started("train", *TINY, "trainer.max_epochs=1000", "output_dir=run", cwd=tmp_path)
+    process = start_process("train", *TINY, "trainer.max_epochs=1000", "output_dir=run", cwd=tmp_path)
     deadline = time.monotonic() + 120
     while not (tmp_path / "run/last.ckpt").exists():
         assert time.monotonic() < deadline

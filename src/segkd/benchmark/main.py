@@ -16,7 +16,8 @@ from segkd.benchmark.pareto import plot_pareto, read_points
 from segkd.benchmark.result import BenchmarkResult
 from segkd.benchmark.training_step import benchmark_training_step
 from segkd.config.overrides import apply_overrides
-from segkd.config.schema import Settings, TrainSettings, load_settings
+from segkd.config.schema import Settings, load_settings
+from segkd.config.training import TrainSettings
 from segkd.errors import UserError
 from segkd.models.student_io import load_student
 from segkd.train.check_settings import is_distributed
@@ -31,41 +32,54 @@ Repeats = Annotated[int, Field(ge=0)]
 class NetworksSettings(Settings):
     """Settings of `mode=networks`."""
 
-    mode: Literal["networks"]
-    networks: Annotated[list[str], Field(min_length=1)] | None
-    num_classes: PositiveInt
-    size: tuple[PositiveInt, PositiveInt]
-    accelerator: Literal["auto", "cpu", "gpu", "cuda"]
-    repeats: Repeats
-    warmup: Repeats
-    format: Format
-    output_dir: Path | None
+    mode: Literal["networks"] = Field(description="parameters, multiply-accumulates and time of untrained networks")
+    networks: Annotated[list[str], Field(min_length=1)] | None = Field(
+        description="names of configs/model; null: all", json_schema_extra={"values": "[NAME,…]|null"}
+    )
+    num_classes: PositiveInt = Field(description="classes of the networks")
+    size: tuple[PositiveInt, PositiveInt] = Field(description="height and width of the image")
+    accelerator: Literal["auto", "cpu", "gpu", "cuda"] = Field(description="device to compute on")
+    repeats: Repeats = Field(description="timed repetitions; 0: no times")
+    warmup: Repeats = Field(description="repetitions before the timed ones")
+    format: Format = Field(description="format of the printed table")
+    output_dir: Path | None = Field(
+        description="folder for benchmark.json; null: it is not written", json_schema_extra={"values": "DIR|null"}
+    )
 
 
 class InferenceSettings(Settings):
     """Settings of `mode=inference`."""
 
-    mode: Literal["inference"]
-    run: Path | Annotated[list[Path], Field(min_length=1)] | None
-    engines: Annotated[list[EngineName], Field(min_length=1)]
-    batch_size: PositiveInt
-    plot: Path | None
-    size: tuple[PositiveInt, PositiveInt]
-    accelerator: Literal["auto", "cpu", "gpu", "cuda"]
-    repeats: PositiveInt
-    warmup: Repeats
-    format: Format
-    output_dir: Path | None
+    mode: Literal["inference"] = Field(description="latency and throughput of trained networks")
+    run: Path | Annotated[list[Path], Field(min_length=1)] | None = Field(
+        description="folders of finished runs", json_schema_extra={"values": "DIR|[DIR,…]", "required": True}
+    )
+    engines: Annotated[list[EngineName], Field(min_length=1)] = Field(description="runtimes to measure")
+    batch_size: PositiveInt = Field(description="images at once, for the throughput")
+    plot: Path | None = Field(
+        description="picture of mIoU (from evaluation.json) against latency, with the Pareto front",
+        json_schema_extra={"values": "FILE|null"},
+    )
+    size: tuple[PositiveInt, PositiveInt] = Field(description="height and width of the image")
+    accelerator: Literal["auto", "cpu", "gpu", "cuda"] = Field(description="device to compute on")
+    repeats: PositiveInt = Field(description="timed repetitions")
+    warmup: Repeats = Field(description="repetitions before the timed ones")
+    format: Format = Field(description="format of the printed table")
+    output_dir: Path | None = Field(
+        description="folder for benchmark.json; null: it is not written", json_schema_extra={"values": "DIR|null"}
+    )
 
 
 class StepSettings(TrainSettings):
     """Settings of `mode=step`: all settings of a training."""
 
-    mode: Literal["step"]
-    repeats: PositiveInt
-    warmup: Repeats
-    format: Format
-    output_dir: Path | None  # type: ignore[assignment]  # no training result is kept
+    mode: Literal["step"] = Field(description="a training step and its parts, beside the bare networks")
+    repeats: PositiveInt = Field(description="timed steps")
+    warmup: Repeats = Field(description="steps before the timed ones")
+    format: Format = Field(description="format of the printed table")
+    output_dir: Path | None = Field(
+        description="folder for benchmark.json; null: it is not written", json_schema_extra={"values": "DIR|null"}
+    )  # type: ignore[assignment]  # no training result is kept
 
 
 SETTINGS: dict[str, type[Settings]] = {

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from segkd.build.networks import apply_speedups
-from segkd.config.schema import TrainSettings
+from segkd.config.training import TrainSettings
 from segkd.distillation.distiller import Distiller
 from segkd.distillation.phases import Phase
 from segkd.models.profiling import synchronize

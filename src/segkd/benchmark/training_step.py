@@ -22,7 +22,7 @@ from segkd.benchmark.result import (
 from segkd.benchmark.step_timer import BARE, WHOLE, Clock, InterleavedTimer
 from segkd.build.datamodule import build_datamodule, get_crop_size
 from segkd.build.distiller import build_distiller
-from segkd.config.schema import TrainSettings
+from segkd.config.training import TrainSettings
 from segkd.data.datamodule import SegmentationDataModule
 from segkd.distillation.distiller import Distiller
 from segkd.errors import UserError

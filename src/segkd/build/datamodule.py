@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from segkd.build.datasets import open_dataset
-from segkd.config.schema import TrainerSettings, TrainSettings
+from segkd.config.training import TrainerSettings, TrainSettings
 from segkd.data.base import SegmentationDataset
 from segkd.data.datamodule import SegmentationDataModule
 from segkd.data.device_augmentation import DeviceAugmentation
 from segkd.data.transforms import Augmentation, ColorJitter
-from segkd.data.unlabelled import UnlabelledImages
+from segkd.data.unlabeled import UnlabeledImages
 from segkd.errors import UserError
 
 
@@ -23,8 +23,8 @@ def build_datamodule(settings: TrainSettings) -> SegmentationDataModule:
     kind = DeviceAugmentation if data.on_device else Augmentation
     jitter = ColorJitter(**data.jitter.model_dump())
     augmentation = kind(get_crop_size(settings, train), data.scale, data.flip, jitter, train.mean)
-    unlabelled = _open_unlabelled(settings, train)
-    return SegmentationDataModule(train, val, augmentation, data.batch_size, data.workers, settings.seed, *unlabelled)
+    unlabeled = _open_unlabeled(settings, train)
+    return SegmentationDataModule(train, val, augmentation, data.batch_size, data.workers, settings.seed, *unlabeled)
 
 
 def uses_teacher(settings: TrainSettings) -> bool:
@@ -45,18 +45,18 @@ def count_steps_per_epoch(settings: TrainerSettings, datamodule: SegmentationDat
     return min(steps, limit) if isinstance(limit, int) else max(1, int(steps * limit))
 
 
-def _open_unlabelled(settings: TrainSettings, dataset: SegmentationDataset) -> tuple[UnlabelledImages | None, int]:
+def _open_unlabeled(settings: TrainSettings, dataset: SegmentationDataset) -> tuple[UnlabeledImages | None, int]:
     """Return images for distillation alone, and how many of them join each batch."""
     data = settings.data
-    if data.unlabelled is None:
+    if data.unlabeled is None:
         return None, 0
     if data.on_device:
         raise UserError(
-            "unlabelled images are read from their files; give data.on_device=false, or data.unlabelled=null"
+            "unlabeled images are read from their files; give data.on_device=false, or data.unlabeled=null"
         )
     if settings.teacher is None or not uses_teacher(settings):
         raise UserError(
-            "data.unlabelled needs a teacher and at least one distillation loss; give model@teacher=NAME and such a loss, "
-            "or data.unlabelled=null"
+            "data.unlabeled needs a teacher and at least one distillation loss; give model@teacher=NAME and such a loss, "
+            "or data.unlabeled=null"
         )
-    return UnlabelledImages(data.unlabelled, dataset.size[0]), max(1, round(data.batch_size * data.unlabelled_ratio))
+    return UnlabeledImages(data.unlabeled, dataset.size[0]), max(1, round(data.batch_size * data.unlabeled_ratio))

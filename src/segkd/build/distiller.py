@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from segkd.build.datamodule import count_steps_per_epoch, get_crop_size, uses_teacher
 from segkd.build.networks import apply_speedups, build_network, check_teacher_weights
 from segkd.config.instantiate import Spec
-from segkd.config.schema import TrainSettings
+from segkd.config.training import TrainSettings
 from segkd.data.base import SegmentationDataset
 from segkd.data.datamodule import SegmentationDataModule
 from segkd.data.statistics import compute_class_weights, count_classes
@@ -110,9 +110,9 @@ def _build_student(settings: TrainSettings, dataset: SegmentationDataset, extra_
 
 
 def _check_void_class(settings: TrainSettings, student: SegmentationModel, num_outputs: int) -> None:
-    if settings.data.unlabelled is not None:
+    if settings.data.unlabeled is not None:
         raise UserError(
-            "with void=class unlabelled images would be taught as void; leave void=class or data.unlabelled out"
+            "with void=class unlabeled images would be taught as void; leave void=class or data.unlabeled out"
         )
     if student.num_classes != num_outputs:
         raise UserError(

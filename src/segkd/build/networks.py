@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from segkd.config.instantiate import NetworkSpec
-from segkd.config.schema import TrainerSettings
+from segkd.config.training import TrainerSettings
 from segkd.data.base import SegmentationDataset
 from segkd.errors import UserError
 from segkd.models.base import Normalization, SegmentationModel

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 COMMANDS = {
     "train": "train a student from labels, a frozen teacher and a discriminator",
-    "evaluate": "score a network on a split of a data set",
+    "evaluate": "score a network on a split of a dataset",
     "predict": "predict images, videos or a camera stream",
     "serve": "serve a web demo that compares networks",
     "export": "export a student to ONNX, OpenVINO, TorchScript or int8, and verify its mIoU",
@@ -18,9 +18,9 @@ COMMANDS = {
     "report": "write an HTML report that compares runs",
     "study": "train, score and tabulate methods over seeds",
     "calibrate": "find loss weights for given shares of the gradient",
-    "check": "check the images and labels of a data set",
-    "stats": "compute means, class frequencies and class weights of a data set",
-    "pack": "pack a data set into one memory-mapped file",
+    "check": "check the images and labels of a dataset",
+    "stats": "compute means, class frequencies and class weights of a dataset",
+    "pack": "pack a dataset into one memory-mapped file",
     "download": "download CamVid, or the authors' weights",
 }
 """Name → purpose."""

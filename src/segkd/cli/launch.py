@@ -55,10 +55,10 @@ def launch(command: str) -> NoReturn:
     failing job is reported at once and leaves its traceback in its folder; the other jobs run, and the exit code is that of the
     first failure.
     """
-    configure_logging()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print its own report and end with 1 whatever the cause
 
     def job(cfg: DictConfig) -> Any:
+        configure_logging()
         folder, is_multirun = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().mode == RunMode.MULTIRUN
         try:
             if not is_multirun:

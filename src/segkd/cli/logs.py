@@ -18,8 +18,10 @@ class _StderrHandler(logging.Handler):
 
 
 def configure_logging() -> None:
-    """Send what segkd logs to stderr, once."""
+    """Send what segkd logs to stderr; enable its loggers again, where Hydra has disabled those that existed."""
     logger = logging.getLogger("segkd")
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("segkd")]:
+        logging.getLogger(name).disabled = False
     if not any(isinstance(handler, _StderrHandler) for handler in logger.handlers):
         logger.addHandler(_StderrHandler())
     logger.setLevel(logging.INFO)

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from segkd.cli.renamed_keys import EXPLAINED, RENAMED, RENAMED_OPTIONS, find_new_key
 from segkd.config.keys import flatten
-from segkd.config.paths import CONFIGS
+from segkd.config.paths import CONFIGS, list_options
 from segkd.config.suggestions import explain_unknown_name, suggest
 from segkd.errors import CheckFailed, UserError
 
@@ -137,6 +137,4 @@ def _explain_unknown_option(group: str, name: str) -> str:
         return f"{group}={name} needs a package that is not installed; pip install 'segkd[{extra}]'"
     if new := RENAMED_OPTIONS.get((group, name)):
         return f"there is no {group} called '{name}'; it is now '{new}'"
-    folder = CONFIGS / group
-    options = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
-    return explain_unknown_name(group, name, options)
+    return explain_unknown_name(group, name, list_options(group))

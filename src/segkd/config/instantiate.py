@@ -86,6 +86,8 @@ def parse_spec(node: Mapping[str, Any], missing: str = "it names no class by _ta
     if not is_network:
         return Spec(target, arguments)
     checkpoint, init_from, class_map = (own.get(key) for key in NETWORK_KEYS)
+    if checkpoint == "included":  # in configs of earlier versions
+        checkpoint = "pretrained"
     return NetworkSpec(target, arguments, _optional_str(checkpoint), _optional_str(init_from), class_map=class_map)
 
 

@@ -13,3 +13,9 @@ def locate_shipped_folder(name: str) -> Path:
 
 CONFIGS = locate_shipped_folder("configs")
 PRETRAINED = locate_shipped_folder("pretrained")
+
+
+def list_options(group: str) -> list[str]:
+    """Return the options of a config group, sorted by name."""
+    folder = CONFIGS / group
+    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segkd.data.base import FileDataset
-from segkd.data.unlabelled import SUFFIXES
+from segkd.data.unlabeled import SUFFIXES
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX
 

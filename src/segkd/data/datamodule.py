@@ -14,7 +14,7 @@ from segkd.data.base import Sample, SegmentationDataset
 from segkd.data.device_augmentation import DeviceAugmentation, DeviceLoader
 from segkd.data.samplers import EMPTY, DistributedEvalSampler, DistributedShuffleSampler, SampleIndex
 from segkd.data.transforms import Augmentation, sample_seed, to_batch
-from segkd.data.unlabelled import UnlabelledImages
+from segkd.data.unlabeled import UnlabeledImages
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX, Batch
 
@@ -27,12 +27,12 @@ class SampleDataset(Dataset[Batch]):
         source: SegmentationDataset,
         augmentation: Augmentation | None = None,
         seed: int = 0,
-        unlabelled: UnlabelledImages | None = None,
+        unlabeled: UnlabeledImages | None = None,
     ) -> None:
         self.source = source
         self.augmentation = augmentation
         self.seed = seed
-        self.unlabelled = unlabelled
+        self.unlabeled = unlabeled
 
     def __len__(self) -> int:
         return len(self.source)
@@ -47,8 +47,8 @@ class SampleDataset(Dataset[Batch]):
     def _load(self, index: SampleIndex) -> Sample:
         if index.labeled:
             return self.source[index.image]
-        assert self.unlabelled is not None
-        return self.unlabelled[index.image]
+        assert self.unlabeled is not None
+        return self.unlabeled[index.image]
 
 
 class SegmentationDataModule(pl.LightningDataModule):
@@ -61,7 +61,7 @@ class SegmentationDataModule(pl.LightningDataModule):
         batch_size: Labeled images per optimizer step, over all processes.
         workers: Loading processes per training process; 0 loads in the training process itself.
         seed: Seed of order and augmentation.
-        unlabelled: Images for distillation without labels.
+        unlabeled: Images for distillation without labels.
         unlabelled_per_batch: Number of unlabeled images in each global batch.
 
     Raises:
@@ -76,7 +76,7 @@ class SegmentationDataModule(pl.LightningDataModule):
         batch_size: int = 8,
         workers: int = 0,
         seed: int = 0,
-        unlabelled: UnlabelledImages | None = None,
+        unlabeled: UnlabeledImages | None = None,
         unlabelled_per_batch: int = 0,
     ) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class SegmentationDataModule(pl.LightningDataModule):
         """Epoch and number of its batches that are already done, to resume a run."""
         self.device_augmentation = augmentation if isinstance(augmentation, DeviceAugmentation) else None
         self.train = SampleDataset(
-            train, augmentation if isinstance(augmentation, Augmentation) else None, seed, unlabelled
+            train, augmentation if isinstance(augmentation, Augmentation) else None, seed, unlabeled
         )
         self.val = SampleDataset(val)
         if len(self.train) < batch_size:
@@ -113,14 +113,14 @@ class SegmentationDataModule(pl.LightningDataModule):
         if self.unlabelled_per_batch % world_size:
             raise UserError(
                 f"{self.unlabelled_per_batch} unlabeled images per batch cannot be shared by {world_size} processes; "
-                f"change data.unlabelled_ratio so that they can"
+                f"change data.unlabeled_ratio so that they can"
             )
-        images = self.train.unlabelled
-        unlabelled = (0, 0) if images is None else (len(images), self.unlabelled_per_batch)
+        images = self.train.unlabeled
+        unlabeled = (0, 0) if images is None else (len(images), self.unlabelled_per_batch)
         sampler = DistributedShuffleSampler(
-            len(self.train), self.batch_size, self.seed, rank, world_size, unlabelled, self.start
+            len(self.train), self.batch_size, self.seed, rank, world_size, unlabeled, self.start
         )
-        share = (self.batch_size + unlabelled[1]) // world_size
+        share = (self.batch_size + unlabeled[1]) // world_size
         if self.device_augmentation is None:
             return build_loader(self.train, sampler, share, self.workers)
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device

@@ -11,7 +11,7 @@ import yaml
 
 from segkd.data.base import FileDataset
 from segkd.data.image_io import LABEL_ENCODINGS, LabelEncoding, make_voc_color, read_bytes
-from segkd.data.unlabelled import SUFFIXES
+from segkd.data.unlabeled import SUFFIXES
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX
 

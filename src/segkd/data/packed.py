@@ -13,7 +13,7 @@ import numpy as np
 
 from segkd.data.base import FileDataset, Sample, SegmentationDataset
 from segkd.data.image_io import Array
-from segkd.data.unlabelled import SUFFIXES
+from segkd.data.unlabeled import SUFFIXES
 from segkd.errors import UserError
 from segkd.utils.files import sha256
 from segkd.utils.threads import thread_map

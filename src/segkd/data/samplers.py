@@ -33,7 +33,7 @@ class DistributedShuffleSampler(Sampler[SampleIndex]):
         seed: Seed of the order.
         rank: Index of this process.
         world_size: Number of processes; it divides both batch sizes.
-        unlabelled: Number of unlabeled images, and how many of them each global batch has. They have an order of their own,
+        unlabeled: Number of unlabeled images, and how many of them each global batch has. They have an order of their own,
             and each is used once before any is used again, across epochs.
         start: Epoch and number of its batches that are already done, to resume a run. `len` stays that of a whole epoch.
     """
@@ -45,12 +45,12 @@ class DistributedShuffleSampler(Sampler[SampleIndex]):
         seed: int,
         rank: int = 0,
         world_size: int = 1,
-        unlabelled: tuple[int, int] = (0, 0),
+        unlabeled: tuple[int, int] = (0, 0),
         start: tuple[int, int] = (0, 0),
     ) -> None:
         self.length, self.batch_size, self.seed = length, batch_size, seed
         self.rank, self.world_size = rank, world_size
-        self.unlabelled = unlabelled
+        self.unlabeled = unlabeled
         self.start = start
         self.epoch = start[0]  # workers load their first batches before Lightning calls `set_epoch`
 
@@ -59,7 +59,7 @@ class DistributedShuffleSampler(Sampler[SampleIndex]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.length // self.batch_size * ((self.batch_size + self.unlabelled[1]) // self.world_size)
+        return self.length // self.batch_size * ((self.batch_size + self.unlabeled[1]) // self.world_size)
 
     def __iter__(self) -> Iterator[SampleIndex]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
@@ -70,10 +70,10 @@ class DistributedShuffleSampler(Sampler[SampleIndex]):
             start = batch * self.batch_size + self.rank * share
             for image in order[start : start + share]:
                 yield SampleIndex(int(image), self.epoch)
-            yield from self._iterate_unlabelled(self.epoch * steps + batch)
+            yield from self._iterate_unlabeled(self.epoch * steps + batch)
 
-    def _iterate_unlabelled(self, step: int) -> Iterator[SampleIndex]:
-        num_images, per_batch = self.unlabelled
+    def _iterate_unlabeled(self, step: int) -> Iterator[SampleIndex]:
+        num_images, per_batch = self.unlabeled
         share = per_batch // self.world_size
         start = step * per_batch + self.rank * share
         orders: dict[int, np.ndarray] = {}

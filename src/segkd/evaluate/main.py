@@ -60,29 +60,52 @@ MetricName = Literal[
 class EvaluateSettings(Settings):
     """Settings of `python -m segkd.evaluate`."""
 
-    run: Path | None
-    model: OptionalNetwork = None
-    checkpoint: Path | None
-    teacher: Teacher
-    dataset: DatasetOfRun
-    split: str
-    protocol: Annotated[Literal["standard", "espnet"], refuse_renamed({"usual": "standard"})]
-    void: Literal["ignored", "counted"]
-    window: tuple[PositiveInt, PositiveInt] | None
-    overlap: float = Field(ge=0, lt=1)
-    scales: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
-    flip: StrictBool
-    metrics: list[Annotated[MetricName, refuse_renamed(RENAMED_METRICS)]]
-    bootstrap_block: PositiveInt
-    bootstrap_samples: PositiveInt
-    corruptions: list[Literal[CORRUPTIONS]]  # type: ignore[valid-type]
-    severities: Annotated[list[Annotated[int, Field(ge=1, le=SEVERITIES)]], Field(min_length=1)]
-    seed: int = Field(ge=0, lt=2**31)
-    format: Literal["table", "markdown", "latex"]
-    output_dir: Path | None
-    submission_dir: Path | None
-    accelerator: Literal["auto", "cpu", "gpu", "cuda"]
-    workers: int = Field(ge=0)
+    run: Path | None = Field(description="folder of a finished run, or", json_schema_extra={"values": "DIR"})
+    model: OptionalNetwork = Field(
+        default=None,
+        description="a network, with its weights in checkpoint=FILE",
+        json_schema_extra={"values": "NAME"},
+    )
+    checkpoint: Path | None = Field(description="weights of the network", json_schema_extra={"values": "FILE"})
+    teacher: Teacher = Field(
+        description="the teacher of teacher_agreement; none: the run's own",
+        json_schema_extra={"key": "model@teacher", "values": "NAME|none"},
+    )
+    dataset: DatasetOfRun = Field(description="the dataset to score on; null: the run's own")
+    split: str = Field(description="split to score on", json_schema_extra={"values": "NAME"})
+    protocol: Annotated[Literal["standard", "espnet"], refuse_renamed({"usual": "standard"})] = Field(
+        description="espnet: half-size input and upsampled classes, as its authors did on Cityscapes"
+    )
+    void: Literal["ignored", "counted"] = Field(
+        description="counted: unlabeled pixels stay in, and all outputs of the network compete"
+    )
+    window: tuple[PositiveInt, PositiveInt] | None = Field(
+        description="size of a sliding window, whose logits are averaged; null: the whole image"
+    )
+    overlap: float = Field(ge=0, lt=1, description="overlap of neighboring windows, as a fraction of their size")
+    scales: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
+        description="input scales whose probabilities are averaged"
+    )
+    flip: StrictBool = Field(description="average over the mirrored image too")
+    metrics: list[Annotated[MetricName, refuse_renamed(RENAMED_METRICS)]] = Field(description="metrics to report")
+    bootstrap_block: PositiveInt = Field(description="consecutive frames that bootstrap_ci resamples together")
+    bootstrap_samples: PositiveInt = Field(description="resamples of bootstrap_ci")
+    corruptions: list[Literal[CORRUPTIONS]] = Field(description="also report mIoU on corrupted images")  # type: ignore[valid-type]
+    severities: Annotated[list[Annotated[int, Field(ge=1, le=SEVERITIES)]], Field(min_length=1)] = Field(
+        description="severities of the corruptions, from 1 to 5"
+    )
+    seed: int = Field(ge=0, lt=2**31, description="seed of corruptions and bootstrap")
+    format: Literal["table", "markdown", "latex"] = Field(description="format of the printed table")
+    output_dir: Path | None = Field(
+        description="folder for evaluation.json; null: the run's folder, or a new one in runs/",
+        json_schema_extra={"values": "DIR|null"},
+    )
+    submission_dir: Path | None = Field(
+        description="folder for predictions as PNGs of label ids, as Cityscapes' server wants them",
+        json_schema_extra={"values": "DIR|null"},
+    )
+    accelerator: Literal["auto", "cpu", "gpu", "cuda"] = Field(description="device to compute on")
+    workers: int = Field(ge=0, description="loading processes")
 
 
 def evaluate(cfg: DictConfig) -> float:

@@ -56,10 +56,12 @@ class BoundaryReport(ReportedMetric):
         self.widths: set[int] = set()
 
     def __call__(self, prediction: Prediction) -> None:
+        """Count the pixels near the contours of each class."""
         self.widths.add(boundary_width((prediction.target.shape[-2], prediction.target.shape[-1])))
         self.metric.update(prediction.predicted, prediction.target)
 
     def compute(self, matrices: Tensor) -> MetricResult:
+        """Return `miou`, `iou` per class, and the boundary `widths` in pixels."""
         iou = self.metric.compute()
         mean, widths = iou.nanmean().item(), sorted(self.widths)
         values = {"miou": nan_to_none(mean), "widths": widths, "iou": _to_json(self.classes, iou.tolist())}
@@ -76,9 +78,11 @@ class TrimapReport(ReportedMetric):
         self.metric = TrimapConfusion(num_outputs).to(device)
 
     def __call__(self, prediction: Prediction) -> None:
+        """Count the pixels near label boundaries."""
         self.metric.update(prediction.predicted, prediction.target)
 
     def compute(self, matrices: Tensor) -> MetricResult:
+        """Return the `miou` at each width."""
         mious = [Scores.from_confusion_matrix(matrix, self.num_classes).miou for matrix in self.metric.compute()]
         by_width = dict(zip(self.metric.widths, mious, strict=True))
         values = {"miou": {str(width): nan_to_none(miou) for width, miou in by_width.items()}}
@@ -93,9 +97,11 @@ class CalibrationReport(ReportedMetric):
         self.metric = Calibration(len(dataset.classes)).to(device)
 
     def __call__(self, prediction: Prediction) -> None:
+        """Count confidences and errors of the labeled pixels."""
         self.metric.update(prediction.logits, prediction.target)
 
     def compute(self, matrices: Tensor) -> MetricResult:
+        """Return `ece`, `nll`, `brier`, and the number of `bins`."""
         ece, nll, brier = self.metric.compute()
         values = {
             "ece": nan_to_none(ece),
@@ -116,10 +122,12 @@ class AgreementReport(ReportedMetric):
         self.metric = Agreement(len(dataset.classes)).to(device)
 
     def __call__(self, prediction: Prediction) -> None:
+        """Predict the image with the teacher, and compare."""
         teacher_logits = self.inferer(self.teacher, prediction.images)
         self.metric.update(prediction.logits, teacher_logits, prediction.target)
 
     def compute(self, matrices: Tensor) -> MetricResult:
+        """Return the fields of `AgreementScores`."""
         scores = self.metric.compute()
         values = {name: nan_to_none(value) for name, value in scores._asdict().items()}
         return MetricResult(
@@ -137,6 +145,7 @@ class CategoryReport(ReportedMetric):
         self.classes = dataset.classes
 
     def compute(self, matrices: Tensor) -> MetricResult:
+        """Return `miou` and `iou` over the categories."""
         matrix = to_category_matrix(matrices.sum(0), self.classes)
         matrix[len(CATEGORIES) :] = 0  # the official scorer counts no false positives on unlabeled pixels
         scores = Scores.from_confusion_matrix(matrix, len(CATEGORIES))
@@ -153,10 +162,12 @@ class InstanceIoUReport(ReportedMetric):
         self.metric = InstanceIoU(dataset.classes).to(device)
 
     def __call__(self, prediction: Prediction) -> None:
+        """Count hits and misses of each instance."""
         instances = torch.from_numpy(self.dataset.load_instances(prediction.index))[None]
         self.metric.update(prediction.predicted, instances.to(prediction.predicted.device))
 
     def compute(self, matrices: Tensor) -> MetricResult:
+        """Return `miou` and `iou` of the classes, `category_miou` and `category_iou` of the categories."""
         classes, matrix = self.dataset.classes, matrices.sum(0)
         found, missed, found_category, missed_category = (part.cpu() for part in self.metric.compute())
         class_iou = compute_instance_iou(found, missed, matrix, classes)
@@ -179,6 +190,7 @@ class PerSequence(ReportedMetric):
         self.dataset = dataset
 
     def compute(self, matrices: Tensor) -> MetricResult:
+        """Return the number of `images` and the scores of each sequence."""
         sequences = list_sequences(self.dataset)
         values, listed = {}, []
         for name in dict.fromkeys(sequences):
@@ -208,6 +220,7 @@ class BootstrapInterval(ReportedMetric):
         self.options = {"block": block, "bootstrap_samples": bootstrap_samples, "seed": seed}
 
     def compute(self, matrices: Tensor) -> MetricResult:
+        """Return the interval of the `miou`, its `level`, and the options of the bootstrap."""
         sequences = list_sequences(self.dataset)
         low, high = bootstrap_interval(matrices, len(self.dataset.classes), sequences, **self.options)
         values = {"miou": [nan_to_none(low), nan_to_none(high)], "level": 0.95, **self.options}

@@ -37,24 +37,33 @@ from segkd.utils.files import sha256
 class CalibrationSettings(Settings):
     """The images on which int8 measures the ranges of activations."""
 
-    split: str
-    images: PositiveInt
+    split: str = Field(description="split with the calibration images of int8", json_schema_extra={"values": "NAME"})
+    images: PositiveInt = Field(description="number of calibration images of int8")
 
 
 class ExportSettings(Settings):
     """Settings of `python -m segkd.export`."""
 
-    run: Path | None
-    model: OptionalNetwork = None
-    checkpoint: Path | None
-    format: Literal["onnx", "openvino", "torchscript", "int8"]
-    include_normalization: bool
-    dataset: DatasetOfRun
-    split: str
-    max_miou_drop: float = Field(ge=0)
-    calibration: CalibrationSettings
-    output_dir: Path | None
-    workers: int = Field(ge=0)
+    run: Path | None = Field(description="folder of a finished run, or", json_schema_extra={"values": "DIR"})
+    model: OptionalNetwork = Field(
+        default=None,
+        description="a network, with its weights in checkpoint=FILE",
+        json_schema_extra={"values": "NAME"},
+    )
+    checkpoint: Path | None = Field(description="weights of the network", json_schema_extra={"values": "FILE"})
+    format: Literal["onnx", "openvino", "torchscript", "int8"] = Field(description="format of the file")
+    include_normalization: bool = Field(description="let the file normalize; false: it takes normalized images")
+    dataset: DatasetOfRun = Field(description="the dataset that the file is scored on; null: the run's own")
+    split: str = Field(description="the split that the file is scored on", json_schema_extra={"values": "NAME"})
+    max_miou_drop: float = Field(
+        ge=0, description="points of mIoU that the file may lose; a file that loses more is removed (exit code 1)"
+    )
+    calibration: CalibrationSettings = Field(description="images on which int8 measures the ranges of activations")
+    output_dir: Path | None = Field(
+        description="folder for the file, its metadata (.json) and its model card (.md); null: the run's folder, or exports",
+        json_schema_extra={"values": "DIR|null"},
+    )
+    workers: int = Field(ge=0, description="loading processes")
 
 
 def export(cfg: DictConfig) -> float:

@@ -74,7 +74,7 @@ class Ensemble(SegmentationModel):
         self, members: Mapping[str, SegmentationModel] | None, weights: Mapping[str, float] | None = None
     ) -> None:
         if not members:
-            raise UserError("an ensemble has members; give teacher.members.NAME={…} (docs/how-to/custom-network.md)")
+            raise UserError("an ensemble has members; give teacher.members.NAME={…} (docs/how-to/teachers.md)")
         all_weights = dict.fromkeys(members, 1.0) | dict(weights or {})
         if unknown := all_weights.keys() - members.keys():
             raise UserError(f"there is no member {', '.join(sorted(unknown))}; the members are {', '.join(members)}")

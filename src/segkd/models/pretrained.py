@@ -49,13 +49,15 @@ def load_network(
         model, origin = network(num_classes=num_classes, normalization=normalization, **arguments), "a"
         state = model.convert_state_dict(state)
     load_state_dict_strict(model, state, checkpoint)
-    allowed = (num_classes, num_classes + 1)  # one more: void was trained as the last class
-    if same_classes and model.num_classes not in allowed:
+    if same_classes:
+        _check_num_classes(model, num_classes, checkpoint)
+    built_with = ", ".join(f"{key}={value}" for key, value in model.arguments.items())
+    summary = f"{origin} {network.__name__} ({built_with}), {model.num_classes} outputs"
+    return model, f"{checkpoint.name}: {summary}, {zeroed} denormal weights zeroed"
+
+
+def _check_num_classes(model: SegmentationModel, num_classes: int, checkpoint: Path) -> None:
+    if model.num_classes not in (num_classes, num_classes + 1):  # one more: void was trained as the last class
         raise UserError(
             f"{checkpoint} scores {model.num_classes} classes, the data set has {num_classes}; take weights of this data set"
         )
-    built_with = ", ".join(f"{key}={value}" for key, value in model.arguments.items())
-    return model, (
-        f"{checkpoint.name}: {origin} {network.__name__} ({built_with}), {model.num_classes} outputs, "
-        f"{zeroed} denormal weights zeroed"
-    )

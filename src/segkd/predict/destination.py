@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
-from segkd.data.unlabelled import SUFFIXES
+from segkd.data.unlabeled import SUFFIXES
 from segkd.errors import UserError
 from segkd.predict.rendering import ID_OUTPUTS, OutputKind
 from segkd.predict.settings import PredictSettings

@@ -17,23 +17,54 @@ _RENAMED_OUTPUTS = {"labels": "class_ids", "city_ids": "label_ids", "colors": "c
 class PredictSettings(Settings):
     """Settings of `python -m segkd.predict`."""
 
-    run: Path | Annotated[list[Path], Field(min_length=1)] | None
-    model: OptionalNetwork = None
-    checkpoint: Path | Annotated[list[Path], Field(min_length=1)] | None
-    input: str | None
-    dataset: DatasetOfRun
-    split: str | None
-    sequence: str
-    output: Path | None
-    outputs: Annotated[list[Annotated[OutputKind, refuse_renamed(_RENAMED_OUTPUTS)]], Field(min_length=1)] | None
-    opacity: float = Field(ge=0, le=1)
-    legend: StrictBool
-    fps: Annotated[float, Field(ge=1, le=240)] | None
-    width: Annotated[int, Field(ge=16)] | None
-    limit: PositiveInt | None
-    batch_size: PositiveInt
-    overwrite: StrictBool
-    accelerator: Literal["auto", "cpu", "gpu", "cuda"]
+    run: Path | Annotated[list[Path], Field(min_length=1)] | None = Field(
+        description="folders of finished runs with the same classes, or", json_schema_extra={"values": "DIR|[DIR,…]"}
+    )
+    model: OptionalNetwork = Field(
+        default=None,
+        description="a network, with its weights in checkpoint=FILE and its classes by dataset=NAME",
+        json_schema_extra={"values": "NAME"},
+    )
+    checkpoint: Path | Annotated[list[Path], Field(min_length=1)] | None = Field(
+        description="weights of the network; several files are compared", json_schema_extra={"values": "FILE|[FILE,…]"}
+    )
+    input: str | None = Field(
+        description="an image, a folder of images, a video, or a camera until Ctrl-C; or",
+        json_schema_extra={"values": "FILE|DIR|camera|camera:N"},
+    )
+    dataset: DatasetOfRun = Field(description="the dataset of split=NAME; null: the run's own")
+    split: str | None = Field(
+        description="a split of the dataset, in place of input", json_schema_extra={"values": "NAME|null"}
+    )
+    sequence: str = Field(
+        description="beginning of the image names to predict in the split; '': all",
+        json_schema_extra={"values": "TEXT"},
+    )
+    output: Path | None = Field(
+        description="a folder, or one .mp4, .gif, .png or .jpg file",
+        json_schema_extra={"values": "DIR|FILE", "required": True},
+    )
+    outputs: Annotated[list[Annotated[OutputKind, refuse_renamed(_RENAMED_OUTPUTS)]], Field(min_length=1)] | None = (
+        Field(
+            description="what to write; null: class_ids, color_masks and overlay into a folder, overlay into a file, "
+            "side_by_side for several networks",
+            json_schema_extra={"values": "[NAME,…]|null"},
+        )
+    )
+    opacity: float = Field(ge=0, le=1, description="opacity of the colors in overlay")
+    legend: StrictBool = Field(
+        description="show the colors of the classes, below the image of a file or as legend.png in a folder"
+    )
+    fps: Annotated[float, Field(ge=1, le=240)] | None = Field(
+        description="frames per second of a video; null: those of the input, or 10"
+    )
+    width: Annotated[int, Field(ge=16)] | None = Field(
+        description="width of a video in pixels; null: that of the images"
+    )
+    limit: PositiveInt | None = Field(description="greatest number of frames; null: all")
+    batch_size: PositiveInt = Field(description="images of one size per forward pass")
+    overwrite: StrictBool = Field(description="replace existing files")
+    accelerator: Literal["auto", "cpu", "gpu", "cuda"] = Field(description="device to compute on")
 
     @property
     def runs(self) -> list[Path]:

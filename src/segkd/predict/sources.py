@@ -16,7 +16,7 @@ import numpy as np
 
 from segkd.data.base import SegmentationDataset
 from segkd.data.image_io import Array, read_image
-from segkd.data.unlabelled import SUFFIXES
+from segkd.data.unlabeled import SUFFIXES
 from segkd.errors import UserError
 
 

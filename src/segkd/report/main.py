@@ -25,11 +25,18 @@ TEMPLATE = Path(__file__).parent / "templates" / "report.html"
 class ReportSettings(Settings):
     """Settings of `python -m segkd.report`."""
 
-    runs: RunFolders
-    output: Path
-    images: int = Field(ge=0)
-    confidence: float = Field(gt=0, lt=1)
-    teacher_seconds: float | None = Field(ge=0)
+    runs: RunFolders = Field(
+        description="folders of runs: one, or methods and seeds to compare",
+        json_schema_extra={"values": "'GLOB'|[DIR,…]"},
+    )
+    output: Path = Field(
+        description="the HTML file, which loads nothing from elsewhere", json_schema_extra={"values": "FILE"}
+    )
+    images: int = Field(ge=0, description="validation images in the comparison slider; 0: none")
+    confidence: float = Field(gt=0, lt=1, description="confidence level of the intervals")
+    teacher_seconds: float | None = Field(
+        ge=0, description="training time of a teacher whose run is not beside its weights, in seconds"
+    )
 
 
 def report(cfg: DictConfig) -> None:

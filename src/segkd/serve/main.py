@@ -30,15 +30,21 @@ from segkd.utils.signals import GracefulShutdown
 class ServeSettings(Settings):
     """Settings of `python -m segkd.serve`."""
 
-    run: Path | Annotated[list[Path], Field(min_length=1)] | None
-    teacher: StrictBool
-    opacity: float = Field(ge=0, le=1)
-    max_side: Annotated[int, Field(ge=32)]
-    max_frames: PositiveInt
-    max_upload_mb: PositiveInt
-    host: str
-    port: Annotated[int, Field(ge=1, le=65535)]
-    accelerator: Literal["auto", "cpu", "gpu", "cuda"]
+    run: Path | Annotated[list[Path], Field(min_length=1)] | None = Field(
+        description="folders of finished runs with the same classes, such as a baseline and a distilled student",
+        json_schema_extra={"values": "DIR|[DIR,…]", "required": True},
+    )
+    teacher: StrictBool = Field(description="show the teacher of the first run that has one")
+    opacity: float = Field(ge=0, le=1, description="opacity of the colors over the image")
+    max_side: Annotated[int, Field(ge=32)] = Field(description="longest side in pixels; larger images are shrunk to it")
+    max_frames: PositiveInt = Field(description="frames of a video; later ones are ignored")
+    max_upload_mb: PositiveInt = Field(description="largest upload in megabytes")
+    host: str = Field(
+        description="address to listen on; 0.0.0.0: every machine that can reach this one, without a password",
+        json_schema_extra={"values": "ADDRESS"},
+    )
+    port: Annotated[int, Field(ge=1, le=65535)] = Field(description="port to listen on")
+    accelerator: Literal["auto", "cpu", "gpu", "cuda"] = Field(description="device to compute on")
 
 
 def serve(cfg: DictConfig) -> None:

@@ -29,31 +29,67 @@ EMPTY_TABLE = "No figures yet: `python -m segkd.study plan={name}` makes them."
 class StudyDatasetSettings(Settings):
     """The dataset that students are trained and scored on."""
 
-    name: str
-    root: Path | None
+    name: str = Field(
+        description="name of the dataset, from the plan",
+        json_schema_extra={"values": "NAME", "help": False, "default": "per plan"},
+    )
+    root: Path | None = Field(
+        description="folder of the dataset; null: the dataset is generated", json_schema_extra={"values": "DIR|null"}
+    )
 
 
 class StudySettings(Settings):
     """Settings of `python -m segkd.study`."""
 
-    name: str
-    title: str
-    stages: Annotated[list[Literal["train", "score", "table"]], Field(min_length=1)]
-    methods: Annotated[dict[str, MethodSettings], Field(min_length=1)]
-    select: list[str] | None
-    seeds: Annotated[list[int], Field(min_length=1)]
-    overrides: list[str]
-    parallel: PositiveInt
-    minutes: float | None = Field(gt=0)
-    runs: Path
-    results: Path
-    dataset: StudyDatasetSettings
-    split: str
-    columns: list[str] | None
-    page: Path | None
-    picture: Path | None
-    images: PositiveInt
-    format: TableFormat
+    name: str = Field(
+        description="name of the study, from the plan",
+        json_schema_extra={"values": "NAME", "help": False, "default": "per plan"},
+    )
+    title: str = Field(
+        description="title of the table, from the plan",
+        json_schema_extra={"values": "TEXT", "help": False, "default": "per plan"},
+    )
+    stages: Annotated[list[Literal["train", "score", "table"]], Field(min_length=1)] = Field(
+        description="what to do, in this order"
+    )
+    methods: Annotated[dict[str, MethodSettings], Field(min_length=1)] = Field(
+        description="the methods of the plan: experiment, overrides, teacher_from and seeds of each",
+        json_schema_extra={"values": "{NAME: …}", "help": False, "default": "per plan"},
+    )
+    select: list[str] | None = Field(
+        description="some of the plan's methods; the teachers they need are added",
+        json_schema_extra={"values": "[METHOD,…]|null"},
+    )
+    seeds: Annotated[list[int], Field(min_length=1)] = Field(
+        description="seeds of every method", json_schema_extra={"default": "per plan"}
+    )
+    overrides: list[str] = Field(
+        description="overrides of every training, such as 'trainer.max_epochs=2'",
+        json_schema_extra={"values": "['KEY=VALUE',…]"},
+    )
+    parallel: PositiveInt = Field(description="trainings at once")
+    minutes: float | None = Field(gt=0, description="stop after this time; the same command continues. null: no limit")
+    runs: Path = Field(description="folder of the trainings", json_schema_extra={"values": "DIR"})
+    results: Path = Field(description="folder of the records", json_schema_extra={"values": "DIR"})
+    dataset: StudyDatasetSettings = Field(description="the dataset")
+    split: str = Field(
+        description="split to score on, from the plan",
+        json_schema_extra={"values": "NAME", "help": False, "default": "per plan"},
+    )
+    columns: list[str] | None = Field(
+        description="columns of the table, parameters among them; null: the usual ones",
+        json_schema_extra={"values": "[TITLE,…]|null"},
+    )
+    page: Path | None = Field(
+        description="Markdown page that gets the table, between <!-- study NAME --> and <!-- study end -->",
+        json_schema_extra={"values": "FILE|null"},
+    )
+    picture: Path | None = Field(
+        description="PNG file of images, ground truth and each method's predictions",
+        json_schema_extra={"values": "FILE|null"},
+    )
+    images: PositiveInt = Field(description="images in the picture")
+    format: TableFormat = Field(description="format of the printed table")
 
     @property
     def root_overrides(self) -> list[str]:

@@ -18,12 +18,18 @@ STUDENT_FILE = "student.safetensors"
 class MethodSettings(Settings):
     """One method of a study."""
 
-    experiment: str
-    overrides: list[str] = []
-    teacher_from: str | None = None
-    """The method whose students are the teacher; several students are the members m0, m1, … of an ensemble."""
-    seeds: list[int] | None = Field(default=None, min_length=1)
-    """None: those of the study."""
+    experiment: str = Field(description="experiment to train", json_schema_extra={"values": "NAME"})
+    overrides: list[str] = Field(
+        default_factory=list, description="overrides of the experiment", json_schema_extra={"values": "['KEY=VALUE',…]"}
+    )
+    teacher_from: str | None = Field(
+        default=None,
+        description="method whose students are the teacher; several are the members m0, m1, … of an ensemble",
+        json_schema_extra={"values": "METHOD|null"},
+    )
+    seeds: list[int] | None = Field(
+        default=None, min_length=1, description="seeds of this method; null: those of the study"
+    )
 
 
 class Job(NamedTuple):

@@ -49,7 +49,9 @@ def score_jobs(jobs: Sequence[Job], dataset: Sequence[str], split: str, results:
         record, weights = results / f"{job.method}_{job.seed}.json", job.directory / STUDENT_FILE
         if record.is_file():
             if json.loads(record.read_text())["weights_sha256"] != sha256(weights):
-                raise UserError(f"{record} belongs to other weights than {weights}; to score again, delete the record")
+                raise UserError(
+                    f"{record} belongs to other weights than {weights}; to score again, delete the record and note why"
+                )
             continue
         print(f"segkd: scoring {job.name}", file=sys.stderr, flush=True)
         with atomic_write(record, "results") as part:

@@ -8,7 +8,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from segkd.config.schema import TrainerSettings, TrainSettings
+from segkd.config.training import TrainerSettings, TrainSettings
 from segkd.errors import UserError
 from segkd.runs.layout import LAST_CHECKPOINT
 from segkd.utils.devices import resolve_device
@@ -22,7 +22,7 @@ def check_settings(settings: TrainSettings, directory: Path) -> None:
     """
     if not settings.dry_run:
         check_devices(settings.trainer)
-    if settings.data.unlabelled is None and settings.trainer.micro_batches > settings.data.batch_size:
+    if settings.data.unlabeled is None and settings.trainer.micro_batches > settings.data.batch_size:
         raise UserError(
             f"trainer.micro_batches={settings.trainer.micro_batches} is more than the {settings.data.batch_size} images of a batch; "
             "lower it, or raise data.batch_size"

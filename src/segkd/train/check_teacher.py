@@ -7,7 +7,7 @@ from functools import partial
 
 from rich.console import Console
 
-from segkd.config.schema import TrainSettings
+from segkd.config.training import TrainSettings
 from segkd.data.datamodule import SegmentationDataModule
 from segkd.distillation.distiller import Distiller
 from segkd.errors import UserError

@@ -13,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from segkd.build.datamodule import build_datamodule, count_steps_per_epoch
 from segkd.build.distiller import build_distiller
 from segkd.config.overrides import apply_overrides
-from segkd.config.schema import TrainSettings, load_settings
+from segkd.config.schema import load_settings
+from segkd.config.training import TrainSettings
 from segkd.errors import CheckFailed
 from segkd.runs.record import read_finished_miou
 from segkd.train.check_settings import check_settings, is_multirun

@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from pytorch_lightning.loggers.logger import Logger
 
 from segkd import __version__
-from segkd.config.schema import TrainSettings
+from segkd.config.training import TrainSettings
 from segkd.data.base import SegmentationDataset
 from segkd.distillation.distiller import Distiller
 from segkd.errors import UserError

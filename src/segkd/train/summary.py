@@ -8,7 +8,7 @@ from rich.table import Column, Table
 from torch import nn
 
 from segkd.build.datamodule import get_crop_size
-from segkd.config.schema import TrainSettings
+from segkd.config.training import TrainSettings
 from segkd.data.base import SegmentationDataset
 from segkd.distillation.distiller import Distiller
 from segkd.models.base import SegmentationModel, count_parameters

@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.strategies import DDPStrategy
 
-from segkd.config.schema import TrainerSettings, TrainSettings
+from segkd.config.training import TrainerSettings, TrainSettings
 from segkd.train.callbacks.gradient_shares import GradientShares
 from segkd.train.callbacks.image_panels import ImagePanels
 from segkd.train.callbacks.resumable_checkpoint import ResumableCheckpoint

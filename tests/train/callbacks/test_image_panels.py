@@ -14,7 +14,7 @@ import torch
 
 from segkd.data.streets import Streets
 from segkd.models.student_io import load_student
-from segkd.train.callbacks.image_panels import MAX_SIDE, ImagePanels, _small, evenly_spaced
+from segkd.train.callbacks.image_panels import MAX_SIDE, ImagePanels, _shrink, space_evenly
 from segkd.types import IGNORE_INDEX
 from tests.helpers.commands import Command
 from tests.helpers.wandb_files import WandbRun, wandb_runs
@@ -132,8 +132,8 @@ def test_they_change_nothing(
     assert same(having, without)
     for file in ("metrics.csv", "student.safetensors"):
         assert (tmp_path / "with" / file).read_bytes() == (tmp_path / "without" / file).read_bytes()
-    made = ImagePanels._panel
-    monkeypatch.setattr(ImagePanels, "_panel", lambda *given: (torch.rand(1), made(*given))[1])
+    made = ImagePanels._make_panel
+    monkeypatch.setattr(ImagePanels, "_make_panel", lambda *given: (torch.rand(1), made(*given))[1])
     assert not same(state("drawing", "offline"), without)
 
 
@@ -143,25 +143,25 @@ def test_a_picture_that_cannot_be_made_ends_the_pictures_alone(
     def broken(*_: object) -> None:
         raise MemoryError("no room on the GPU")
 
-    monkeypatch.setattr(ImagePanels, "_panel", broken)
+    monkeypatch.setattr(ImagePanels, "_make_panel", broken)
     asked = ("wandb.mode=offline", "wandb.panels_every=1", f"output_dir={tmp_path / 'run'}")
     result = command("train", *distilled(teacher_file), *asked)
     assert result.code == 0, result.err
-    assert result.err.count("no further pictures at W&B (MemoryError: no room on the GPU)") == 1
+    assert result.err.count("no further images are sent to W&B (MemoryError: no room on the GPU)") == 1
     (run,) = wandb_runs(tmp_path / "run")
     assert not shown(run)
     assert [row["step"] for row in run.history if "val/miou" in row] == [step - 1 for step in STEPS]
 
 
 def test_places_and_sizes() -> None:
-    assert evenly_spaced(10, 4) == {0, 2, 5, 7}
-    assert evenly_spaced(3, 4) == evenly_spaced(3, 3) == {0, 1, 2}
-    assert evenly_spaced(100, 1) == {0}
-    assert _small(np.zeros((1024, 2048, 3), np.uint8)).shape == (MAX_SIDE // 2, MAX_SIDE, 3)
+    assert space_evenly(10, 4) == {0, 2, 5, 7}
+    assert space_evenly(3, 4) == space_evenly(3, 3) == {0, 1, 2}
+    assert space_evenly(100, 1) == {0}
+    assert _shrink(np.zeros((1024, 2048, 3), np.uint8)).shape == (MAX_SIDE // 2, MAX_SIDE, 3)
     labels = np.full((1024, 2048), IGNORE_INDEX, np.uint8)
     labels[512:] = 3
-    assert set(np.unique(_small(labels))) == {3, IGNORE_INDEX}  # no class between two others
-    assert _small(labels[:360, :480]).shape == (360, 480)
+    assert set(np.unique(_shrink(labels))) == {3, IGNORE_INDEX}  # no class between two others
+    assert _shrink(labels[:360, :480]).shape == (360, 480)
 
 
 @pytest.mark.slow

@@ -299,8 +299,8 @@ def test_killed_again_and_again(tmp_path: Path, teacher_file: Path) -> None:
     rng, saved = random.Random(0), 0
     for more in (2, 20, 20):
         # The process itself sends the signal: one that watched it might look away until it had ended.
-        hit = f"0:{more}:SIGKILL:{0.1 * rng.random()}"
-        killed = in_own_process("train", *asked, "output_dir=run", "resume=auto", cwd=tmp_path, hit=hit)
+        fault = f"0:{more}:SIGKILL:{0.1 * rng.random()}"
+        killed = in_own_process("train", *asked, "output_dir=run", "resume=auto", cwd=tmp_path, fault=fault)
         assert killed.code == -signal.SIGKILL, killed.err
         before, saved = saved, count_steps(newest(tmp_path / "run"))
         assert before + more <= saved < steps

@@ -81,7 +81,7 @@ def same_weights(one: Path, other: Path) -> bool:
 
 
 def stopped(directory: Path, teacher: Path, hits: str, code: int, step: int, **options: Any) -> None:
-    result = run(directory, teacher, HIT=hits, **options)
+    result = run(directory, teacher, FAULT=hits, **options)
     assert result.code == code, result.err
     assert "Traceback" not in result.err
     assert int(state(directory)["state_dict"]["step_count"]) == step
@@ -127,7 +127,7 @@ def test_the_comparison_finds_forgotten_statistics(whole: Path, tmp_path: Path, 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_at_fault_ends_the_job(tmp_path: Path, teacher_file: Path, rank: int) -> None:
-    result = run(tmp_path / "run", teacher_file, HIT=f"{rank}:2:raise")
+    result = run(tmp_path / "run", teacher_file, FAULT=f"{rank}:2:raise")
     assert result.code not in (0, 2)
     assert "ZeroDivisionError: this process is at fault" in result.err
 

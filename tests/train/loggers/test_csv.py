@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from segkd.cli.logs import configure_logging
 from segkd.train.loggers.csv import MetricsFileLogger
 
 
@@ -49,6 +50,7 @@ def test_what_will_be_done_again_is_cut(tmp_path: Path) -> None:
 def test_rows_wait_for_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mode: str
 ) -> None:
+    configure_logging()
     made = filled(tmp_path, 2)
     opened = Path.open
 

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from segkd.config.schema import TrainSettings
+from segkd.config.training import TrainSettings
 from segkd.distillation.distiller import Distiller
 from segkd.errors import UserError
 from segkd.models.checkpoint_io import load_state_dict_strict, safe_load
@@ -28,7 +28,7 @@ def compute_resume_fingerprint(settings: TrainSettings, num_images: int, steps_p
         **{f"dataset.{key}": value for key, value in dataset.items()},
         "data.train_split": settings.data.train_split,
         "data.batch_size": settings.data.batch_size,
-        "data.unlabelled": settings.data.unlabelled is not None,
+        "data.unlabeled": settings.data.unlabeled is not None,
         "training images": num_images,
         "batches of an epoch": steps_per_epoch,
         "seed": settings.seed,
