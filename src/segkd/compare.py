@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 
 from omegaconf import DictConfig
 from pydantic import Field
@@ -12,6 +12,8 @@ from segkd.config.schema import RunFolders, Settings, load_settings
 from segkd.report.comparison import build_class_table, build_summary_table, compare_methods, load_comparable_runs
 from segkd.runs.methods import BASELINE, group_by_method
 from segkd.utils.tables import TableFormat, print_table
+
+log = logging.getLogger(__name__)
 
 
 class CompareSettings(Settings):
@@ -34,10 +36,10 @@ def compare(cfg: DictConfig) -> None:
     settings = load_settings(cfg, CompareSettings)
     runs, left_out = load_comparable_runs(settings.runs)
     for reason in left_out:
-        _print_note(f"{reason}; left out")
+        log.info(f"{reason}; left out")
     methods = compare_methods(group_by_method(runs), settings.confidence, settings.teacher_seconds)
     if not any(method.is_baseline for method in methods):
-        _print_note(
+        log.info(
             f"no {BASELINE} is among these runs; to see the gain of distillation, "
             "train without a teacher: loss=[cross_entropy] adversary=none"
         )
@@ -46,10 +48,6 @@ def compare(cfg: DictConfig) -> None:
     print_table(
         build_class_table(methods) if settings.classes else build_summary_table(methods), settings.format, title
     )
-
-
-def _print_note(text: str) -> None:
-    print(f"segkd: {text}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -17,86 +16,78 @@ from segkd.models.espnet import ESPNet
 from segkd.models.student_io import save_student
 from tests.helpers.commands import Command, in_own_process
 from tests.helpers.fake_datasets import write_camvid
+from tests.helpers.refusals import RunsCode, assert_refused
 
 QUICK = ("trainer=cpu", "trainer.max_epochs=1", "trainer.progress=false", "data.workers=0", "wandb.mode=disabled")
 CAMVID = ("dataset=camvid", "dataset.root=camvid", "data.batch_size=2", "data.crop_size=[64,64]")
-TAUGHT = ("model@teacher=espnet", "teacher.checkpoint=teacher.safetensors", "check_teacher=off")
-HEARD = (*TAUGHT, "loss=[cross_entropy,pixelwise]")
-
-
-class Executes:
-    """Runs code when it is unpickled."""
-
-    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
-        return os.system, ("touch executed",)
+TEACHER = ("model@teacher=espnet", "teacher.checkpoint=teacher.safetensors", "check_teacher=off")
+DISTILLED = (*TEACHER, "loss=[cross_entropy,pixelwise]")
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with a tiny CamVid and checkpoints of many kinds."""
+def _in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
-def first_label() -> Path:
+def find_first_label() -> Path:
     return sorted(Path("camvid/trainannot").glob("*.png"))[0]
 
 
-def checkpoints(classes: int = 11) -> None:
+def write_checkpoints(classes: int = 11) -> None:
     network = ESPNet(classes, Normalization((110,) * 3, (55,) * 3), p=1, q=1)
     save_student(network, Path(), {})
     for suffix in ("safetensors", "yaml"):
         Path(f"student.{suffix}").rename(f"teacher.{suffix}")
     Path("text.pth").write_text("not weights")
     Path("empty.pth").touch()
-    Path("executes.pth").write_bytes(pickle.dumps({"weight": Executes()}))
-    torch.save({"weight": Executes()}, "executes_zip.pth")
+    Path("executes.pth").write_bytes(pickle.dumps({"weight": RunsCode()}))
+    torch.save({"weight": RunsCode()}, "executes_zip.pth")
     torch.save({"body.weight": torch.zeros(3)}, "other.pth")
 
 
-def unlabelled_image() -> None:
-    first_label().unlink()
+def remove_label() -> None:
+    find_first_label().unlink()
 
 
-def stranger_id() -> None:
-    label = cv2.imread(str(first_label()), cv2.IMREAD_UNCHANGED)
+def write_unknown_ids() -> None:
+    label = cv2.imread(str(find_first_label()), cv2.IMREAD_UNCHANGED)
     label[0, :2] = (77, 99)
-    cv2.imwrite(str(first_label()), label)
+    cv2.imwrite(str(find_first_label()), label)
 
 
-def other_size() -> None:
-    label = cv2.imread(str(first_label()), cv2.IMREAD_UNCHANGED)
-    cv2.imwrite(str(first_label()), np.ascontiguousarray(label[:-2]))
+def crop_label() -> None:
+    label = cv2.imread(str(find_first_label()), cv2.IMREAD_UNCHANGED)
+    cv2.imwrite(str(find_first_label()), np.ascontiguousarray(label[:-2]))
 
 
-def truncated() -> None:
-    content = first_label().read_bytes()
-    first_label().write_bytes(content[: len(content) // 2])
+def truncate_label() -> None:
+    content = find_first_label().read_bytes()
+    find_first_label().write_bytes(content[: len(content) // 2])
 
 
 MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    # what is typed → what the sentence must say
-    "misspelt key": (("trainer.max_epoch=3",), ("no key 'trainer.max_epoch'", "trainer.max_epochs")),
-    "misspelt inner key": (("loss.cross_entropy.wieght=1",), ("loss.cross_entropy.wieght", "weight")),
+    # arguments → phrases of the sentence
+    "misspelled key": (("trainer.max_epoch=3",), ("no key 'trainer.max_epoch'", "trainer.max_epochs")),
+    "misspelled inner key": (("loss.cross_entropy.wieght=1",), ("loss.cross_entropy.wieght", "weight")),
     "added key": (("+student.depht=3",), ("student", "ESPNetC takes no 'depht'")),
     "unknown value": (("check_teacher=maybe",), ("check_teacher", "stop", "maybe")),
     "wrong type": (("trainer.max_epochs=abc",), ("trainer.max_epochs", "abc")),
     "unknown option": (("model@student=espnett",), ("espnett", "did you mean 'espnet'", "pspnet_resnet18")),
-    "network in place of its keys": (("teacher=espnet",), ("teacher=espnet is no network", "model@teacher=NAME")),
-    "network of nobody's": (("model=espnet",), ("no key 'model'", "model@student=NAME")),
-    "optimizer of nobody's": (("optimizer=adamw",), ("no key 'optimizer'", "optimizer@optimizers.student=NAME")),
+    "network in place of its keys": (("teacher=espnet",), ("teacher=espnet is not a network", "model@teacher=NAME")),
+    "network without its role": (("model=espnet",), ("no key 'model'", "model@student=NAME")),
+    "optimizer without its phase": (("optimizer=adamw",), ("no key 'optimizer'", "optimizer@optimizers.student=NAME")),
     "option with dashes": (("--max-epochs=3",), ("no option '--max-epochs'", "trainer.max_epochs=VALUE?")),
     "option with dashes and half its name": (("--epochs", "3"), ("no option '--epochs'", "trainer.max_epochs=VALUE?")),
     "key without its part and half its name": (("epochs=3",), ("no key 'epochs'", "trainer.max_epochs")),
     "a long list without its end": ((f"loss=[{'pixelwise,' * 40}",), ("cannot read 'loss=[pixelwise",)),
     "a folder without a key": (("configs",), ("cannot read 'configs'", "write KEY=VALUE")),
-    "more parts than images": (("trainer.micro_batches=9",), ("micro_batches=9 is more than the 8 images of a batch",)),
+    "more micro-batches than images": (("trainer.micro_batches=9",), ("micro_batches=9 is more than the 8 images of a batch",)),
     "Hydra's option with a value": (("--run=runs/mine",), ("--run", "runs/mine", "keys are written without dashes")),
     "Hydra's option cut short": (("--config=mine",), ("ambiguous option", "keys are written without dashes")),
-    "no width": (("student.width=0",), ("width is 1 or more, not 0",)),
-    "option that is no key": (("--verbose",), ("no option '--verbose'", "KEY=VALUE; --help lists them")),
-    "number in place of a name": (("trainer=4",), ("chosen by its name", "trainer=cpu")),
-    "root of no data set": (("dataset.root=farm",), ("no key 'dataset.root'", "dataset=NAME dataset.root=DIR")),
+    "no width": (("student.width=0",), ("width must be 1 or more, not 0",)),
+    "option without a key": (("--verbose",), ("no option '--verbose'", "KEY=VALUE; --help lists them")),
+    "number in place of a name": (("trainer=4",), ("a config group takes a name", "trainer=cpu")),
+    "root without its dataset": (("dataset.root=farm",), ("no key 'dataset.root'", "dataset=NAME dataset.root=DIR")),
     "unknown dataset": (("dataset=camvit",), ("camvit", "camvid")),
     "unknown loss": (("loss=[cross_entropy,pixelwize]",), ("pixelwize", "pixelwise")),
     "loss that is not selected": (("loss.pairwise.weight=3",), ("pairwise", "loss=[")),
@@ -109,7 +100,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "teacher without weights": (("model@teacher=espnet",), ("no weights", "teacher.checkpoint=FILE")),
     "weights without teacher": (("teacher.checkpoint=teacher.safetensors",), ("model@teacher=NAME",)),
     "loss without teacher": (("loss=[cross_entropy,pixelwise]",), ("'pixelwise' needs a teacher", "model@teacher=")),
-    "critic without teacher": (("adversary=holistic",), ("needs a teacher",)),
+    "discriminator without teacher": (("adversary=holistic",), ("needs a teacher",)),
     "missing checkpoint": (("student.checkpoint=nowhere.pth",), ("no checkpoint at nowhere.pth",)),
     "empty checkpoint": (("student.checkpoint=empty.pth",), ("empty.pth is empty",)),
     "no checkpoint": (("student.checkpoint=text.pth",), ("text.pth is not a checkpoint",)),
@@ -120,129 +111,121 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "nothing to resume": (("resume=nowhere.ckpt",), ("no checkpoint to resume at nowhere.ckpt",)),
     "weights to resume from": (("resume=other.pth",), ("holds no training state",)),
     "missing feature": (
-        (*TAUGHT, "loss=[cross_entropy,pairwise]", "loss.pairwise.feature=stride4"),
+        (*TEACHER, "loss=[cross_entropy,pairwise]", "loss.pairwise.feature=stride4"),
         ("no feature 'stride4'", "encoder"),
     ),
     "crop too small": (("data.crop_size=[16,16]",), ("data.crop_size=[16, 16]", "32")),
-    "crop too small for the critic": (
-        (*TAUGHT, "adversary=holistic", "data.crop_size=[64,64]"),
+    "crop too small for the discriminator": (
+        (*TEACHER, "adversary=holistic", "data.crop_size=[64,64]"),
         ("data.crop_size=[64, 64]", "16×16", "128"),
     ),
     "network of a missing package": (
         ("model@student=adapter", "student.network=mmseg.models.Net"),
         ("'mmseg' is not installed",),
     ),
-    "weights that nothing brings": (
-        ("model@teacher=espnet", "teacher.checkpoint=included", "loss=[cross_entropy,pixelwise]"),
-        ("checkpoint=included is for model=adapter", "ESPNet starts at random"),
+    "pretrained weights of a network that has none": (
+        ("model@teacher=espnet", "teacher.checkpoint=pretrained", "loss=[cross_entropy,pixelwise]"),
+        ("checkpoint=pretrained is for model=adapter", "ESPNet starts at random"),
     ),
-    "network of nobody": (("model@student=adapter",), ("say which: network=PACKAGE.CLASS",)),
+    "adapter without a network": (("model@student=adapter",), ("network=PACKAGE.CLASS",)),
     "ensemble as student": (("model@student=ensemble",), ("an ensemble has members",)),
     "ensemble of nothing": (
         ("model@teacher=ensemble", "teacher.members={first: {_target_: null}}", "loss=[cross_entropy,pixelwise]"),
         ("teacher.members.first names no network",),
     ),
-    "class map that leaves out": (
-        (*HEARD, "teacher.class_map={sky: [0]}"),
+    "incomplete class map": (
+        (*DISTILLED, "teacher.class_map={sky: [0]}"),
         ("class_map leaves out building", "bicyclist"),
     ),
-    "class map of a stranger": ((*HEARD, "teacher.class_map={moon: [0]}"), ("class_map names moon", "the classes are sky")),
+    "class map with an unknown class": ((*DISTILLED, "teacher.class_map={moon: [0]}"), ("class_map names moon", "the classes are sky")),
     "student with a class map": (("+student.class_map={sky: [0]}",), ("class_map leaves out",)),
-    "unlabeled images without a teacher": (("data.unlabeled=camvid/train",), ("teach nothing", "model@teacher=NAME")),
-    "unlabeled images that no loss hears of": (
-        (*TAUGHT, "loss=[cross_entropy]", "adversary=none", "data.unlabeled=camvid/train"),
-        ("teach nothing", "a loss that hears it"),
+    "unlabeled images without a teacher": (("data.unlabeled=camvid/train",), ("needs a teacher and at least one distillation loss", "model@teacher=NAME")),
+    "unlabeled images without a distillation loss": (
+        (*TEACHER, "loss=[cross_entropy]", "adversary=none", "data.unlabeled=camvid/train"),
+        ("needs a teacher and at least one distillation loss", "such a loss"),
     ),
-    "no unlabeled images": ((*HEARD, "data.unlabeled=nowhere"), ("data.unlabeled=nowhere is no folder",)),
-    "no share of unlabeled images": (("data.unlabeled_ratio=0",), ("data.unlabeled_ratio", "greater than 0")),
+    "no unlabeled images": ((*DISTILLED, "data.unlabeled=nowhere"), ("data.unlabeled=nowhere is no folder",)),
+    "unlabeled ratio of zero": (("data.unlabeled_ratio=0",), ("data.unlabeled_ratio", "greater than 0")),
     "no such device": (("trainer.accelerator=tpu",), ("trainer.accelerator", "'cpu'", "tpu")),
-    "no student": (("model@student=none",), ("there is no student", "model@student=NAME")),
-    "what follows from the data": (("+student.num_classes=7",), ("ESPNetC takes no 'num_classes'",)),
-    "key of a class named in one word": (("+dataset.scenes=3",), ("dataset: Streets takes no 'scenes'",)),
-    "key of what takes none": (("model@student=segnet", "+student.depth=3"), ("SegNet takes no 'depth' and no other key",)),
+    "no student": (("model@student=none",), ("no student given", "model@student=NAME")),
+    "argument that follows from the dataset": (("+student.num_classes=7",), ("ESPNetC takes no 'num_classes'",)),
+    "unknown argument of a dataset": (("+dataset.scenes=3",), ("dataset: Streets takes no 'scenes'",)),
+    "argument of a network without arguments": (("model@student=segnet", "+student.depth=3"), ("SegNet takes no 'depth' and no other key",)),
     "checkpoint of a loss": (("+loss.cross_entropy.checkpoint=a.pth",), ("CrossEntropy takes no 'checkpoint'",)),
-    "critic that never learns": (
-        (*TAUGHT, "adversary=holistic", "adversary.n_critic=0"),
+    "discriminator without updates": (
+        (*TEACHER, "adversary=holistic", "adversary.n_critic=0"),
         ("n_critic must be 1 or more, not 0",),
     ),
     "no batches": (("trainer.limit_train_batches=0",), ("trainer.limit_train_batches", "greater than 0")),
-    "too great a share": (("trainer.limit_train_batches=1.5",), ("trainer.limit_train_batches", "1.5")),
+    "fraction above one": (("trainer.limit_train_batches=1.5",), ("trainer.limit_train_batches", "1.5")),
     "reversed range": (("data.scale=[2.0,0.5]",), ("data.scale", "the least factor comes first")),
-    "impossible schedule": (("schedule.power=-1",), ("power must not be negative",)),
+    "impossible schedule": (("schedule.power=-1",), ("power must be 0 or more, not -1",)),
     "impossible node": (
-        (*TAUGHT, "loss=[cross_entropy,pairwise]", "loss.pairwise.node_size=0"),
-        ("node must be 1 or more, not 0",),
+        (*TEACHER, "loss=[cross_entropy,pairwise]", "loss.pairwise.node_size=0"),
+        ("node_size must be 1 or more, not 0",),
     ),
-    "feature without class scores": (
-        (*TAUGHT, "loss=[cross_entropy,pixelwise]", "loss.pixelwise.feature=encoder"),
+    "feature without class logits": (
+        (*TEACHER, "loss=[cross_entropy,pixelwise]", "loss.pixelwise.feature=encoder"),
         ("feature 'encoder' has 256 channels", "teacher has 11 classes"),
     ),
     "folder that cannot be made": (("output_dir=text.pth/run",), ("cannot make the folder", "text.pth")),
     "impossible value": (("optimizers.student.lr=-1",), ("Adam", "-1")),
     "impossible temperature": (
-        (*TAUGHT, "loss=[cross_entropy,pixelwise]", "loss.pixelwise.temperature=0"),
+        (*TEACHER, "loss=[cross_entropy,pixelwise]", "loss.pixelwise.temperature=0"),
         ("Pixelwise: temperature must be positive, not 0",),
     ),
-    "dry run that is no yes or no": (("dry_run=yes",), ("dry_run", "valid boolean", "yes")),
-    "statistics over CPUs": (("trainer.devices=2", "trainer.sync_batchnorm=true"), ("works between GPUs alone",)),
-    "average of nothing": (("trainer.ema=1",), ("trainer.ema", "less than 1")),
-    "no way with what is no number": (("trainer.on_nan=ignore",), ("trainer.on_nan", "'stop' or 'skip'")),
+    "dry run that is not a boolean": (("dry_run=yes",), ("dry_run", "valid boolean", "yes")),
+    "synchronized BatchNorm on CPUs": (("trainer.devices=2", "trainer.sync_batchnorm=true"), ("needs GPUs",)),
+    "impossible EMA decay": (("trainer.ema=1",), ("trainer.ema", "less than 1")),
+    "unknown handling of NaN": (("trainer.on_nan=ignore",), ("trainer.on_nan", "'stop' or 'skip'")),
     "no steps between checkpoints": (("checkpoint.every_steps=0",), ("checkpoint.every_steps", "greater than 0")),
-    "accumulation": (("trainer.accumulate_grad_batches=2",), ("no key 'trainer.accumulate_grad_batches'", "trainer.micro_batches=N")),
-    "parts by a compiled network": (("trainer.micro_batches=2", "trainer.compile=true"), ("do not go together",)),
-    "no parts": (("trainer.micro_batches=0",), ("trainer.micro_batches",)),
+    "key of an earlier version": (("preflight=warn",), ("no key 'preflight'; it is now 'check_teacher'",)),
+    "group of an earlier version": (
+        ("adversary=holistic", "adversary/form=hinge"),
+        ("no key 'adversary/form'; it is now 'adversary/gan_loss'",),
+    ),
+    "option of an earlier version": (("preset=conference",), ("it is now 'skd_cvpr_code'",)),
+    "key of Lightning": (("trainer.accumulate_grad_batches=2",), ("no key 'trainer.accumulate_grad_batches'", "use 'trainer.micro_batches'")),
+    "micro-batches of a compiled network": (("trainer.micro_batches=2", "trainer.compile=true"), ("do not go together",)),
+    "no micro-batches": (("trainer.micro_batches=0",), ("trainer.micro_batches",)),
     "negative seed": (("seed=-1",), ("seed", "-1")),
     "unreadable": (("name=a b=c",), ("cannot read 'name=a b=c'", "KEY=VALUE")),
 }  # fmt: skip
 
 
-def assert_refused(result: object, *said: str) -> None:
-    code, out, err = result  # type: ignore[misc]
-    assert code == 2, (code, out, err)
-    assert "Traceback" not in err
-    assert out == ""
-    told = [line for line in err.splitlines() if line.startswith("segkd: ")]
-    assert len(told) == 1, err
-    for words in said:
-        assert words in told[0]
-    assert not Path("run").exists()
-    assert not Path("executed").exists()
-    assert not list(Path().glob("runs/*/*"))
-
-
 @pytest.mark.parametrize("name", MISTAKES)
-def test_what_is_typed(command: Command, name: str) -> None:
-    checkpoints()
-    typed, said = MISTAKES[name]
-    assert_refused(command("train", *QUICK, "output_dir=run", *typed), *said)
+def test_mistake_is_refused_in_one_sentence(command: Command, name: str) -> None:
+    write_checkpoints()
+    arguments, phrases = MISTAKES[name]
+    assert_refused(command("train", *QUICK, "output_dir=run", *arguments), *phrases)
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "phrases"),
     [
-        (unlabelled_image, ("have no label", "trainannot")),
-        (stranger_id, ("holds the ids 77, 99", "CamVid allows 0–11", "trainannot")),
-        (other_size, ("but its label", "same size")),
-        (truncated, ("is not a complete image", "trainannot")),
+        (remove_label, ("have no label", "trainannot")),
+        (write_unknown_ids, ("holds the ids 77, 99", "CamVid allows 0–11", "trainannot")),
+        (crop_label, ("but its label", "same size")),
+        (truncate_label, ("is not a complete image", "trainannot")),
     ],
 )
 @pytest.mark.parametrize("workers", [0, 1])
-def test_what_lies_in_the_folder(
-    command: Command, damage: Callable[[], None], said: tuple[str, ...], workers: int
+def test_damaged_data_is_refused_in_one_sentence(
+    command: Command, damage: Callable[[], None], phrases: tuple[str, ...], workers: int
 ) -> None:
     write_camvid(Path("camvid"))
     damage()
     result = command("train", *QUICK, *CAMVID, f"data.workers={workers}", "output_dir=run")
-    assert_refused(result, *said)
+    assert_refused(result, *phrases)
 
 
-def test_teacher_of_other_classes(command: Command) -> None:
-    checkpoints(classes=19)
-    result = command("train", *QUICK, *TAUGHT, "loss=[cross_entropy,pixelwise]", "output_dir=run")
+def test_teacher_with_other_classes_is_refused(command: Command) -> None:
+    write_checkpoints(classes=19)
+    result = command("train", *QUICK, *TEACHER, "loss=[cross_entropy,pixelwise]", "output_dir=run")
     assert_refused(result, "scores 19 classes", "11")
 
 
-def test_an_existing_run_is_not_overwritten(command: Command) -> None:
+def test_existing_run_is_not_overwritten(command: Command) -> None:
     Path("earlier").mkdir()
     Path("earlier/last.ckpt").write_text("precious")
     assert_refused(command("train", *QUICK, "output_dir=earlier"), "already holds a run", "resume=")
@@ -250,8 +233,8 @@ def test_an_existing_run_is_not_overwritten(command: Command) -> None:
 
 
 @pytest.mark.process
-def test_as_a_process(place: Path) -> None:
-    """The same, as a user meets it: nothing else on stderr either."""
-    result = in_own_process("train", "dataset=camvid", "dataset.root=nowhere", "output_dir=run", cwd=place)
+def test_refusal_of_a_process(tmp_path: Path) -> None:
+    """Nothing else is on stderr either."""
+    result = in_own_process("train", "dataset=camvid", "dataset.root=nowhere", "output_dir=run", cwd=tmp_path)
     assert_refused(result, "no CamVid at nowhere")
     assert len(result.err.strip().splitlines()) == 1

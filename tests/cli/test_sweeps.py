@@ -56,7 +56,7 @@ def told(sweep: Path) -> list[Told]:
     query = f"""SELECT number, state, param_value, value FROM trials
         LEFT JOIN trial_params ON trials.trial_id = trial_params.trial_id AND param_name = '{WEIGHT}'
         LEFT JOIN trial_values ON trials.trial_id = trial_values.trial_id ORDER BY number"""
-    with suppress(sqlite3.Error), closing(sqlite3.setup(f"file:{sweep / 'study.db'}?mode=ro", uri=True)) as study:
+    with suppress(sqlite3.Error), closing(sqlite3.connect(f"file:{sweep / 'study.db'}?mode=ro", uri=True)) as study:
         return [Told(*row) for row in study.execute(query).fetchall()]
     return []
 

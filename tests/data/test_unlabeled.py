@@ -107,7 +107,7 @@ def test_batches_contain_labeled_then_unlabeled_images(folder: Path) -> None:
             Augmentation((32, 32)),
             4,
             unlabeled=images,
-            unlabelled_per_batch=per_batch,
+            unlabeled_per_batch=per_batch,
         )
 
     mixed = list(build_datamodule(UnlabeledImages(folder, 20), 2).train_dataloader())

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from segkd.cli.logs import configure_logging
 from segkd.distillation.nan_guard import NanGuard
 from segkd.errors import UserError
 from segkd.types import Batch, Step
@@ -207,6 +208,7 @@ def test_on_nan_stop_ends_the_run(tmp_path: Path, phase: str, only_gradient: boo
 
 
 def test_on_nan_skip_skips_the_update(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging()
     module = make_distiller(guard=NanGuard("skip"))
     inject_nan(module, "student", {1, 3})
     fit(module, tmp_path)

@@ -11,7 +11,7 @@ from torch import nn
 from segkd.distillation.distiller import Distiller
 from segkd.models.profiling import count_activation_bytes, count_macs, count_saved_tensor_bytes
 from tests.helpers.commands import Command
-from tests.helpers.trainings import TINY, distilled
+from tests.helpers.training import TINY_TRAINING, list_distillation_overrides
 
 PIXELS = 6 * 8
 IMAGE = (3, 6, 8)
@@ -57,7 +57,7 @@ def test_it_prints_and_leaves_nothing(
     command: Command, teacher_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    typed = (*distilled(teacher_file), "wandb.mode=offline", "output_dir=runs/inner")
+    typed = (*list_distillation_overrides(teacher_file), "wandb.mode=offline", "output_dir=runs/inner")
     code, out, err = command("train", *typed, "dry_run=true")
     assert code == 0, err
     assert not [*tmp_path.iterdir()]
@@ -77,7 +77,7 @@ def test_it_prints_and_leaves_nothing(
 
 
 def test_what_labels_alone_keep(command: Command) -> None:
-    code, out, err = command("train", *TINY, "check_teacher=off", "dry_run=true")
+    code, out, err = command("train", *TINY_TRAINING, "check_teacher=off", "dry_run=true")
     assert code == 0, err
     (row,) = (line for line in out.splitlines() if line.startswith("│ losses"))
     parameters, macs, size, kept = (cell.strip().replace(",", "") for cell in row.strip("│").split("│")[1:])
@@ -95,7 +95,7 @@ def test_storages_are_counted_once_and_some_not_at_all() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="it is about a machine without a GPU")
 def test_a_run_on_gpus_is_described_without_them(command: Command, tmp_path: Path) -> None:
-    typed = [a for a in TINY if a != "trainer=cpu"]
+    typed = [a for a in TINY_TRAINING if a != "trainer=cpu"]
     described = command("train", *typed, "trainer=ddp", "dry_run=true")
     assert described.code == 0, described.err
     run = command("train", *typed, "trainer=gpu", f"output_dir={tmp_path / 'run'}")
@@ -104,11 +104,11 @@ def test_a_run_on_gpus_is_described_without_them(command: Command, tmp_path: Pat
 
 @pytest.mark.usefixtures("_no_training")
 def test_in_a_real_run_training_would_have_been_noticed(command: Command, tmp_path: Path) -> None:
-    result = command("train", *TINY, f"output_dir={tmp_path / 'run'}")
+    result = command("train", *TINY_TRAINING, f"output_dir={tmp_path / 'run'}")
     assert (result.code, "a dry run must not train" in result.err) == (1, True)
 
 
 def test_a_sweep_is_refused(command: Command, tmp_path: Path) -> None:
-    result = command("train", "-m", *TINY, "dry_run=true", "seed=0,1", f"output_dir={tmp_path / 'sweep'}")
+    result = command("train", "-m", *TINY_TRAINING, "dry_run=true", "seed=0,1", f"output_dir={tmp_path / 'sweep'}")
     assert result.code == 2
     assert "dry_run=true makes none; look at one job of it at a time" in result.err

@@ -32,7 +32,7 @@ from segkd.models.pretrained import load_network
 from segkd.models.student_io import load_student, save_student
 from segkd.train import run_folder
 from tests.helpers.commands import Command, start_process
-from tests.helpers.trainings import TINY, distilled, read_curves
+from tests.helpers.training import TINY_TRAINING, list_distillation_overrides, read_metrics
 from tests.helpers.wandb_files import wandb_runs
 
 
@@ -40,7 +40,7 @@ from tests.helpers.wandb_files import wandb_runs
 def baseline(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run without a teacher, which tests only read."""
     run = tmp_path_factory.mktemp("baseline") / "run"
-    result = command("train", *TINY, f"output_dir={run}")
+    result = command("train", *TINY_TRAINING, f"output_dir={run}")
     assert result.code == 0, result.err
     return run
 
@@ -49,7 +49,7 @@ def baseline(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path
 def short_baseline(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same of one epoch."""
     run = tmp_path_factory.mktemp("short_baseline") / "run"
-    assert command("train", *TINY, "trainer.max_epochs=1", f"output_dir={run}").code == 0
+    assert command("train", *TINY_TRAINING, "trainer.max_epochs=1", f"output_dir={run}").code == 0
     return run
 
 
@@ -57,13 +57,16 @@ def short_baseline(command: Command, tmp_path_factory: pytest.TempPathFactory) -
 def short_distilled(command: Command, teacher_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of one epoch with all three losses, which tests only read."""
     run = tmp_path_factory.mktemp("short_distilled") / "run"
-    assert command("train", *distilled(teacher_file), "trainer.max_epochs=1", f"output_dir={run}").code == 0
+    assert (
+        command("train", *list_distillation_overrides(teacher_file), "trainer.max_epochs=1", f"output_dir={run}").code
+        == 0
+    )
     return run
 
 
 def test_run_folder_is_complete(command: Command, teacher_file: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    result = command("train", *distilled(teacher_file), f"output_dir={run}", "seed=3")
+    result = command("train", *list_distillation_overrides(teacher_file), f"output_dir={run}", "seed=3")
     assert result.code == 0, result.err
     assert {file.name for file in run.iterdir()} == {
         "config.yaml",
@@ -82,7 +85,7 @@ def test_run_folder_is_complete(command: Command, teacher_file: Path, tmp_path: 
     assert environment["packages"]["torch"]
     assert environment["git"] is None or len(environment["git"]["commit"]) == 40
     assert yaml.safe_load((run / "config.yaml").read_text())["loss"]["pairwise"]["weight"] == 10
-    rows = read_curves(run)
+    rows = read_metrics(run)
     trained = [row for row in rows if row["train/total"]]
     assert [int(row["step"]) for row in trained] == [0, 1, 2, 3]
     terms = ("cross_entropy", "pixelwise", "pairwise", "adversarial", "discriminator")
@@ -103,7 +106,7 @@ def test_run_folder_is_complete(command: Command, teacher_file: Path, tmp_path: 
 def test_the_result_is_the_last_weights(command: Command, tmp_path: Path) -> None:
     run = tmp_path / "run"
     # The second epoch is not validated by `validate_every`, the run still is.
-    result = command("train", *TINY, f"output_dir={run}", "trainer.validate_every=3")
+    result = command("train", *TINY_TRAINING, f"output_dir={run}", "trainer.validate_every=3")
     assert result.code == 0, result.err
     matrix = compute_confusion_matrix(load_student(run), Streets("val", images=8))
     expected = Scores.from_confusion_matrix(matrix, 11).miou
@@ -111,7 +114,7 @@ def test_the_result_is_the_last_weights(command: Command, tmp_path: Path) -> Non
 
 
 def test_resuming_with_other_settings_is_refused(command: Command, baseline: Path, tmp_path: Path) -> None:
-    resume = (*TINY, f"resume={baseline / 'last.ckpt'}", f"output_dir={tmp_path / 'other'}")
+    resume = (*TINY_TRAINING, f"resume={baseline / 'last.ckpt'}", f"output_dir={tmp_path / 'other'}")
     for typed, said in (
         ("optimizers.student.lr=0.1", ("lr=0.0005", "0.1 is given")),
         ("optimizer@optimizers.student=sgd", ("resume with the same optimizers",)),
@@ -161,7 +164,7 @@ def test_a_run_is_scored_on_its_own_dataset_by_default(command: Command, baselin
 def test_yaml_no_is_parsed_as_false(teacher_file: Path) -> None:
     """Text where a bool is expected becomes that bool, not a true value."""
     GlobalHydra.instance().clear()
-    typed = [a for a in distilled(teacher_file) if not a.startswith("hydra.")]
+    typed = [a for a in list_distillation_overrides(teacher_file) if not a.startswith("hydra.")]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg = compose("train", [*typed, "loss.pixelwise.mask_void=no", "output_dir=run"])
     assert cfg.loss.pixelwise.mask_void == "no"
@@ -169,14 +172,14 @@ def test_yaml_no_is_parsed_as_false(teacher_file: Path) -> None:
 
 
 def test_the_student_starts_the_same_with_and_without_a_teacher(short_baseline: Path, short_distilled: Path) -> None:
-    first, second = (read_curves(run)[0]["train/cross_entropy"] for run in (short_baseline, short_distilled))
+    first, second = (read_metrics(run)[0]["train/cross_entropy"] for run in (short_baseline, short_distilled))
     assert first == second
 
 
 def test_an_unused_teacher_is_not_loaded(
     command: Command, teacher_file: Path, short_baseline: Path, short_distilled: Path, tmp_path: Path
 ) -> None:
-    arguments = [a for a in distilled(teacher_file) if not a.startswith(("loss=", "adversary"))]
+    arguments = [a for a in list_distillation_overrides(teacher_file) if not a.startswith(("loss=", "adversary"))]
     run = tmp_path / "unused"
     result = command(
         "train", *arguments, "loss=[cross_entropy]", "adversary=none", "trainer.max_epochs=1", f"output_dir={run}"
@@ -194,7 +197,7 @@ def test_more_devices_than_there_are(command: Command, tmp_path: Path, monkeypat
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     asked = ("trainer.accelerator=gpu", "trainer.devices=2", f"output_dir={tmp_path / 'run'}")
-    result = command("train", *TINY, *asked)
+    result = command("train", *TINY_TRAINING, *asked)
     assert result.code == 2
     assert result.err == "segkd: trainer.devices=2, but PyTorch sees 1 GPU; lower it, or use trainer.devices=auto\n"
 
@@ -202,7 +205,7 @@ def test_more_devices_than_there_are(command: Command, tmp_path: Path, monkeypat
 def test_sync_batchnorm_changes_nothing_in_one_process(command: Command, short_baseline: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     settings = ("trainer.sync_batchnorm=true", "trainer.max_epochs=1", f"output_dir={run}")
-    assert command("train", *TINY, *settings).code == 0
+    assert command("train", *TINY_TRAINING, *settings).code == 0
     assert (run / "student.safetensors").read_bytes() == (short_baseline / "student.safetensors").read_bytes()
 
 
@@ -220,7 +223,9 @@ class TestCheckTeacher:
 
     def test_stop_ends_the_run(self, command: Command, constant_teacher: Path, tmp_path: Path) -> None:
         run = tmp_path / "run"
-        result = command("train", *distilled(constant_teacher), "check_teacher=stop", f"output_dir={run}")
+        result = command(
+            "train", *list_distillation_overrides(constant_teacher), "check_teacher=stop", f"output_dir={run}"
+        )
         assert result.code == 2
         assert "nothing to teach" in result.err
         assert not run.exists()
@@ -228,14 +233,18 @@ class TestCheckTeacher:
     def test_warn_continues(self, command: Command, constant_teacher: Path, tmp_path: Path) -> None:
         run = tmp_path / "run"
         result = command(
-            "train", *distilled(constant_teacher), "check_teacher=warn", "trainer.max_epochs=1", f"output_dir={run}"
+            "train",
+            *list_distillation_overrides(constant_teacher),
+            "check_teacher=warn",
+            "trainer.max_epochs=1",
+            f"output_dir={run}",
         )
         assert result.code == 0, result.err
         assert "continuing, as check_teacher=warn says" in result.err
         assert "256×16×16" in result.err  # the feature `encoder`, for this crop
 
     def test_a_random_teacher_is_refused(self, command: Command, tmp_path: Path) -> None:
-        result = command("train", *TINY, "model@teacher=espnet", f"output_dir={tmp_path / 'run'}")
+        result = command("train", *TINY_TRAINING, "model@teacher=espnet", f"output_dir={tmp_path / 'run'}")
         assert result.code == 2
         assert "no weights" in result.err
 
@@ -283,7 +292,7 @@ class TestWandb:
         monkeypatch.setitem(sys.modules, "wandb", None if call == "not" else fake)
         run = tmp_path / "run"
         asked = ("trainer.max_epochs=1", "wandb.mode=offline", "wandb.timeout=1")
-        result = command("train", *TINY, *asked, f"output_dir={run}")
+        result = command("train", *TINY_TRAINING, *asked, f"output_dir={run}")
         released.set()
         assert result.code == 0, result.err
         assert result.err.count(said) == 1
@@ -293,7 +302,9 @@ class TestWandb:
 
     def test_a_sweep_leaves_one_run_for_each_job(self, command: Command, teacher_file: Path, tmp_path: Path) -> None:
         sweep = tmp_path / "sweep"
-        arguments = [a for a in distilled(teacher_file) if not a.startswith(("loss=", "wandb", "adversary"))]
+        arguments = [
+            a for a in list_distillation_overrides(teacher_file) if not a.startswith(("loss=", "wandb", "adversary"))
+        ]
         result = command(
             "train", "-m", *arguments, "wandb.mode=offline", "trainer.max_epochs=1", f"output_dir={sweep}",
             "loss=[cross_entropy],[cross_entropy,pixelwise]",
@@ -315,7 +326,7 @@ class TestWandb:
 def test_in_a_sweep_a_mistake_ends_its_own_job_only(command: Command, tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     result = command(
-        "train", "-m", *TINY, "trainer.max_epochs=1", f"output_dir={sweep}", "data.crop_size=[8,8],[128,128]"
+        "train", "-m", *TINY_TRAINING, "trainer.max_epochs=1", f"output_dir={sweep}", "data.crop_size=[8,8],[128,128]"
     )
     assert result.code == 2
     assert "data.crop_size=[8, 8] is less than the 32 pixels" in result.err
@@ -334,7 +345,7 @@ def test_in_a_sweep_a_crash_leaves_its_traceback(
         return save(student, directory, facts)
 
     monkeypatch.setattr(run_folder, "save_student", crashes_once)
-    result = command("train", "-m", *TINY, "trainer.max_epochs=1", f"output_dir={sweep}", "seed=0,1")
+    result = command("train", "-m", *TINY_TRAINING, "trainer.max_epochs=1", f"output_dir={sweep}", "seed=0,1")
     assert result.code == 1
     assert "RuntimeError: planted" in (sweep / "0" / "failure.txt").read_text()
     assert (sweep / "1" / "student.safetensors").exists()
@@ -342,7 +353,7 @@ def test_in_a_sweep_a_crash_leaves_its_traceback(
 
 
 def test_a_sweep_over_several_devices_is_refused(command: Command, tmp_path: Path) -> None:
-    result = command("train", "-m", *TINY, "seed=0,1", "trainer.devices=2", f"output_dir={tmp_path / 'sweep'}")
+    result = command("train", "-m", *TINY_TRAINING, "seed=0,1", "trainer.devices=2", f"output_dir={tmp_path / 'sweep'}")
     assert result.code == 2
     assert "trainer.devices=1" in result.err
 
@@ -350,7 +361,7 @@ def test_a_sweep_over_several_devices_is_refused(command: Command, tmp_path: Pat
 @pytest.mark.process
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_a_run_with_their_code(tmp_path: Path, sent: signal.Signals, code: int) -> None:
-    process = start_process("train", *TINY, "trainer.max_epochs=1000", "output_dir=run", cwd=tmp_path)
+    process = start_process("train", *TINY_TRAINING, "trainer.max_epochs=1000", "output_dir=run", cwd=tmp_path)
     deadline = time.monotonic() + 120
     while not (tmp_path / "run/last.ckpt").exists():
         assert time.monotonic() < deadline

@@ -51,9 +51,7 @@ def _open_unlabeled(settings: TrainSettings, dataset: SegmentationDataset) -> tu
     if data.unlabeled is None:
         return None, 0
     if data.on_device:
-        raise UserError(
-            "unlabeled images are read from their files; give data.on_device=false, or data.unlabeled=null"
-        )
+        raise UserError("unlabeled images are read from their files; give data.on_device=false, or data.unlabeled=null")
     if settings.teacher is None or not uses_teacher(settings):
         raise UserError(
             "data.unlabeled needs a teacher and at least one distillation loss; give model@teacher=NAME and such a loss, "

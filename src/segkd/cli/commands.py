@@ -34,7 +34,7 @@ RETIRED = {
 
 
 def load_command(name: str) -> Callable[..., Any]:
-    """Return the function behind a command; its module is imported here, and no earlier."""
+    """Import the module of a command and return its function."""
     module = import_module(f"segkd.{name}")
     if hasattr(module, "__path__"):  # a package
         module = import_module(f"segkd.{name}.main")

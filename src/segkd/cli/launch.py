@@ -1,6 +1,6 @@
-"""What every command shares: Hydra's entry, errors in one sentence, exit codes.
+"""Run a command under Hydra, print errors as one sentence, and exit with a code.
 
-0 well · 1 faults found, or a crash · 2 a user's mistake · 130 interrupted · 143 terminated.
+0 success · 1 faults found, or a crash · 2 a user's mistake · 130 interrupted · 143 terminated.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
-from hydra._internal.utils import get_args_parser  # which options are Hydra's own is said nowhere else
+from hydra._internal.utils import get_args_parser  # the public API does not list Hydra's options
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -30,18 +30,18 @@ from segkd.utils.files import exclusive_lock
 # ${pretrained:NAME} in a config is the checkpoint of a network that comes with segkd.
 OmegaConf.register_new_resolver("pretrained", lambda name: str(PRETRAINED / name / "student.safetensors"), replace=True)
 
-# ${unless:${dry_run},DIR} is where a command runs: in its own folder, or, where it leaves nothing, in the user's.
+# ${unless:${dry_run},DIR} is the folder of a command: its own, or the current one if it writes nothing.
 OmegaConf.register_new_resolver("unless", lambda dry, folder: "." if dry is True else folder, replace=True)
 
-# ${sum:A,B} numbers the jobs of a sweep that goes on where it was left.
+# ${sum:A,B} numbers the jobs of a resumed sweep.
 OmegaConf.register_new_resolver("sum", lambda *numbers: sum(numbers), replace=True)
 
 FAILURE_FILE = "failure.txt"
-"""Why a job of a sweep has no result."""
+"""Traceback of a failed job of a sweep, in its folder."""
 
 
 class JobFailed(Exception):
-    """A job of a sweep ended with this code, and has been reported: it may have run in another process."""
+    """A job of a sweep failed with this exit code, and its error is printed; it may have run in another process."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
@@ -49,15 +49,15 @@ class JobFailed(Exception):
 
 
 def launch(command: str) -> NoReturn:
-    """Run a command under Hydra, and exit with the code that the outcome deserves.
+    """Run a command under Hydra and exit with its code.
 
-    Its module is imported once the config is composed, so that `--help` and a mistyped key do not wait for torch. In a sweep, a
-    failing job is reported at once and leaves its traceback in its folder; the other jobs run, and the exit code is that of the
-    first failure.
+    Its module is imported once the config is composed, so that `--help` and a mistyped key do not wait for torch. In a
+    sweep, the error of a failed job is printed at once and its traceback written to its folder; the other jobs run, and
+    the exit code is that of the first failure.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print its own report and end with 1 whatever the cause
 
-    def job(cfg: DictConfig) -> Any:
+    def run_job(cfg: DictConfig) -> Any:
         configure_logging()
         folder, is_multirun = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().mode == RunMode.MULTIRUN
         try:
@@ -76,7 +76,7 @@ def launch(command: str) -> NoReturn:
 
     try:
         _check_options(command)
-        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=command)(job)()
+        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=command)(run_job)()
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except SystemExit as end:
@@ -95,10 +95,10 @@ def launch(command: str) -> NoReturn:
 
 
 def _check_options(config_name: str) -> None:
-    """Options are Hydra's own.
+    """Check that every option with dashes is one of Hydra's.
 
     Raises:
-        UserError: another, as in `--epochs 3`, or one of them with what it does not take.
+        UserError: it is another, as in `--epochs 3`, or has a wrong value.
     """
 
     def refuse(message: str) -> NoReturn:
@@ -108,12 +108,12 @@ def _check_options(config_name: str) -> None:
         raise UserError(f"{message}{hint}; keys are written without dashes, KEY=VALUE; --help lists them")
 
     parser = get_args_parser()
-    parser.error = refuse  # type: ignore[method-assign]  # it would print how Hydra is used, and end the process
+    parser.error = refuse  # type: ignore[method-assign]  # it would print Hydra's usage and exit
     if foreign := parser.parse_known_args()[1]:
         refuse(f"there is no option '{foreign[0].partition('=')[0]}'")
 
 
 def _remove_if_empty(directory: Path) -> None:
-    # A command without a folder of its own runs in the user's, which may be empty and stays.
+    # A command without a folder of its own runs in the current one, which may be empty and stays.
     if directory != Path.cwd() and directory.is_dir() and not any(directory.iterdir()):
         directory.rmdir()

@@ -9,7 +9,7 @@ from segkd.utils.processes import is_rank_zero
 
 
 class _StderrHandler(logging.Handler):
-    """Prints `segkd: …` on whatever stderr is at the time; of several processes, the first speaks."""
+    """Prints `segkd: …` on the current stderr, in the first process only."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message."""

@@ -1,4 +1,4 @@
-"""Error messages of the command line: one sentence, with the cure."""
+"""Turn errors into one sentence with the cure."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _EXTRAS = {
     ("hydra/launcher", "submitit_local"): "launchers",
     ("hydra/launcher", "submitit_slurm"): "launchers",
 }
-"""Parts of Hydra that come in packages of their own → the extra that has them."""
+"""Plugin of Hydra → the extra of segkd that installs it."""
 
 _NO_NAME = "Config group override must be a string or a list."  # Hydra's message for trainer=4
 _NO_BEST_TRIAL = "Record does not exist."  # Optuna's message where no trial has succeeded
 
 
 def print_error(error: Exception, command: str) -> int:
-    """Print what went wrong on stderr, and return the exit code."""
+    """Print an error on stderr and return the exit code."""
     sentence, code = _explain(error, command)
     if sentence is None:
         traceback.print_exception(error)
@@ -53,9 +53,9 @@ def _explain(error: Exception, command: str) -> tuple[str | None, int]:
         case yaml.YAMLError():
             return f"a config is not valid YAML: {' '.join(str(error).split())}", 2
         case ValueError() if str(error).startswith(_NO_NAME):
-            return "a part is chosen by its name, as in trainer=cpu; --help lists the names", 2
+            return "a config group takes a name, as in trainer=cpu; --help lists the names", 2
         case ValueError() if str(error) == _NO_BEST_TRIAL:
-            return "no trial of the sweep has succeeded; each has its reason in its failure.txt", 1
+            return "no trial of the sweep has succeeded; each folder has the reason in failure.txt", 1
     return None, 1
 
 
@@ -67,9 +67,9 @@ def explain_hydra_error(error: Exception, command: str) -> str:
     if match := re.search(r"Could not (?:override|append to config\. An item is already at) '([^']+)'", text):
         return explain_unknown_key(match[1], list_keys(command))
     if match := re.search(r"In '[^']*': Could not find '([^']+)'\s+Available options in '([^']+)':", text):
-        return _explain_unknown_option(match[2], match[1].removeprefix(f"{match[2]}/"))
+        return explain_unknown_option(match[2], match[1].removeprefix(f"{match[2]}/"))
     if match := re.search(r"Could not load '(.+)/([^/']+)'", text):
-        return _explain_unknown_option(match[1], match[2])
+        return explain_unknown_option(match[1], match[2])
     if match := re.search(r"Could not override '([^']+)'.*No match in the defaults list", text, re.S):
         return explain_unknown_key(match[1], list_keys(command))
     lines = [line.strip() for line in text.splitlines() if line.strip() and "full_key" not in line]
@@ -106,7 +106,7 @@ def find_similar_keys(name: str, keys: list[str]) -> list[str]:
 
 
 def list_keys(command: str) -> list[str]:
-    """Return every key of a command's config, as far as the command line can be composed."""
+    """Return every key of a command's config, with the parts that the command line selects if they can be composed."""
     from hydra import compose
     from hydra.core.global_hydra import GlobalHydra
     from hydra.initialize import initialize_config_dir
@@ -129,10 +129,11 @@ def _explain_unreadable(override: str, command: str) -> str:
     folder_key = next((key for key in ("run", "runs") if key in list_keys(command)), None)
     exists = os.path.exists(override)  # noqa: PTH110  Path.exists fails on a name that is too long
     example = f", as in {folder_key}={override}" if folder_key and exists else ""
-    return f"cannot read '{override}'; write KEY=VALUE{example}, and 'KEY=\"VALUE\"' where the value has blanks or '='"
+    return f"cannot read '{override}'; write KEY=VALUE{example}, and 'KEY=\"VALUE\"' where the value has spaces or '='"
 
 
-def _explain_unknown_option(group: str, name: str) -> str:
+def explain_unknown_option(group: str, name: str) -> str:
+    """Return the sentence for an option that a config group does not have."""
     if extra := _EXTRAS.get((group, name)):
         return f"{group}={name} needs a package that is not installed; pip install 'segkd[{extra}]'"
     if new := RENAMED_OPTIONS.get((group, name)):

@@ -104,7 +104,7 @@ def describe_losses() -> Iterator[KeyTable]:
 def render_help(command: str, tables: list[KeyTable]) -> str:
     """Return the yaml file with the help of a command."""
     shown = [[doc for doc in table.keys if doc.in_help] for table in tables]
-    width = max(len(key) for docs in shown for doc in docs if len(key := _assign(doc)) <= MAX_KEY_WIDTH)
+    width = max(len(key) for docs in shown for doc in docs if len(key := _format_assignment(doc)) <= MAX_KEY_WIDTH)
     blocks = ["\n".join(line for doc in docs for line in _render_help_lines(doc, width)) for docs in shown if docs]
     end = _HELP_ENDS.get(command, "\n$APP_CONFIG_GROUPS\n")
     text = f"python -m segkd.{command}: {COMMANDS[command]}\n\n" + "\n\n".join(blocks) + f"\n{end}"
@@ -138,12 +138,12 @@ def _name_null(text: str) -> str:
     return re.sub(r"\bNone\b", "null", text).rstrip(".")
 
 
-def _assign(doc: KeyDoc) -> str:
+def _format_assignment(doc: KeyDoc) -> str:
     return f"{doc.key}={doc.values}"
 
 
 def _render_help_lines(doc: KeyDoc, width: int) -> Iterator[str]:
-    key, margin = f"  {_assign(doc)}", " " * (width + 5)
+    key, margin = f"  {_format_assignment(doc)}", " " * (width + 5)
     if len(key) > width + 2:
         yield key
         key = ""
@@ -157,14 +157,14 @@ def _render_table(table: KeyTable, is_titled: bool) -> str:
     head = ["key", "values", "default", "meaning"] if has_values else ["key", "default", "meaning"]
     rows = [_render_row(head), _render_row(["---"] * len(head))]
     for doc in table.keys:
-        meaning = _escape(doc.description) + _link_page(doc.key)
+        meaning = _escape_markdown(doc.description) + _format_link(doc.key)
         cells = [f"`{doc.key}`", _quote_values(doc.values), _quote_default(doc.default), meaning]
         rows.append(_render_row(cells if has_values else [cells[0], *cells[2:]]))
     title = f"### {table.title}\n\n" if is_titled else ""
     return title + "\n".join(rows) + "\n"
 
 
-def _link_page(key: str) -> str:
+def _format_link(key: str) -> str:
     page = PAGES.get(key, "")
     title = page.rpartition("#")[2].rpartition("/")[2].removesuffix(".md").replace("-", " ")
     return f" ([{title}]({page}))" if page else ""
@@ -184,7 +184,7 @@ def _quote_default(default: str) -> str:
     return default if default in ("", "required") or default.startswith("per ") else f"`{default}`"
 
 
-def _escape(text: str) -> str:
+def _escape_markdown(text: str) -> str:
     """Return a text whose `|`, `<` and `*` stand for themselves in a Markdown table."""
     return re.sub(r"([|<*])", r"\\\1", text)
 

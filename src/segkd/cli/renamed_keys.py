@@ -1,11 +1,10 @@
-"""Keys that users type: those of earlier versions, of Lightning and of mmsegmentation, and what segkd calls them."""
+"""Keys of earlier versions, of Lightning and of mmsegmentation, and their names in segkd."""
 
 from __future__ import annotations
 
 RENAMED = {
     "preflight": "check_teacher",
     "student.backbone_checkpoint": "student.init_from",
-    "teacher.backbone_checkpoint": "teacher.init_from",
     "student.taps": "student.features",
     "teacher.taps": "teacher.features",
     "data.unlabelled": "data.unlabeled",
@@ -75,15 +74,15 @@ USUAL_NAMES = {
 """Last part of a key of Lightning, mmsegmentation or timm → ours."""
 
 EXPLAINED = {
-    "dataset.root": "say which dataset is there: dataset=NAME dataset.root=DIR",
-    "model": "say whose: model@student=NAME, model@teacher=NAME",
-    "optimizer": "say whose: optimizer@optimizers.student=NAME",
+    "dataset.root": "name the dataset too: dataset=NAME dataset.root=DIR",
+    "model": "use model@student=NAME or model@teacher=NAME",
+    "optimizer": "use optimizer@optimizers.student=NAME",
 }
 """Keys that are nearly right → the cure."""
 
 
 def find_new_key(key: str, keys: list[str]) -> str | None:
-    """Return what a key of an earlier version, or of another framework, is called now; None if it is neither.
+    """Return segkd's name for a key of an earlier version or of another framework; None if it is neither.
 
     Args:
         key: as it was typed.
@@ -94,7 +93,7 @@ def find_new_key(key: str, keys: list[str]) -> str | None:
         new = key.removesuffix(".tap") + ".feature"
     if new is None:
         new = USUAL_NAMES.get(key.rpartition(".")[2])
-    # A command whose config has no such key means something else by it; a group has no value of its own.
+    # In a command without the new key, the old one means something else; a config group ("/") has no value of its own.
     is_known = new is not None and any(
         known == new or known.startswith(f"{new}.") for known in (*keys, new if "/" in new else "")
     )

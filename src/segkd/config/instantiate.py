@@ -1,4 +1,4 @@
-"""Specs: a class that a config names by `_target_`, and the arguments to build it with."""
+"""Parse config nodes with `_target_` into specs, and build objects from them."""
 
 from __future__ import annotations
 
@@ -88,7 +88,9 @@ def parse_spec(node: Mapping[str, Any], missing: str = "it names no class by _ta
     checkpoint, init_from, class_map = (own.get(key) for key in NETWORK_KEYS)
     if checkpoint == "included":  # in configs of earlier versions
         checkpoint = "pretrained"
-    return NetworkSpec(target, arguments, _optional_str(checkpoint), _optional_str(init_from), class_map=class_map)
+    return NetworkSpec(
+        target, arguments, _to_optional_str(checkpoint), _to_optional_str(init_from), class_map=class_map
+    )
 
 
 def parse_optional_spec(node: Mapping[str, Any] | None) -> Spec | None:
@@ -122,7 +124,7 @@ def resolve_target(path: Any) -> Any:
     return target
 
 
-def accepted_keys(node: Mapping[str, Any]) -> set[str]:
+def list_accepted_keys(node: Mapping[str, Any]) -> set[str]:
     """Return the keys that a node's class accepts; those that it has, where the class cannot be resolved."""
     try:
         target = resolve_target(node["_target_"])
@@ -195,5 +197,5 @@ def _build_nested(value: Any) -> Any:
     return value.build() if isinstance(value, Spec) else value
 
 
-def _optional_str(value: Any) -> str | None:
+def _to_optional_str(value: Any) -> str | None:
     return None if value is None else str(value)

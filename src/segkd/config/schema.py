@@ -13,7 +13,7 @@ from pydantic import (
     ValidationError,
 )
 
-from segkd.config.instantiate import NetworkSpec, Spec, accepted_keys, parse_optional_spec, parse_spec
+from segkd.config.instantiate import NetworkSpec, Spec, list_accepted_keys, parse_optional_spec, parse_spec
 from segkd.errors import UserError
 
 
@@ -70,13 +70,13 @@ def _parse_dataset_of_run(node: Any) -> Spec | DatasetRoot:
                 f"dataset.{', dataset.'.join(sorted(unknown))} of which dataset? give dataset=NAME dataset.root=DIR"
             )
         return DatasetRoot(node.get("root"))
-    is_idle = node.get("root") is None and "root" not in accepted_keys(node)  # the commands' own `root: null`
+    is_idle = node.get("root") is None and "root" not in list_accepted_keys(node)  # the commands' own `root: null`
     return parse_spec({key: value for key, value in node.items() if not (is_idle and key == "root")})
 
 
 def _as_list(runs: Any) -> Any:
     if not runs:
-        raise ValueError("say which: runs='runs/quickstart/*', or a list of folders")
+        raise ValueError("give folders of runs: runs='runs/quickstart/*', or a list")
     return [runs] if isinstance(runs, str) else runs
 
 

@@ -62,7 +62,7 @@ class SegmentationDataModule(pl.LightningDataModule):
         workers: Loading processes per training process; 0 loads in the training process itself.
         seed: Seed of order and augmentation.
         unlabeled: Images for distillation without labels.
-        unlabelled_per_batch: Number of unlabeled images in each global batch.
+        unlabeled_per_batch: Number of unlabeled images in each global batch.
 
     Raises:
         UserError: The training split has fewer images than a batch.
@@ -77,11 +77,11 @@ class SegmentationDataModule(pl.LightningDataModule):
         workers: int = 0,
         seed: int = 0,
         unlabeled: UnlabeledImages | None = None,
-        unlabelled_per_batch: int = 0,
+        unlabeled_per_batch: int = 0,
     ) -> None:
         super().__init__()
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
-        self.unlabelled_per_batch = unlabelled_per_batch
+        self.unlabeled_per_batch = unlabeled_per_batch
         self.start = (0, 0)
         """Epoch and number of its batches that are already done, to resume a run."""
         self.device_augmentation = augmentation if isinstance(augmentation, DeviceAugmentation) else None
@@ -110,13 +110,13 @@ class SegmentationDataModule(pl.LightningDataModule):
             raise UserError(
                 f"data.batch_size={self.batch_size} counts all {world_size} processes and must be divisible by {world_size}"
             )
-        if self.unlabelled_per_batch % world_size:
+        if self.unlabeled_per_batch % world_size:
             raise UserError(
-                f"{self.unlabelled_per_batch} unlabeled images per batch cannot be shared by {world_size} processes; "
+                f"{self.unlabeled_per_batch} unlabeled images per batch cannot be shared by {world_size} processes; "
                 f"change data.unlabeled_ratio so that they can"
             )
         images = self.train.unlabeled
-        unlabeled = (0, 0) if images is None else (len(images), self.unlabelled_per_batch)
+        unlabeled = (0, 0) if images is None else (len(images), self.unlabeled_per_batch)
         sampler = DistributedShuffleSampler(
             len(self.train), self.batch_size, self.seed, rank, world_size, unlabeled, self.start
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import sys
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from typing import Literal
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from segkd.errors import UserError
 from segkd.types import Batch
+
+log = logging.getLogger(__name__)
 
 MAX_SKIPS = 10
 """Consecutive skipped updates of a phase after which the weights themselves must be at fault."""
@@ -70,7 +72,7 @@ class NanGuard:
             alternative = " or trainer.on_nan=skip" if self.mode == "stop" else ""
             raise UserError(f"{message}{before}; try a lower learning rate, trainer.gradient_clip{alternative}")
         if trainer.is_global_zero:
-            print(f"segkd: {message}; the update is skipped", file=sys.stderr)
+            log.warning("%s; the update is skipped", message)
         self._restore_buffers(student)
         return False
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,15 @@ from segkd.metrics import Scores
 from segkd.utils.files import atomic_write
 from segkd.utils.tables import TableFormat, print_table
 
+log = logging.getLogger(__name__)
+
 
 def write_evaluation(file: Path, evaluation: dict[str, Any]) -> None:
     """Write the file; warn on stderr if it replaces scores of something else, because runs are compared by it."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         former = json.loads(file.read_text())
         if any(former[key] != evaluation[key] for key in ("dataset", "split", "images", "protocol")):
-            print(
-                f"segkd: {file} held scores of {former['dataset']} {former['split']}; output_dir=DIR keeps both",
-                file=sys.stderr,
-            )
+            log.warning("%s held scores of %s %s; output_dir=DIR keeps both", file, former["dataset"], former["split"])
     with atomic_write(file) as part:
         part.write_text(json.dumps(evaluation, indent=1, ensure_ascii=False) + "\n")
 

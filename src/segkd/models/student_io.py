@@ -90,7 +90,7 @@ def read_metadata(checkpoint: Path) -> dict[str, Any] | None:
     if checkpoint.suffix == ".ckpt":
         content = safe_load(checkpoint)
         spec = content.get("student") if isinstance(content, Mapping) else None
-        return _update_names(spec) if isinstance(spec, Mapping) else None
+        return update_names(spec) if isinstance(spec, Mapping) else None
     path = checkpoint.with_suffix(".yaml")
     if checkpoint.suffix != ".safetensors" or not path.is_file():
         return None
@@ -100,7 +100,7 @@ def read_metadata(checkpoint: Path) -> dict[str, Any] | None:
         metadata = None
     if not isinstance(metadata, dict) or not metadata.keys() >= _SPEC_KEYS:
         raise UserError(f"{path} does not describe a network; copy it again from the run, beside {checkpoint.name}")
-    return _update_names(metadata)
+    return update_names(metadata)
 
 
 def to_spec(network: SegmentationModel) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def parse_normalization(spec: Mapping[str, Any], file: Path) -> Normalization:
         raise UserError(f"{file} describes no normalization ({error}); copy it again from the run") from None
 
 
-def _update_names(spec: Mapping[str, Any]) -> dict[str, Any]:
+def update_names(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return a spec with today's names in place of those of version 0.1.0."""
     renamed, arguments = RENAMED_ARGUMENTS.get(str(spec.get("network"))), spec.get("arguments")
     if renamed is None or not isinstance(arguments, Mapping):

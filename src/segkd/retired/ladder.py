@@ -1,4 +1,4 @@
-"""`python -m segkd.study`: name the command that replaced it."""
+"""`python -m segkd.ladder`: name the command that replaced it."""
 
 from segkd.cli.commands import refuse_retired_command
 

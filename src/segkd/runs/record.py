@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import platform
 import subprocess
@@ -16,6 +17,8 @@ import yaml
 
 from segkd import __version__
 from segkd.runs.layout import RECORD_FILES, SUMMARY_FILE
+
+log = logging.getLogger(__name__)
 
 _PACKAGES = (
     "torch",
@@ -55,7 +58,7 @@ def read_finished_miou(directory: Path, steps: int) -> float | None:
     summary = json.loads(file.read_text()) if file.is_file() else {}
     if summary.get("steps") != steps:
         return None
-    print(f"segkd: {directory} has nothing left to do", file=sys.stderr)
+    log.info("%s has nothing left to do", directory)
     return math.nan if summary["val_miou"] is None else float(summary["val_miou"])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,8 @@ from segkd.runs.run import Run, read_run
 from segkd.study.plan import STUDENT_FILE, Job, is_finished
 from segkd.utils.files import atomic_write, sha256
 from segkd.utils.tables import Rows, to_markdown
+
+log = logging.getLogger(__name__)
 
 PARAMETERS = "parameters"
 """A column that is shown only on request."""
@@ -53,7 +56,7 @@ def score_jobs(jobs: Sequence[Job], dataset: Sequence[str], split: str, results:
                     f"{record} belongs to other weights than {weights}; to score again, delete the record and note why"
                 )
             continue
-        print(f"segkd: scoring {job.name}", file=sys.stderr, flush=True)
+        log.info("scoring %s", job.name)
         with atomic_write(record, "results") as part:
             part.write_text(json.dumps(_build_record(job, dataset, split), indent=1, ensure_ascii=False) + "\n")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import signal
 import subprocess
@@ -15,6 +16,8 @@ from pathlib import Path
 from segkd.errors import UserError
 from segkd.study.plan import Job, is_finished
 from segkd.utils.signals import STOPPING, GracefulShutdown
+
+log = logging.getLogger(__name__)
 
 LOG_FILE = "train.log"
 _POLL_SECONDS = 0.2
@@ -40,7 +43,7 @@ def run_jobs(
         UserError: if another study, or a training that it left behind, is running in `runs`.
     """
     waiting = [job for job in jobs if not is_finished(job.directory)]
-    _print_note(f"{len(jobs) - len(waiting)} of {len(jobs)} trainings are finished")
+    log.info(f"{len(jobs) - len(waiting)} of {len(jobs)} trainings are finished")
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     running: dict[Job, subprocess.Popen[bytes]] = {}
     failed: list[Job] = []
@@ -64,7 +67,7 @@ def run_jobs(
             failed += _collect_finished(running)
     remaining = sum(not is_finished(job.directory) for job in jobs)
     if remaining:
-        _print_note(f"{remaining} of {len(jobs)} trainings are not finished; the same command continues them")
+        log.info(f"{remaining} of {len(jobs)} trainings are not finished; the same command continues them")
     return failed
 
 
@@ -76,12 +79,12 @@ def _select_next(waiting: Sequence[Job], count: int) -> list[Job]:
 
 def _start_training(job: Job, lock: int) -> subprocess.Popen[bytes]:
     job.directory.mkdir(parents=True, exist_ok=True)
-    _print_note(f"{job.name} starts")
-    with (job.directory / LOG_FILE).open("ab") as log:
+    log.info(f"{job.name} starts")
+    with (job.directory / LOG_FILE).open("ab") as log_file:
         return subprocess.Popen(
             [sys.executable, "-m", "segkd.train", *job.arguments],
             stdin=subprocess.DEVNULL,
-            stdout=log,
+            stdout=log_file,
             stderr=subprocess.STDOUT,
             pass_fds=[lock],  # keeps the lock until the last training has ended, even if this process is killed
         )
@@ -93,10 +96,10 @@ def _collect_finished(running: dict[Job, subprocess.Popen[bytes]]) -> list[Job]:
     for job in [job for job, process in running.items() if process.poll() is not None]:
         code = running.pop(job).returncode
         if code not in _GOOD_EXIT_CODES:
-            _print_note(f"{job.name} failed with exit code {code}; see {job.directory / LOG_FILE}")
+            log.info(f"{job.name} failed with exit code {code}; see {job.directory / LOG_FILE}")
             failed.append(job)
         elif is_finished(job.directory):
-            _print_note(f"{job.name} is finished")
+            log.info(f"{job.name} is finished")
     return failed
 
 
@@ -115,7 +118,3 @@ def _lock_folder(runs: Path) -> Iterator[int]:
         yield lock
     finally:
         os.close(lock)
-
-
-def _print_note(text: str) -> None:
-    print(f"segkd: {text}", file=sys.stderr, flush=True)

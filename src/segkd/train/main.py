@@ -44,7 +44,7 @@ def train(cfg: DictConfig) -> float:
     with GracefulShutdown() as shutdown, explain_full_disk(directory):
         miou = _train(cfg, settings, directory, shutdown)
     if is_multirun() and math.isnan(miou):
-        raise CheckFailed(f"val/miou of {directory} is NaN, so a sweep cannot rank it; is any pixel of val labelled?")
+        raise CheckFailed(f"val/miou of {directory} is NaN, so a sweep cannot rank it; is any pixel of val labeled?")
     return miou
 
 

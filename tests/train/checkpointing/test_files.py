@@ -122,10 +122,10 @@ def test_the_newest_is_damaged(files: CheckpointFiles, tmp_path: Path, damage: s
     assert newest(tmp_path) == 1
 
 
-def test_none_is_whole(files: CheckpointFiles, tmp_path: Path) -> None:
+def test_no_valid_checkpoint(files: CheckpointFiles, tmp_path: Path) -> None:
     for path in (files.last, files.previous):
         path.write_bytes(b"")
-    with pytest.raises(UserError, match=r"no checkpoint in .* is whole \(last.ckpt, previous.ckpt differ"):
+    with pytest.raises(UserError, match=r"no checkpoint in .* is valid \(last.ckpt, previous.ckpt differ"):
         CheckpointFiles(tmp_path).latest_valid()
     assert CheckpointFiles(tmp_path / "nowhere").latest_valid() is None
 
@@ -134,7 +134,7 @@ def test_a_full_disk_leaves_the_earlier_ones(
     files: CheckpointFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    write = segkd.train.checkpointing.files._write
+    write = segkd.train.checkpointing.files._write_synced
     for allowed in range(3):
         with monkeypatch.context() as patch:
             room = iter(range(allowed))
@@ -145,7 +145,7 @@ def test_a_full_disk_leaves_the_earlier_ones(
                     raise OSError(errno.ENOSPC, "No space left on device")
                 write(path, what)
 
-            patch.setattr(segkd.train.checkpointing.files, "_write", full)
+            patch.setattr(segkd.train.checkpointing.files, "_write_synced", full)
             with pytest.raises(OSError, match="No space left"):
                 files.write(content(3))
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -196,7 +196,7 @@ def test_killed_while_it_writes(tmp_path: Path) -> None:
 
 
 def test_the_kills_find_a_careless_writer(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is whole"):
+    with pytest.raises(UserError, match="is valid"):
         kill_in_writes(tmp_path, 50, seed=0, kind=Careless)
 
 

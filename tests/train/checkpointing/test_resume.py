@@ -16,9 +16,9 @@ import torch
 
 import segkd.train.callbacks.resumable_checkpoint
 import segkd.train.checkpointing.resume
-import segkd.train.main
 from segkd.data.samplers import DistributedShuffleSampler
 from segkd.distillation.distiller import Distiller
+from segkd.train import run_folder
 from segkd.train.callbacks.resumable_checkpoint import ResumableCheckpoint
 from segkd.train.checkpointing.files import CheckpointFiles
 from segkd.train.checkpointing.state import count_steps
@@ -127,7 +127,7 @@ def stopped_and_resumed(
     assert int(state(run)["state_dict"]["step_count"]) == steps
     resumed = train(run, *arguments, "resume=auto")
     assert resumed.code == 0, resumed.err
-    assert f"continuing from {run / 'last.ckpt'}, step {steps} of {LAST}" in resumed.err
+    assert f"resuming from {run / 'last.ckpt'}, step {steps} of {LAST}" in resumed.err
     took = torch.load(run / "last.ckpt", weights_only=True)["seconds"]
     assert json.loads((run / "summary.json").read_text())["seconds"] >= round(took, 1)
     return resumed
@@ -175,7 +175,7 @@ def forget_the_place(patch: pytest.MonkeyPatch) -> None:
 
 
 def forget_the_average(patch: pytest.MonkeyPatch) -> None:
-    loaded = segkd.train.checkpointing.resume.load_strictly
+    loaded = segkd.train.checkpointing.resume.load_state_dict_strict
 
     def load(distiller: Distiller, weights: dict[str, Any], path: Path) -> None:
         first = {key: value.clone() for key, value in distiller.state_dict().items() if key.startswith("ema.")}
@@ -229,11 +229,11 @@ def test_no_room_for_the_result(train: Train, tmp_path: Path, monkeypatch: pytes
         def full(*_: object) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        patch.setattr(segkd.train, "save_student", full)
+        patch.setattr(run_folder, "save_student", full)
         result = train(run)
     assert result.code == 2
     assert result.err.endswith(
-        f"segkd: no room is left for {run}; make some, and go on with resume=auto output_dir={run}\n"
+        f"segkd: no space is left for {run}; free some, and continue with resume=auto output_dir={run}\n"
     )
     assert train(run, "resume=auto").code == 0
     assert (run / "summary.json").exists()
@@ -243,7 +243,7 @@ def test_the_newest_whole_one_is_taken(train: Train, tmp_path: Path, monkeypatch
     run = tmp_path / "run"
     anew = train(run, "resume=auto", "checkpoint.every_steps=2")
     assert anew.code == 0, anew.err
-    assert f"nothing to resume in {run}; this run starts anew" in anew.err
+    assert f"nothing to resume in {run}; starting a new run" in anew.err
     for arguments, said in (
         (("resume=auto", "seed=1"), "is of another run: seed was 0 and is 1. Resume with the same"),
         (("resume=auto", "loss=[cross_entropy]"), "loss was ['cross_entropy', 'pixelwise'] and is ['cross_entropy']"),
@@ -259,17 +259,17 @@ def test_the_newest_whole_one_is_taken(train: Train, tmp_path: Path, monkeypatch
     assert "differs from the hash beside it and is damaged; resume=auto takes" in refused.err
     resumed = train(run, "resume=auto")
     assert resumed.code == 0, resumed.err
-    assert f"continuing from {run / 'previous.ckpt'}, step 4 of {LAST} (last.ckpt is damaged)" in resumed.err
+    assert f"resuming from {run / 'previous.ckpt'}, step 4 of {LAST} (last.ckpt is damaged)" in resumed.err
     (run / "previous.ckpt").unlink()
     (run / "last.ckpt").write_bytes(b"")
     refused = train(run, "resume=auto")
     assert refused.code == 2
-    assert f"no checkpoint in {run} is whole" in refused.err
+    assert f"no checkpoint in {run} is valid" in refused.err
 
 
 def test_seconds_are_those_of_all_its_parts(tmp_path: Path) -> None:
     before = {"state_dict": {"step_count": 3}, "seconds": 1000.0}
-    resumed = ResumableCheckpoint(CheckpointFiles(tmp_path), resumed=before)
+    resumed = ResumableCheckpoint(CheckpointFiles(tmp_path), state=before)
     assert 1000 < resumed.elapsed < 1010
     assert ResumableCheckpoint(CheckpointFiles(tmp_path)).elapsed < 10
 

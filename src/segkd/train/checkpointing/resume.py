@@ -10,7 +10,7 @@ from segkd.config.training import TrainSettings
 from segkd.distillation.distiller import Distiller
 from segkd.errors import UserError
 from segkd.models.checkpoint_io import load_state_dict_strict, safe_load
-from segkd.models.student_io import to_spec
+from segkd.models.student_io import to_spec, update_names
 from segkd.train.checkpointing.files import CheckpointFiles, has_hash, hash_matches
 from segkd.train.checkpointing.state import KEYS, State, count_steps
 
@@ -54,7 +54,7 @@ def load_for_resume(
     state = _read_state(checkpoint)
     _check_fingerprint(checkpoint, state["recipe"], fingerprint)
     load_state_dict_strict(distiller, state["state_dict"], checkpoint)
-    if state["student"] != to_spec(distiller.student):
+    if update_names(state["student"]) != to_spec(distiller.student):
         raise UserError(
             f"the student in {checkpoint} differs from this run's; give the student's keys of the run that it comes from"
         )

@@ -1,0 +1,29 @@
+"""The entry of every command: what it imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import sys
+from segkd.cli.launch import launch
+try:
+    launch("train")
+finally:
+    print([name for name in ("torch", "pytorch_lightning", "pydantic") if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "expected"),
+    [("--help", 0, "trainer.max_epochs=N"), ("trainer.max_epoch=3", 2, "did you mean 'trainer.max_epochs'?")],
+)
+def test_help_and_mistyped_keys_do_not_import_torch(typed: str, code: int, expected: str) -> None:
+    """They would take seconds longer."""
+    ended = subprocess.run([sys.executable, "-c", PROGRAM, typed], capture_output=True, text=True, check=False)
+    assert ended.returncode == code, ended.stderr
+    assert expected in ended.stdout + ended.stderr
+    assert ended.stdout.splitlines()[-1] == "[]"
