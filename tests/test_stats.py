@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from segkd.build.datasets import open_dataset
-from segkd.build.distiller import build_loss
+from segkd.builders.datasets import open_dataset
+from segkd.builders.distiller import build_loss
 from segkd.config.instantiate import parse_spec
 from segkd.data.statistics import compute_class_weights, count_classes
 from segkd.data.streets import Streets

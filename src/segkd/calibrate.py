@@ -11,8 +11,8 @@ import torch
 from omegaconf import DictConfig
 from pydantic import AfterValidator, Field, PositiveInt
 
-from segkd.build.datamodule import build_datamodule
-from segkd.build.distiller import build_distiller
+from segkd.builders.datamodule import build_datamodule
+from segkd.builders.distiller import build_distiller
 from segkd.cli.launch import launch
 from segkd.config.overrides import apply_overrides
 from segkd.config.schema import load_settings

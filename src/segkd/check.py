@@ -14,7 +14,7 @@ import yaml
 from omegaconf import DictConfig
 from pydantic import Field, PositiveInt
 
-from segkd.build.datasets import open_splits
+from segkd.builders.datasets import open_splits
 from segkd.cli.launch import launch
 from segkd.config.schema import DatasetSpec, Settings, load_settings
 from segkd.data.base import FileDataset

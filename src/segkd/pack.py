@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from pydantic import Field, PositiveInt
 
-from segkd.build.datasets import open_splits
+from segkd.builders.datasets import open_splits
 from segkd.cli.launch import launch
 from segkd.config.schema import DatasetSpec, Settings, load_settings
 from segkd.data.packed import write_pack

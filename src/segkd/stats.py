@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 from pydantic import Field, PositiveInt
 
-from segkd.build.datasets import open_dataset
+from segkd.builders.datasets import open_dataset
 from segkd.cli.launch import launch
 from segkd.config.schema import DatasetSpec, Settings, load_settings
 from segkd.data.statistics import compute_class_weights, compute_color_statistics, count_classes

@@ -81,7 +81,10 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "key without its part and half its name": (("epochs=3",), ("no key 'epochs'", "trainer.max_epochs")),
     "a long list without its end": ((f"loss=[{'pixelwise,' * 40}",), ("cannot read 'loss=[pixelwise",)),
     "a folder without a key": (("configs",), ("cannot read 'configs'", "write KEY=VALUE")),
-    "more micro-batches than images": (("trainer.micro_batches=9",), ("micro_batches=9 is more than the 8 images of a batch",)),
+    "more micro-batches than images": (
+        ("trainer.micro_batches=9",),
+        ("micro_batches=9 is more than the 8 images of a batch",),
+    ),
     "Hydra's option with a value": (("--run=runs/mine",), ("--run", "runs/mine", "keys are written without dashes")),
     "Hydra's option cut short": (("--config=mine",), ("ambiguous option", "keys are written without dashes")),
     "no width": (("student.width=0",), ("width must be 1 or more, not 0",)),
@@ -137,9 +140,15 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (*DISTILLED, "teacher.class_map={sky: [0]}"),
         ("class_map leaves out building", "bicyclist"),
     ),
-    "class map with an unknown class": ((*DISTILLED, "teacher.class_map={moon: [0]}"), ("class_map names moon", "the classes are sky")),
+    "class map with an unknown class": (
+        (*DISTILLED, "teacher.class_map={moon: [0]}"),
+        ("class_map names moon", "the classes are sky"),
+    ),
     "student with a class map": (("+student.class_map={sky: [0]}",), ("class_map leaves out",)),
-    "unlabeled images without a teacher": (("data.unlabeled=camvid/train",), ("needs a teacher and at least one distillation loss", "model@teacher=NAME")),
+    "unlabeled images without a teacher": (
+        ("data.unlabeled=camvid/train",),
+        ("needs a teacher and at least one distillation loss", "model@teacher=NAME"),
+    ),
     "unlabeled images without a distillation loss": (
         (*TEACHER, "loss=[cross_entropy]", "adversary=none", "data.unlabeled=camvid/train"),
         ("needs a teacher and at least one distillation loss", "such a loss"),
@@ -150,7 +159,10 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "no student": (("model@student=none",), ("no student given", "model@student=NAME")),
     "argument that follows from the dataset": (("+student.num_classes=7",), ("ESPNetC takes no 'num_classes'",)),
     "unknown argument of a dataset": (("+dataset.scenes=3",), ("dataset: Streets takes no 'scenes'",)),
-    "argument of a network without arguments": (("model@student=segnet", "+student.depth=3"), ("SegNet takes no 'depth' and no other key",)),
+    "argument of a network without arguments": (
+        ("model@student=segnet", "+student.depth=3"),
+        ("SegNet takes no 'depth' and no other key",),
+    ),
     "checkpoint of a loss": (("+loss.cross_entropy.checkpoint=a.pth",), ("CrossEntropy takes no 'checkpoint'",)),
     "discriminator without updates": (
         (*TEACHER, "adversary=holistic", "adversary.n_critic=0"),
@@ -185,8 +197,14 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("no key 'adversary/form'; it is now 'adversary/gan_loss'",),
     ),
     "option of an earlier version": (("preset=conference",), ("it is now 'skd_cvpr_code'",)),
-    "key of Lightning": (("trainer.accumulate_grad_batches=2",), ("no key 'trainer.accumulate_grad_batches'", "use 'trainer.micro_batches'")),
-    "micro-batches of a compiled network": (("trainer.micro_batches=2", "trainer.compile=true"), ("do not go together",)),
+    "key of Lightning": (
+        ("trainer.accumulate_grad_batches=2",),
+        ("no key 'trainer.accumulate_grad_batches'", "use 'trainer.micro_batches'"),
+    ),
+    "micro-batches of a compiled network": (
+        ("trainer.micro_batches=2", "trainer.compile=true"),
+        ("do not go together",),
+    ),
     "no micro-batches": (("trainer.micro_batches=0",), ("trainer.micro_batches",)),
     "negative seed": (("seed=-1",), ("seed", "-1")),
     "unreadable": (("name=a b=c",), ("cannot read 'name=a b=c'", "KEY=VALUE")),

@@ -1,4 +1,4 @@
-"""The entry of every command: what it imports."""
+"""The entry of every command: help, and what it imports."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import subprocess
 import sys
 
 import pytest
+
+from segkd.cli.commands import COMMANDS
+from tests.helpers.commands import Command
 
 PROGRAM = """
 import sys
@@ -27,3 +30,10 @@ def test_help_and_mistyped_keys_do_not_import_torch(typed: str, code: int, expec
     assert ended.returncode == code, ended.stderr
     assert expected in ended.stdout + ended.stderr
     assert ended.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_begins_with_the_purpose(command: Command, name: str) -> None:
+    ended = command(name, "--help")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith(f"python -m segkd.{name}: {COMMANDS[name]}\n")

@@ -1,4 +1,4 @@
-"""Every configs/experiment/*.yaml runs from its first batch to its student, on tiny data in the true layout."""
+"""Every configs/experiment/*.yaml trains a student, on tiny data in the real layout."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.helpers.fake_datasets import write_camvid, write_cityscapes
 
 FOLDER = CONFIGS / "experiment"
 EXPERIMENTS = sorted(str(path.relative_to(FOLDER).with_suffix("")) for path in FOLDER.rglob("*.yaml"))
-# What makes the large networks small; everything else of an experiment stays as it is.
+# Everything else of an experiment stays as it is.
 SMALL_PSPNET = ("student.depth=18", "++student.width=8", "++student.pyramid=16")
 SHORT = (
     "trainer=cpu",
@@ -57,7 +57,7 @@ def test_experiment_runs(
     if "/model@student: pspnet" in recipe:
         arguments += SMALL_PSPNET
     if "/model@teacher: pspnet" in recipe:
-        arguments.append(f"teacher.checkpoint={small_teacher(tmp_path, 11 if 'camvid' in name else 19)}")
+        arguments.append(f"teacher.checkpoint={write_small_teacher(tmp_path, 11 if 'camvid' in name else 19)}")
     elif "/model@teacher: ensemble" in recipe:
         arguments += [f"teacher.members.m{i}.checkpoint={teacher_file}" for i in range(5)]
     elif "/model@teacher" in recipe and "pretrained:" not in recipe:
@@ -67,15 +67,17 @@ def test_experiment_runs(
     assert load_student(tmp_path / "run").num_classes in (11, 19)
 
 
-def small_teacher(directory: Path, classes: int) -> Path:
-    """A PSPNet with random weights, as a run leaves it."""
+def write_small_teacher(directory: Path, classes: int) -> Path:
+    """Write a PSPNet with random weights as a run does, and return its path."""
     torch.manual_seed(0)
     save_student(PSPNet(classes, Normalization((110,) * 3, (55,) * 3), depth=18, width=8, pyramid=16), directory, {})
     return directory / "student.safetensors"
 
 
-def test_cityscapes_from_its_own_teacher(command: Command, roots: dict[str, Path], tmp_path: Path) -> None:
-    """The README's two commands: train a teacher, then let it teach."""
+def test_cityscapes_student_learns_from_its_own_teacher(
+    command: Command, roots: dict[str, Path], tmp_path: Path
+) -> None:
+    """The two commands of the README: train a teacher, then distill it."""
     root = f"dataset.root={roots['cityscapes']}"
     small = (*SHORT, root, "data.crop_size=[128,128]", "trainer.log_every=1")
     teacher = command(
@@ -94,7 +96,7 @@ def test_cityscapes_from_its_own_teacher(command: Command, roots: dict[str, Path
     assert student.code == 0, student.err
     assert "pspnet" not in student.err.lower() or "PSPNet (depth=18" in student.err
     columns = (tmp_path / "run" / "metrics.csv").read_text().splitlines()[0].split(",")
-    assert {"train/pixelwise", "train/pairwise", "train/adversarial", "train/critic/penalty", "val/miou"} <= set(
+    assert {"train/pixelwise", "train/pairwise", "train/adversarial", "train/discriminator/penalty", "val/miou"} <= set(
         columns
     )
     scored = command("evaluate", f"run={tmp_path / 'run'}", "dataset=cityscapes", root, "split=val", "workers=0")
@@ -102,7 +104,7 @@ def test_cityscapes_from_its_own_teacher(command: Command, roots: dict[str, Path
     assert scored.out.splitlines()[-1].startswith("mIoU ")
 
 
-def test_cityscapes_without_data_says_how_to_get_it(command: Command, tmp_path: Path) -> None:
+def test_missing_cityscapes_is_refused_with_download_hint(command: Command, tmp_path: Path) -> None:
     result = command(
         "train", "experiment=espnet_cityscapes", f"dataset.root={tmp_path / 'nowhere'}", "wandb.mode=disabled",
         f"output_dir={tmp_path / 'run'}",
@@ -114,11 +116,11 @@ def test_cityscapes_without_data_says_how_to_get_it(command: Command, tmp_path: 
     assert not (tmp_path / "run").exists()
 
 
-def test_another_network_in_an_experiment(command: Command, tmp_path: Path) -> None:
-    """quickstart builds its ESPNet-C with p and q, which no ENet takes; what is typed is never dropped."""
+def test_another_network_in_an_experiment_drops_its_arguments(command: Command, tmp_path: Path) -> None:
+    """quickstart gives ESPNet-C p and q, which ENet does not have; keys on the command line are never dropped."""
     short = ("experiment=quickstart", *SHORT, "dataset.images=4", "check_teacher=off", f"output_dir={tmp_path / 'run'}")
     ended = command("train", *short, "model@student=enet")
     assert ended.code == 0, ended.err
-    typed = command("train", *short, "model@student=enet", "student.p=2")
-    assert typed.code == 2
-    assert "takes no 'p'" in typed.err
+    refused = command("train", *short, "model@student=enet", "student.p=2")
+    assert refused.code == 2
+    assert "takes no 'p'" in refused.err

@@ -1,4 +1,4 @@
-"""The published forms of the losses, each one word."""
+"""Presets: their values, and what may be changed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.progr
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_it_says_all_that_tells_the_forms_apart_and_trains(
+def test_preset_sets_the_published_values_and_trains(
     command: Command, tmp_path: Path, teacher_file: Path, preset: str
 ) -> None:
     result = command(
@@ -37,7 +37,7 @@ def test_it_says_all_that_tells_the_forms_apart_and_trains(
     assert result.code == 0, result.err
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     loss, adversary = config["loss"], config["adversary"]
-    told = (
+    values = (
         loss["pixelwise"]["weight"],
         loss["pairwise"]["weight"],
         loss["pairwise"]["node_size"],
@@ -49,7 +49,7 @@ def test_it_says_all_that_tells_the_forms_apart_and_trains(
         adversary["discriminator"]["image_channels"],
     )
     assert (
-        told
+        values
         == {
             "paper": (10.0, 10.0, 1, "mean", 0.1, "Wasserstein", "discriminator", "probabilities", 3),
             "skd_cvpr_code": (None, 10.0, 1, "mean", 0.1, "Hinge", "discriminator", "probabilities", 3),
@@ -59,63 +59,65 @@ def test_it_says_all_that_tells_the_forms_apart_and_trains(
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "phrase"),
     [
-        ("loss.pixelwise.weight=3", "preset=paper has loss.pixelwise.weight=10.0, and the command line 3;"),
-        ("adversary.update_first=student", "preset=paper has adversary.update_first=discriminator"),
-        ("adversary.discriminator.image_channels=0", "preset=paper has adversary.discriminator.image_channels=3"),
+        ("loss.pixelwise.weight=3", "preset=paper sets loss.pixelwise.weight=10.0, but the command line has 3;"),
+        ("adversary.update_first=student", "preset=paper sets adversary.update_first=discriminator"),
+        ("adversary.discriminator.image_channels=0", "preset=paper sets adversary.discriminator.image_channels=3"),
     ],
 )
-def test_what_contradicts_it_is_refused(command: Command, override: str, said: str) -> None:
+def test_contradiction_is_refused(command: Command, override: str, phrase: str) -> None:
     result = command("train", "experiment=quickstart", "preset=paper", override)
     assert result.code == 2
-    assert said in result.err
+    assert phrase in result.err
 
 
-def test_a_part_of_it_may_be_left_out(command: Command, tmp_path: Path, teacher_file: Path) -> None:
-    typed = (
+def test_loss_of_a_preset_may_be_left_out(command: Command, tmp_path: Path, teacher_file: Path) -> None:
+    overrides = (
         "loss=[cross_entropy,pixelwise]",
         "adversary=none",
         "loss.pixelwise.weight=10",
         f"output_dir={tmp_path / 'run'}",
     )
     teacher = f"teacher.checkpoint={teacher_file}"
-    result = command("train", "experiment=quickstart", "preset=paper", teacher, *SHORT, "check_teacher=off", *typed)
+    result = command("train", "experiment=quickstart", "preset=paper", teacher, *SHORT, "check_teacher=off", *overrides)
     assert result.code == 0, result.err
 
 
-def adversary(**more: str | float) -> Adversary:
-    return Adversary(Discriminator(5, width=8), Wasserstein(), **more)  # type: ignore[arg-type]
+def make_adversary(**arguments: str | float) -> Adversary:
+    return Adversary(Discriminator(5, width=8), Wasserstein(), **arguments)  # type: ignore[arg-type]
 
 
-def test_the_order_is_that_of_the_phases() -> None:
+def test_update_first_orders_the_phases() -> None:
     losses = LossSum({"labels": CrossEntropy()})
     names = {
-        order: [phase.name for phase in build_phases(torch.nn.Conv2d(3, 5, 1), losses, adversary(update_first=order))]
-        for order in ("discriminator", "student")
+        first: [
+            phase.name for phase in build_phases(torch.nn.Conv2d(3, 5, 1), losses, make_adversary(update_first=first))
+        ]
+        for first in ("discriminator", "student")
     }
     assert names == {"discriminator": ["discriminator", "student"], "student": ["student", "discriminator"]}
 
 
-def test_a_critic_of_logits_tells_maps_apart_that_differ_by_a_constant() -> None:
+def test_discriminator_of_logits_sees_a_constant_offset() -> None:
     step = make_step(size=(16, 16))
     assert step.teacher is not None
     raised = step.student._replace(features={name: maps + 3.0 for name, maps in step.student.features.items()})
-    for discriminator_input, apart in (("probabilities", False), ("logits", True)):
+    for discriminator_input, differs in (("probabilities", False), ("logits", True)):
         torch.manual_seed(0)
-        judge = adversary(discriminator_input=discriminator_input, weight=1.0)
-        before, after = (judge.student_loss(s)[0] for s in (step, step._replace(student=raised)))
-        assert bool((before - after).abs() > 1e-5) is apart
+        adversary = make_adversary(discriminator_input=discriminator_input, weight=1.0)
+        before, after = (adversary.student_loss(s)[0] for s in (step, step._replace(student=raised)))
+        assert bool((before - after).abs() > 1e-5) is differs
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("arguments", "message"),
     [
         ({"update_first": "both"}, "update_first is discriminator or student, not 'both'"),
         ({"discriminator_input": "scores"}, "discriminator_input is probabilities or logits, not 'scores'"),
         ({"weight": -1.0}, "weight must be 0 or more, not -1.0"),
     ],
 )
-def test_impossible_values_are_named(more: dict[str, str], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        adversary(**more)
+def test_impossible_values_are_refused(arguments: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_adversary(**arguments)

@@ -10,8 +10,8 @@ import pytest
 import torch
 import yaml
 
-from segkd.build.datamodule import build_datamodule
-from segkd.build.distiller import build_distiller
+from segkd.builders.datamodule import build_datamodule
+from segkd.builders.distiller import build_distiller
 from segkd.config.training import TrainSettings
 from segkd.models.espnet import ESPNet
 from segkd.models.frozen import Frozen

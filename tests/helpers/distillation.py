@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 from torch.utils.data import DataLoader
 
-from segkd.build.distiller import build_ema
+from segkd.builders.distiller import build_ema
 from segkd.config.training import TrainerSettings
 from segkd.distillation.adversary import Adversary, Wasserstein
 from segkd.distillation.distiller import Distiller

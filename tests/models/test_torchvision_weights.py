@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from segkd.build.networks import build_network
+from segkd.builders.networks import build_network
 from segkd.config.instantiate import NetworkSpec, parse_spec
 from segkd.data.streets import Streets
 from segkd.errors import UserError

@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 
-from segkd.build.networks import apply_speedups
+from segkd.builders.networks import apply_speedups
 from segkd.config.training import TrainSettings
 from segkd.distillation.distiller import Distiller
 from segkd.distillation.phases import Phase

@@ -20,8 +20,8 @@ from segkd.benchmark.result import (
     summarize_times,
 )
 from segkd.benchmark.step_timer import BARE, WHOLE, Clock, InterleavedTimer
-from segkd.build.datamodule import build_datamodule, get_crop_size
-from segkd.build.distiller import build_distiller
+from segkd.builders.datamodule import build_datamodule, get_crop_size
+from segkd.builders.distiller import build_distiller
 from segkd.config.training import TrainSettings
 from segkd.data.datamodule import SegmentationDataModule
 from segkd.distillation.distiller import Distiller

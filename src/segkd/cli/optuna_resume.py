@@ -12,6 +12,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 
+from segkd.cli.logs import configure_logging
 from segkd.cli.messages import print_error
 from segkd.errors import UserError
 from segkd.utils.files import exclusive_lock, make_dir
@@ -28,6 +29,7 @@ class ResumableStudy(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Hydra would make a warning of an exception here, and start the sweep as it is."""
+        configure_logging()
         directory = Path(config.hydra.sweep.dir)
         try:
             lock = make_dir(directory) / ".lock"
@@ -39,6 +41,7 @@ class ResumableStudy(Callback):
             raise SystemExit(print_error(error, "train")) from None
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Print the best trial; exit with code 1 if a trial failed."""
         _AT_WORK.close()
         trials = _study(config).trials
         complete = [trial for trial in trials if trial.value is not None]

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from pydantic import Field, PositiveInt, StrictBool
 from torch import Tensor
 
-from segkd.build.datasets import open_dataset
+from segkd.builders.datasets import open_dataset
 from segkd.config.renamed_values import refuse_renamed
 from segkd.config.schema import DatasetOfRun, OptionalNetwork, Settings, Teacher, load_settings
 from segkd.data.base import SegmentationDataset

@@ -17,7 +17,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from segkd import __version__
-from segkd.build.datasets import open_dataset
+from segkd.builders.datasets import open_dataset
 from segkd.config.instantiate import Spec
 from segkd.config.schema import DatasetOfRun, OptionalNetwork, Settings, load_settings
 from segkd.data.base import SegmentationDataset

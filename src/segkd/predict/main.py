@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
-from segkd.build.datasets import open_dataset
+from segkd.builders.datasets import open_dataset
 from segkd.config.instantiate import Spec
 from segkd.config.schema import load_settings
 from segkd.data.base import SegmentationDataset

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from segkd.build.datasets import open_dataset
+from segkd.builders.datasets import open_dataset
 from segkd.data.base import SegmentationDataset
 from segkd.data.image_io import Color
 from segkd.errors import UserError

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from segkd.build.datasets import open_dataset
-from segkd.build.networks import build_network, check_teacher_weights
+from segkd.builders.datasets import open_dataset
+from segkd.builders.networks import build_network, check_teacher_weights
 from segkd.config.instantiate import NetworkSpec, Spec, parse_optional_spec, parse_spec
 from segkd.config.schema import DatasetRoot
 from segkd.data.base import SegmentationDataset

@@ -9,7 +9,7 @@ import yaml
 from omegaconf import DictConfig
 from pydantic import Field, PositiveInt
 
-from segkd.build.datasets import open_dataset
+from segkd.builders.datasets import open_dataset
 from segkd.config.instantiate import parse_spec
 from segkd.config.paths import CONFIGS
 from segkd.config.schema import Settings, load_settings

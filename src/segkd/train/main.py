@@ -10,8 +10,8 @@ from typing import Any, cast
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from segkd.build.datamodule import build_datamodule, count_steps_per_epoch
-from segkd.build.distiller import build_distiller
+from segkd.builders.datamodule import build_datamodule, count_steps_per_epoch
+from segkd.builders.distiller import build_distiller
 from segkd.config.overrides import apply_overrides
 from segkd.config.schema import load_settings
 from segkd.config.training import TrainSettings

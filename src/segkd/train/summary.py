@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from torch import nn
 
-from segkd.build.datamodule import get_crop_size
+from segkd.builders.datamodule import get_crop_size
 from segkd.config.training import TrainSettings
 from segkd.data.base import SegmentationDataset
 from segkd.distillation.distiller import Distiller

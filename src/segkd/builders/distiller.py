@@ -12,8 +12,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from segkd.build.datamodule import count_steps_per_epoch, get_crop_size, uses_teacher
-from segkd.build.networks import apply_speedups, build_network, check_teacher_weights
+from segkd.builders.datamodule import count_steps_per_epoch, get_crop_size, uses_teacher
+from segkd.builders.networks import apply_speedups, build_network, check_teacher_weights
 from segkd.config.instantiate import Spec
 from segkd.config.training import TrainSettings
 from segkd.data.base import SegmentationDataset

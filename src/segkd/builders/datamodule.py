@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from segkd.build.datasets import open_dataset
+from segkd.builders.datasets import open_dataset
 from segkd.config.training import TrainerSettings, TrainSettings
 from segkd.data.base import SegmentationDataset
 from segkd.data.datamodule import SegmentationDataModule
