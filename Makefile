@@ -10,7 +10,7 @@ TWO := -n 2 --dist loadfile   # two processes of one thread each; the tests of p
 help:           ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 25
 
-demo: $(READY)  ## train a teacher, a baseline and a distilled student on synthetic streets; print a table, save a picture
+demo: $(READY)  ## train a teacher, a baseline and a distilled student on synthetic street scenes; print a table, save a picture
 	$(STUDY) plan=demo $(MORE)
 
 FRAMES ?= 62
@@ -38,7 +38,7 @@ results-camvid: $(READY)  ## ESPNet on CamVid over seeds, for the table of docs/
 	@test -n "$(CAMVID)" || { echo "make results-camvid needs CAMVID=DIR, the folder of CamVid (python -m segkd.download what=camvid)"; exit 2; }
 	$(STUDY) plan=camvid dataset.root=$(CAMVID) page=docs/results/camvid.md $(MORE)
 
-results-streets: $(READY) ## the same on synthetic streets, on a CPU
+results-streets: $(READY) ## the same on synthetic street scenes, on a CPU
 	$(STUDY) plan=streets $(MORE)
 
 test: $(READY)  ## the whole suite, except what needs the authors' data or takes minutes
@@ -47,7 +47,7 @@ test: $(READY)  ## the whole suite, except what needs the authors' data or takes
 quick: $(READY) ## the tests that start no process
 	env -u SEGKD_TRUTH $(BIN)/pytest $(TWO) -m "not slow and not process" tests
 
-published: $(READY) ## against published results, and the slow tests: SEGKD_TRUTH=DIR make published
+published: $(READY) ## the tests against published results, and the slow ones: SEGKD_TRUTH=DIR make published
 	@test -n "$(SEGKD_TRUTH)" || { echo "make published needs SEGKD_TRUTH=DIR, the folder of the authors' data, weights and values (CONTRIBUTING.md)"; exit 2; }
 	SEGKD_TRUTH=$(SEGKD_TRUTH) $(BIN)/pytest -m "published or slow" tests
 

@@ -9,7 +9,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load_student"]
-__path__ = [*__path__, str(Path(__file__).parent / "retired")]  # so that `python -m segkd.study` names its successor
+__path__ = [*__path__, str(Path(__file__).parent / "retired")]  # so that `python -m segkd.ladder` names its successor
 
 
 def __getattr__(name: str) -> Any:

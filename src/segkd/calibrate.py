@@ -104,7 +104,7 @@ def measure_terms(
         distiller: with the student and its losses.
         datamodule: serves the training batches.
         batches: number of batches; an epoch with fewer batches is used up.
-        device: that computes.
+        device: device to compute on.
         use_bfloat16: compute in bfloat16 where training would.
     """
     distiller.to(device).train()

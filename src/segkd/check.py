@@ -30,7 +30,7 @@ _MAX_SIZES = 3  # per split, in the table
 
 
 class CheckSettings(Settings):
-    """`python -m segkd.check`."""
+    """Settings of `python -m segkd.check`."""
 
     dataset: DatasetSpec = Field(description="the dataset")
     splits: list[str] | None = Field(

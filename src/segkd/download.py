@@ -150,7 +150,7 @@ def _make_parent(path: Path) -> Path:
 
 
 class DownloadSettings(Settings):
-    """`python -m segkd.download`."""
+    """Settings of `python -m segkd.download`."""
 
     what: Annotated[Literal["camvid", "weights"], BeforeValidator(lambda what: _check_downloadable(what))] = Field(
         description="701 street scenes with labels (about 200 MB), or eleven checkpoints of the authors (15 MB)"

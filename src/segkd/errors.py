@@ -1,15 +1,15 @@
-"""The two exceptions with an exit code and a sentence of their own."""
+"""Exceptions that a command prints as one sentence, each with its exit code."""
 
 
 class UserError(Exception):
-    """A mistake in what was asked for or given: what was given, what was expected, and what to do.
+    """A user's mistake; the message says what was given, what was expected, and what to do.
 
     Commands print the text without a traceback, and exit with code 2.
     """
 
 
 class CheckFailed(Exception):
-    """A result that is not good enough: what, by how much, and what became of it.
+    """A result that is not good enough; the message says which, by how much, and what happened to it.
 
     Commands print the text without a traceback, and exit with code 1.
     """

@@ -16,7 +16,7 @@ from segkd.utils.files import atomic_write, make_dir
 
 
 class PackSettings(Settings):
-    """`python -m segkd.pack`."""
+    """Settings of `python -m segkd.pack`."""
 
     dataset: DatasetSpec = Field(description="the dataset")
     splits: list[str] | None = Field(

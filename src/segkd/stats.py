@@ -18,7 +18,7 @@ from segkd.utils.tables import print_table
 
 
 class StatsSettings(Settings):
-    """`python -m segkd.stats`."""
+    """Settings of `python -m segkd.stats`."""
 
     dataset: DatasetSpec = Field(description="the dataset")
     split: str = Field(description="split to measure", json_schema_extra={"values": "NAME"})

@@ -110,7 +110,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "other classes": ((*CAMVID, *OTHER), ("another shape", "(19, 256, 1, 1) for (11, 256, 1, 1)")),
     "a run of other classes": (
         ("dataset=cityscapes", "dataset.root=cityscapes", "run=run"),
-        ("scores 11 classes, Cityscapes has 19", "the data set it was trained on"),
+        ("scores 11 classes, Cityscapes has 19", "the dataset it was trained on"),
     ),
     "no such file": ((*CAMVID, "model=espnet", "checkpoint=lost.pth"), ("no checkpoint at lost.pth",)),
     "no such model": ((*CAMVID, "model=espent", "checkpoint=other.pth"), ("did you mean 'espnet'?",)),

@@ -152,12 +152,12 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "unfinished": ((*CAMVID, "run=unfinished"), ("no student in unfinished", "folder of a finished run")),
     "other classes": (
         ("run=run", "dataset=cityscapes", "dataset.root=cityscapes"),
-        ("scores 11 classes, Cityscapes has 19", "the data set it was trained on"),
+        ("scores 11 classes, Cityscapes has 19", "the dataset it was trained on"),
     ),
     "no data set": (("run=run",), ("was trained on CamVid, and nothing says where it is; give dataset=NAME",)),
     "no data set and no run": (
         ("model=espnet_c", "checkpoint=a.pth"),
-        ("no data set given; choose one with dataset=NAME",),
+        ("no dataset given; choose one with dataset=NAME",),
     ),
     "no such run": (("run=runs/typo",), ("no student in runs/typo",)),
     "format": ((*CAMVID, "run=run", "format=tflite"), ("format", "'onnx', 'openvino'", "tflite")),

@@ -170,7 +170,7 @@ def test_adapter_with_another_normalization_is_refused(tmp_path: Path) -> None:
             {"p": 1, "q": 3},
             r"is ESPNetC \(p=1, q=3, width=1\); less than half of ESPNetC \(p=1, q=2, width=1\)",
         ),
-        (ESPNetC, {"p": 1, "q": 2, "width": 2}, r"of its parts the same: none\); build the network as it is"),
+        (ESPNetC, {"p": 1, "q": 2, "width": 2}, r"matching modules: none\); build the network as it is"),
         (
             ENet,
             {},

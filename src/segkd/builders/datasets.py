@@ -1,4 +1,4 @@
-"""Open the splits of a data set."""
+"""Open the splits of a dataset."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from segkd.errors import UserError
 
 
 def open_dataset(spec: Spec, split: str) -> SegmentationDataset:
-    """Return a split of a data set.
+    """Return a split of a dataset.
 
     Raises:
-        UserError: the spec is not of a data set, or the data set cannot be opened.
+        UserError: the spec is not of a dataset, or the dataset cannot be opened.
     """
     if not issubclass(spec.target, SegmentationDataset):
-        raise UserError(f"{spec.target.__name__} is not a data set; choose one with dataset=NAME")
+        raise UserError(f"{spec.target.__name__} is not a dataset; choose one with dataset=NAME")
     dataset: SegmentationDataset = spec.build(split=split)
     return dataset
 
 
 def open_splits(spec: Spec, names: Sequence[str] | None, complete: bool) -> dict[str, FileDataset]:
-    """Return splits of a data set of files: those named, or all that have files; a combined split as its parts.
+    """Return splits of a file-based dataset: those named, or all that have files; a combined split as its parts.
 
     Args:
-        spec: the data set.
+        spec: the dataset.
         names: splits; None for all.
         complete: see `FileDataset`.
 
     Raises:
-        UserError: the data set has no files, or a split has none.
+        UserError: the dataset has no files, or a split has none.
     """
     if not issubclass(spec.target, FileDataset):
         raise UserError(
-            f"{spec.target.__name__} has no image and label files; choose another data set with dataset=NAME"
+            f"{spec.target.__name__} has no image and label files; choose another dataset with dataset=NAME"
         )
     first: FileDataset = spec.build(split=names[0] if names else "train", complete=False)
     single = dict.fromkeys(part for name in names or first.splits for part in first.combined_splits.get(name, (name,)))

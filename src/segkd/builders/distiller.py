@@ -43,12 +43,7 @@ def build_distiller(settings: TrainSettings, datamodule: SegmentationDataModule)
     losses = LossSum({name: build_loss(spec, dataset) for name, spec in settings.loss.items()})
     torch.manual_seed(settings.seed)
     student = _build_student(settings, dataset, losses.extra_classes)
-    teacher = _build_teacher(settings, dataset)
-    if teacher is not None and teacher.network.num_classes != student.num_classes:
-        raise UserError(
-            f"the teacher scores {teacher.network.num_classes} classes, the student {student.num_classes}; "
-            "take a teacher of the same classes"
-        )
+    teacher = _build_teacher(settings, dataset, student.num_classes)
     teacher_features = None if teacher is None else teacher.network.features
     torch.manual_seed(settings.seed + 1)
     losses.setup(student.features, teacher_features)
@@ -95,7 +90,7 @@ def _build_student(settings: TrainSettings, dataset: SegmentationDataset, extra_
     student = build_network(settings.student, dataset, extra_classes)
     if not student.can_be_student:
         raise UserError(
-            "a student is one network that scores the data set's classes; ensembles and class maps are for teachers"
+            "a student is a single network for the dataset's classes; ensembles and class maps are for teachers"
         )
     if extra_classes:
         _check_void_class(settings, student, len(dataset.classes) + extra_classes)
@@ -121,14 +116,19 @@ def _check_void_class(settings: TrainSettings, student: SegmentationModel, num_o
         )
 
 
-def _build_teacher(settings: TrainSettings, dataset: SegmentationDataset) -> Frozen | None:
+def _build_teacher(settings: TrainSettings, dataset: SegmentationDataset, num_classes: int) -> Frozen | None:
     if settings.teacher is None:
         return None
     check_teacher_weights(settings.teacher, "teacher")
     if not uses_teacher(settings):
-        log.info("no loss uses the teacher; it is not loaded, and the student learns from labels alone")
+        log.info("no loss uses the teacher; it is not loaded, and the student learns from labels only")
         return None
     network = build_network(settings.teacher, dataset)
+    if network.num_classes != num_classes:
+        raise UserError(
+            f"the teacher has {network.num_classes} classes, the student {num_classes}; "
+            "choose a teacher with the same classes"
+        )
     apply_speedups(network, settings.trainer)
     return Frozen(network, settings.trainer.teacher_bf16)
 

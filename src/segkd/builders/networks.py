@@ -20,23 +20,26 @@ from segkd.models.warm_start import copy_matching_weights, read_source_network, 
 
 log = logging.getLogger(__name__)
 
-PRETRAINED = "pretrained"
+CONSTRUCTOR_WEIGHTS = "pretrained"
 """The `checkpoint` of an adapter whose constructor loads the weights."""
+
+_CONSTRUCTOR_WEIGHTS_0_1_0 = "included"
+"""Its name in version 0.1.0."""
 
 
 def build_network(spec: NetworkSpec, dataset: SegmentationDataset, extra_classes: int = 0) -> SegmentationModel:
-    """Return a network for the classes of a data set.
+    """Return a network for the classes of a dataset.
 
-    Without `checkpoint` its weights are random, and it normalizes by the data set's statistics. With `init_from` it starts from a
-    trained network of its family, layer by layer where shapes match, or from torchvision's ResNet, and normalizes as that does.
+    Without `checkpoint` its weights are random, and it normalizes with the dataset's statistics. With `init_from` it starts from
+    a trained network of its family, layer by layer where shapes match, or from torchvision's ResNet, and normalizes as that does.
 
     Args:
         spec: what to build.
-        dataset: the data set whose classes it scores.
+        dataset: the dataset whose classes it predicts.
         extra_classes: outputs beyond these classes.
 
     Raises:
-        UserError: a checkpoint does not fit, or is given beside `init_from`; its classes are not the data set's, and there is
+        UserError: a checkpoint does not fit, or is given beside `init_from`; its classes are not the dataset's, and there is
             no `class_map`.
     """
     if spec.target.has_members:
@@ -54,7 +57,7 @@ def check_teacher_weights(spec: NetworkSpec | None, key: str) -> None:
     if spec is None:
         raise UserError(f"{key} names no network; choose one, or leave it out")
     if not spec.target.has_members and spec.checkpoint is None:
-        hint = f" ({PRETRAINED}: the constructor loads them)" if spec.target.constructor_loads_weights else ""
+        hint = f" ({CONSTRUCTOR_WEIGHTS}: the constructor loads them)" if spec.target.constructor_loads_weights else ""
         raise UserError(
             f"{key} has no weights, and a random teacher teaches nothing; give {key}.checkpoint=FILE{hint}, "
             "or model@teacher=none to train on labels"
@@ -62,7 +65,7 @@ def check_teacher_weights(spec: NetworkSpec | None, key: str) -> None:
 
 
 def apply_speedups(network: nn.Module, settings: TrainerSettings) -> None:
-    """Set memory format and compilation in place, as the settings say; outputs change by rounding alone."""
+    """Set memory format and compilation in place, as the settings say; outputs change only by rounding."""
     if settings.channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if settings.compile:
@@ -75,10 +78,10 @@ def _build_single(spec: NetworkSpec, dataset: SegmentationDataset, num_classes: 
         raise UserError(
             f"checkpoint={spec.checkpoint} holds the whole network; give it or init_from={spec.init_from}, not both"
         )
-    loads_own_weights = spec.checkpoint == PRETRAINED
+    loads_own_weights = spec.checkpoint in (CONSTRUCTOR_WEIGHTS, _CONSTRUCTOR_WEIGHTS_0_1_0)
     if loads_own_weights and not spec.target.constructor_loads_weights:
         raise UserError(
-            f"checkpoint={PRETRAINED} is for model=adapter; a {spec.target.__name__} starts at random, give it a file"
+            f"checkpoint={CONSTRUCTOR_WEIGHTS} is for model=adapter; a {spec.target.__name__} starts at random, give it a file"
         )
     check_classes = spec.class_map is None
     if spec.checkpoint is not None and not loads_own_weights:
@@ -93,7 +96,7 @@ def _build_single(spec: NetworkSpec, dataset: SegmentationDataset, num_classes: 
         num_classes + 1,
     ):  # void may be trained as the last class
         raise UserError(
-            f"the network scores {network.num_classes} classes, the data set has {num_classes}; "
+            f"the network has {network.num_classes} classes, the dataset has {num_classes}; "
             "build it for these, or give a class_map (docs/how-to/teachers.md)"
         )
     if spec.init_from is not None:

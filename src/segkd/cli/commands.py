@@ -26,7 +26,7 @@ COMMANDS = {
 """Name → purpose."""
 
 RETIRED = {
-    "demo": "make demo",
+    "demo": "python -m segkd.study plan=demo",
     "clip": "python -m segkd.predict run=[DIR,DIR] …",
     "ladder": "python -m segkd.study …",
 }

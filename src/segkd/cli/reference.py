@@ -27,9 +27,9 @@ from segkd.config.schema import Settings
 PAGE = Path("docs/reference/config.md")
 HELP_FOLDER = Path("configs/hydra/help")
 MAX_WIDTH = 118
-"""Of a line of the help."""
+"""Greatest length of a line of the help."""
 MAX_KEY_WIDTH = 41
-"""Of the first column of the help; a longer key has its description on the next line."""
+"""Greatest width of the first column of the help; a longer key has its description on the next line."""
 
 _INTRODUCTION = """\
 # Configuration keys

@@ -5,6 +5,7 @@ from __future__ import annotations
 RENAMED = {
     "preflight": "check_teacher",
     "student.backbone_checkpoint": "student.init_from",
+    "teacher.backbone_checkpoint": "teacher.init_from",
     "student.taps": "student.features",
     "teacher.taps": "teacher.features",
     "data.unlabelled": "data.unlabeled",

@@ -17,16 +17,16 @@ from segkd.errors import UserError
 from segkd.models.base import SegmentationModel
 
 ALLOWED_TARGETS = ("segkd.", "torch.optim.")
-"""A config may come from somebody else: it can name these and nothing more."""
+"""A config may come from a stranger, so `_target_` must begin with one of these."""
 
 MOVED = {
     "segkd.adversary.": "segkd.distillation.adversary.",
     "segkd.schedules.": "segkd.distillation.schedules.",
 }
-"""Where classes lay that configs of earlier versions name → where they lie now."""
+"""Module in the `_target_` paths of earlier versions → the module now."""
 
 NETWORK_KEYS = ("checkpoint", "init_from", "class_map")
-"""Keys of a network that are no arguments of its constructor."""
+"""Keys of a network that are not arguments of its constructor."""
 
 _GIVEN_BY_BUILD = {"num_classes", "normalization", "split", "complete", "params"}
 """Constructor arguments that follow from other parts, so that no config sets them."""
@@ -59,7 +59,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class NetworkSpec(Spec):
-    """A network, where its weights come from, and how its classes map to the data set's."""
+    """A network, where its weights come from, and how its classes map to the dataset's."""
 
     checkpoint: str | None = None
     init_from: str | None = None
@@ -67,14 +67,14 @@ class NetworkSpec(Spec):
 
 
 def parse_spec(node: Mapping[str, Any], missing: str = "it names no class by _target_") -> Spec:
-    """Return the spec that a config node describes, with each value as the constructor's annotation has it.
+    """Return the spec that a config node describes, with values converted to the constructor's annotated types.
 
     Args:
         node: `_target_`, and arguments by name.
         missing: the error where there is no `_target_`.
 
     Raises:
-        ValueError: the class is not allowed, or does not take these arguments; says all that is wrong.
+        ValueError: the class is not allowed, or does not take these arguments; the message lists every fault.
     """
     if not isinstance(node, Mapping) or node.get("_target_") is None:
         raise ValueError(missing)
@@ -86,8 +86,6 @@ def parse_spec(node: Mapping[str, Any], missing: str = "it names no class by _ta
     if not is_network:
         return Spec(target, arguments)
     checkpoint, init_from, class_map = (own.get(key) for key in NETWORK_KEYS)
-    if checkpoint == "included":  # in configs of earlier versions
-        checkpoint = "pretrained"
     return NetworkSpec(
         target, arguments, _to_optional_str(checkpoint), _to_optional_str(init_from), class_map=class_map
     )
@@ -108,10 +106,7 @@ def resolve_target(path: Any) -> Any:
     Raises:
         ValueError: it is not allowed, or there is no such class.
     """
-    path = str(path)
-    for old, new in MOVED.items():
-        if path.startswith(old):
-            path = new + path.removeprefix(old)
+    path = update_target(str(path))
     module, _, name = path.rpartition(".")
     if not path.startswith(ALLOWED_TARGETS) or any(part.startswith("_") for part in path.split(".")):
         raise ValueError(f"'{path}' is not allowed as _target_; only {', '.join(p + '*' for p in ALLOWED_TARGETS)} are")
@@ -122,6 +117,11 @@ def resolve_target(path: Any) -> Any:
     if not (inspect.isclass(target) and target.__module__.startswith(ALLOWED_TARGETS)) or inspect.isabstract(target):
         raise ValueError(f"'{path}' is not a class of segkd or torch.optim that can be built")
     return target
+
+
+def update_target(path: str) -> str:
+    """Return today's path of a class that earlier versions of segkd had in another module."""
+    return next((new + path.removeprefix(old) for old, new in MOVED.items() if path.startswith(old)), path)
 
 
 def list_accepted_keys(node: Mapping[str, Any]) -> set[str]:

@@ -75,7 +75,7 @@ class TrainerSettings(Settings):
     channels_last: StrictBool = Field(description="channels-last memory format of student and teacher")
     compile: StrictBool = Field(description="torch.compile student and teacher")
     micro_batches: PositiveInt = Field(
-        description="parts in which a batch goes through the networks, to save memory; losses see it whole"
+        description="micro-batches in which a batch passes through the networks, to save memory; losses use the full batch"
     )
     teacher_bf16: StrictBool = Field(description="run the teacher in bfloat16, whatever the precision")
     limit_train_batches: PositiveInt | Fraction | None = Field(

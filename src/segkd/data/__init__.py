@@ -1,1 +1,1 @@
-"""Data sets: one a file, all under the contract of `base`, all served by `datamodule`."""
+"""Datasets: one file per dataset, all with the interface of `base`, all loaded by `datamodule`."""

@@ -77,8 +77,8 @@ def decode_label(content: bytes, path: Path, encoding: LabelEncoding) -> LabelAr
         expected = "three 8-bit channels of colors" if encoding == "colors" else "one 8-bit channel of ids"
         palette = " with a palette" if has_palette(content) else ""
         raise UserError(
-            f"label {path} is not {expected} but {label.shape} {label.dtype}{palette}; convert it, or say how "
-            "labels are coded (`python -m segkd.check` proposes a table)"
+            f"label {path} is not {expected} but {label.shape} {label.dtype}{palette}; convert it, or "
+            "configure its encoding (`python -m segkd.check` proposes a table)"
         )
     return label
 

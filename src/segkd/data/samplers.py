@@ -17,7 +17,7 @@ class SampleIndex(NamedTuple):
     labeled: bool = True
 
 
-_UNLABELLED = 1  # seeds the order of unlabeled images apart from that of labeled ones
+_UNLABELED = 1  # seeds the order of unlabeled images apart from that of labeled ones
 EMPTY = SampleIndex(0, -1)  # an image whose labels are all ignored, for a process without an image
 
 
@@ -80,7 +80,7 @@ class DistributedShuffleSampler(Sampler[SampleIndex]):
         for position in range(start, start + share):
             cycle, offset = divmod(position, num_images)
             if cycle not in orders:
-                orders[cycle] = np.random.default_rng([self.seed, cycle, _UNLABELLED]).permutation(num_images)
+                orders[cycle] = np.random.default_rng([self.seed, cycle, _UNLABELED]).permutation(num_images)
             # The cycle stands in for the epoch: an image that repeats within an epoch is augmented in another way.
             yield SampleIndex(int(orders[cycle][offset]), cycle, labeled=False)
 

@@ -2,7 +2,7 @@
 
 A scene is a function of its seed and number. Colors overlap between classes, light and weather vary, and objects shrink with
 distance and occlude each other, so a small network needs shape and context and does not reach a perfect score. Results on
-these scenes test the code; they say nothing about real streets.
+these scenes test the code; they do not transfer to real streets.
 """
 
 from __future__ import annotations

@@ -70,7 +70,9 @@ class Adversary(nn.Module):
     """The discriminator and both sides of its game with the student.
 
         student:        L = −weight · mean D(softmax Q_student | image)
-        discriminator:  L = mean gan_loss(D(softmax Q_teacher | image), D(softmax Q_student | image)) + penalty · mean (‖∇D‖ − 1)²
+        discriminator:  L = mean gan_loss(D(softmax Q_teacher | image), D(softmax Q_student | image)) + λ · mean (‖∇D‖ − 1)²
+
+    with λ the GAN loss's `gradient_penalty_weight`.
 
     Liu et al., 2019, equations 3 and 4. The penalty is on the class maps alone, per sample, in float32, at points drawn from
     the samples' seeds, so that it is the same on any number of processes. The discriminator's power iteration advances once

@@ -35,7 +35,7 @@ class Distiller(pl.LightningModule):
 
     Args:
         student: the network that is trained, validated and saved.
-        teacher: None to train on labels alone.
+        teacher: None to train on labels only.
         losses: the student's objective, after its `setup`.
         adversary: None for no discriminator.
         optimizers: a factory for each phase.
@@ -114,7 +114,7 @@ class Distiller(pl.LightningModule):
         return Step(batch, student, teacher, progress=self._progress)
 
     def run_phase(self, phase: Phase, optimizer: LightningOptimizer, step: Step) -> None:
-        """Update the weights of a phase; they change nowhere else."""
+        """Update the weights of one phase; no other method changes weights."""
         with self.toggled_optimizer(optimizer):
             total, terms = phase.objective(step)
             optimizer.zero_grad()

@@ -29,7 +29,7 @@ class Prediction:
     images: Tensor
     """1 3 H W, RGB in 0..255."""
     logits: Tensor
-    """1 K H W: the outputs that compete."""
+    """1 K H W: the outputs among which the class is chosen."""
     target: Tensor
     """1 H W."""
 
@@ -68,7 +68,7 @@ def compute_confusion_matrices(
         inferer: inference mode.
         callbacks: called with every prediction: other metrics, and writers.
         corruption: applied to the images first; random values are seeded per image.
-        seed: of the corruption.
+        seed: seed of the corruption.
         device: where to compute; by default where the network is.
         workers: loading processes.
         limit: use this many images, evenly spaced, instead of all.

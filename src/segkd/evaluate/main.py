@@ -119,7 +119,7 @@ def evaluate(cfg: DictConfig) -> float:
     writers = [] if settings.submission_dir is None else [SubmissionWriter(settings.submission_dir, dataset)]
     directory = make_dir(settings.output_dir or settings.run or _name_folder())
     device, title = resolve_device(settings.accelerator), f"{dataset.display_name} {settings.split}"
-    run = partial(
+    compute_matrices = partial(
         protocol.compute_matrices,
         network,
         dataset,
@@ -128,7 +128,7 @@ def evaluate(cfg: DictConfig) -> float:
         device=device,
         workers=settings.workers,
     )
-    matrices = run(callbacks=[*metrics.values(), *writers], progress=title)
+    matrices = compute_matrices(callbacks=[*metrics.values(), *writers], progress=title)
     matrix = matrices.sum(0)
     scores = Scores.from_confusion_matrix(matrix, len(dataset.classes))
     if math.isnan(scores.miou):
@@ -138,7 +138,7 @@ def evaluate(cfg: DictConfig) -> float:
         raise UserError(f"{title} has no labeled pixel to score; choose another split")
     results = {name: metric.compute(matrices) for name, metric in metrics.items()}
     if settings.corruptions:
-        results["corruptions"] = _score_corruptions(settings, len(dataset.classes), run, title)
+        results["corruptions"] = _score_corruptions(settings, len(dataset.classes), compute_matrices, title)
     evaluation = {
         **scores.to_dict(dataset.classes),
         "confusion_matrix": matrix.tolist(),
@@ -214,13 +214,13 @@ def _require_cityscapes(dataset: SegmentationDataset, metric: str) -> Cityscapes
 
 
 def _score_corruptions(
-    settings: EvaluateSettings, num_classes: int, run: Callable[..., Tensor], title: str
+    settings: EvaluateSettings, num_classes: int, compute_matrices: Callable[..., Tensor], title: str
 ) -> MetricResult:
     """Return the mIoU under each corruption at each severity."""
     miou: dict[str, dict[str, float]] = {}
     for name in dict.fromkeys(settings.corruptions):
         for severity in settings.severities:
-            matrices = run(corruption=Corruption(name, severity), progress=f"{title}, {name} {severity}")
+            matrices = compute_matrices(corruption=Corruption(name, severity), progress=f"{title}, {name} {severity}")
             miou.setdefault(name, {})[str(severity)] = Scores.from_confusion_matrix(matrices.sum(0), num_classes).miou
     mean = sum(sum(values.values()) / len(values) for values in miou.values()) / len(miou)
     listed = " · ".join(f"{name} {' '.join(map(format_percent, values.values()))}" for name, values in miou.items())

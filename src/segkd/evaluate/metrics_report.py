@@ -1,4 +1,4 @@
-"""Metrics besides IoU. Each sees every prediction and, at the end, the confusion matrices of all images."""
+"""Metrics besides IoU. Each is updated with every prediction and gets all confusion matrices at the end."""
 
 from __future__ import annotations
 

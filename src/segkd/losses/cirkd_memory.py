@@ -75,10 +75,10 @@ class CIRKDMemory(Loss):
     (arXiv 2204.06986), the memory terms. The teacher's map is resized to the student's. A position counts if it has a class.
 
     In training each step first adds to the queues, for each image and class, the region and up to `pixels_per_class` pixels,
-    then compares. Processes exchange what they add, as the authors' do: the queues are equal everywhere, so the saved one is
-    that of all. There is no randomness: positions and entries are evenly spaced. The authors draw them at random, their
-    positions from the first of the image whatever their class, and start from random queues; here an empty slot is not
-    compared. The value does not depend on the batch size until the queues are full; then a larger batch reaches less far back.
+    then compares. Processes exchange what they add, as the authors' do, so that all queues are equal and one saved copy
+    serves all processes. Nothing is random: positions and entries are evenly spaced. The authors sample both at random, from
+    an image's first positions whatever their class, and start from random queues; here an empty slot is not compared. The
+    value does not depend on the batch size until the queues are full; then a larger batch reaches less far back.
 
     The projector is the authors' without its BatchNorm, whose statistics would tie the images of a process together:
     linear, ReLU, linear, position by position; none where the widths are equal. The queues take

@@ -51,10 +51,10 @@ def bootstrap_interval(
     Args:
         matrices: the confusion matrix of each image, N K K.
         num_classes: classes over which the mIoU is taken.
-        sequences: see `resample_counts`, as `block`, `bootstrap_samples` and `seed`.
-        block: see there.
-        bootstrap_samples: see there.
-        seed: see there.
+        sequences: the video of each image; frames are in order.
+        block: consecutive frames to resample together.
+        bootstrap_samples: number of samples.
+        seed: seed of the random numbers.
         level: probability that the interval covers.
     """
     weights = resample_counts(sequences, block, bootstrap_samples, seed).double()

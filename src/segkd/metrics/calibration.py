@@ -1,4 +1,4 @@
-"""Calibration: whether a network is as confident as it is right."""
+"""Calibration: how well a network's confidence matches its accuracy."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Networks: one family a file, all under the contract of `base`."""
+"""Networks: one file per family, all with the interface of `base`."""

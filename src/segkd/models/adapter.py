@@ -20,12 +20,8 @@ from segkd.models.third_party import build_third_party_network, extract_feature,
 from segkd.types import FeatureInfo
 
 _PROBE_SIZE = 128  # pixels; every usual backbone has an output for it
-_DIVISORS = (
-    1,
-    8,
-    16,
-    32,
-)  # segmentation_models_pytorch's networks require image sides that are multiples of one of these
+# Networks of segmentation_models_pytorch require image sides that are multiples of one of these.
+_DIVISORS = (1, 8, 16, 32)
 
 
 class Adapter(SegmentationModel):
@@ -36,18 +32,18 @@ class Adapter(SegmentationModel):
     images whose sides are multiples of 8, 16 or 32, they are padded at the right and the bottom, and its maps are cropped.
 
     Args:
-        num_classes: of the data set; passed to the constructor under the name `classes_argument`.
-        normalization: the data set's; used where `mean` and `std` are null.
+        num_classes: number of classes of the dataset; passed to the constructor as `classes_argument`.
+        normalization: that of the dataset; used if `mean` and `std` are null.
         network: dotted path of a class that is an `nn.Module`, or of a function of transformers, timm,
             segmentation_models_pytorch, torchvision or mmseg that returns one. Hugging Face classes that take a config
             object get one made of `arguments`.
-        arguments: of the constructor.
+        arguments: constructor arguments.
         classes_argument: the constructor's name for the number of classes, such as `num_labels`; `arguments` may set it to
             another number, for a teacher with a `class_map`.
         features: name → dotted path of a module whose output is a map, B C h w. Pairwise and feature losses read `encoder`.
-        mean: RGB in 0..255 that is subtracted; null for the data set's statistics.
+        mean: RGB in 0..255 that is subtracted; null for the dataset's statistics.
         std: RGB in 0..255 that is divided by.
-        bgr: whether it expects BGR.
+        bgr: whether the network expects BGR.
         align_corners: how its maps are upsampled.
 
     Raises:
@@ -76,7 +72,7 @@ class Adapter(SegmentationModel):
                 "the adapter wraps a network; say which: network=PACKAGE.CLASS (docs/how-to/custom-network.md)"
             )
         if (mean is None) != (std is None):
-            raise UserError("mean and std belong together; give both, or null for both (the data set's)")
+            raise UserError("mean and std belong together; give both, or null for both (the dataset's)")
         module_paths, network_arguments = dict(features or {}), dict(arguments or {})
         if classes_argument is not None:
             network_arguments.setdefault(classes_argument, num_classes)

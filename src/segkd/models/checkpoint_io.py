@@ -61,9 +61,8 @@ def safe_load(path: Path) -> Any:
         UserError: the file is damaged, no checkpoint, or holds objects whose loading would run code.
     """
     try:
-        with warnings.catch_warnings(
-            action="ignore"
-        ):  # PyTorch's own, on unusual files; the errors below say it better
+        # PyTorch warns about unusual files; the errors below are clearer.
+        with warnings.catch_warnings(action="ignore"):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # PyTorch raises a dozen kinds on damaged files
         if isinstance(error, pickle.UnpicklingError) and ("GLOBAL" in str(error) or _is_bare_pickle(path)):
@@ -148,7 +147,7 @@ def _is_bare_pickle(path: Path) -> bool:
 
 
 def _strip_wrappers(state: Mapping[str, Tensor]) -> StateDict:
-    """Remove DataParallel's `module.` prefix; of a training checkpoint, keep the student alone."""
+    """Remove DataParallel's `module.` prefix; of a training checkpoint, keep only the student's weights."""
     if any(key.startswith("student.") for key in state):
         state = {key.removeprefix("student."): value for key, value in state.items() if key.startswith("student.")}
     if all(key.startswith("module.") for key in state):

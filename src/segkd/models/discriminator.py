@@ -1,4 +1,4 @@
-"""The discriminator: does this map of class probabilities fit this image?"""
+"""The discriminator: scores how well a map of class probabilities fits an image."""
 
 from __future__ import annotations
 

@@ -12,13 +12,13 @@ from segkd.models.base import Normalization, SegmentationModel
 from segkd.types import FeatureInfo, NetworkOutput
 
 ClassMap = Mapping[str, Sequence[int]]
-"""Class of the data set → the classes of a network that it consists of."""
+"""Class of the dataset → classes of the network that are merged into it."""
 
 _MIN_PROBABILITY = 1e-12  # the logarithm of zero is not finite
 
 
 class ClassRemap(SegmentationModel):
-    """A network whose classes are merged into those of the data set.
+    """A network whose classes are merged into those of the dataset.
 
         Q_k = log Σ_{j in map(k)} exp Q_j
 
@@ -27,11 +27,11 @@ class ClassRemap(SegmentationModel):
 
     Args:
         network: the network to wrap.
-        class_map: for every class of the data set, the network's classes.
-        classes: names of the data set's classes, in order.
+        class_map: class of the dataset → the network's classes.
+        classes: names of the dataset's classes, in order.
 
     Raises:
-        UserError: a class of the data set is missing, a class of the network is in two groups, or there is no such class.
+        UserError: a class of the dataset is missing, a class of the network is in two groups, or does not exist.
     """
 
     can_be_student = False
@@ -47,8 +47,8 @@ class ClassRemap(SegmentationModel):
     def forward_normalized(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return merged logits and the network's features of images in 0..255."""
         output: NetworkOutput = self.network(images)
-        scores = output.logits.float()
-        logits = torch.stack([scores[:, group].logsumexp(1) for group in self.groups], 1)
+        network_logits = output.logits.float()
+        logits = torch.stack([network_logits[:, group].logsumexp(1) for group in self.groups], 1)
         return logits, {**output.features, "kd_logits": logits}
 
 
@@ -111,12 +111,12 @@ def _make_identity_normalization() -> Normalization:
 
 
 def _parse_class_map(class_map: ClassMap, classes: Sequence[str], num_network_classes: int) -> list[list[int]]:
-    """Return the network's classes of each class of the data set, in order."""
+    """Return the network's classes for each class of the dataset, in order."""
     if unknown := class_map.keys() - set(classes):
         raise UserError(f"class_map names {', '.join(sorted(unknown))}; the classes are {', '.join(classes)}")
     if missing := [name for name in classes if not class_map.get(name)]:
         raise UserError(
-            f"class_map leaves out {', '.join(missing)}; give the network's classes for each class of the data set"
+            f"class_map leaves out {', '.join(missing)}; give the network's classes for each class of the dataset"
         )
     groups = [list(class_map[name]) for name in classes]
     flat = [index for group in groups for index in group]

@@ -26,7 +26,7 @@ def load_network(
         network: the class to build.
         arguments: constructor arguments, used where the file does not determine them.
         checkpoint: the weights. A file of segkd or of the network's authors determines how the network is built.
-        num_classes: number of classes of the data set.
+        num_classes: number of classes of the dataset.
         normalization: used where the file does not determine it.
         same_classes: whether the network must have `num_classes` classes.
 
@@ -59,5 +59,5 @@ def load_network(
 def _check_num_classes(model: SegmentationModel, num_classes: int, checkpoint: Path) -> None:
     if model.num_classes not in (num_classes, num_classes + 1):  # one more: void was trained as the last class
         raise UserError(
-            f"{checkpoint} scores {model.num_classes} classes, the data set has {num_classes}; take weights of this data set"
+            f"{checkpoint} scores {model.num_classes} classes, the dataset has {num_classes}; take weights of this dataset"
         )

@@ -70,7 +70,7 @@ def load_student(directory: str | Path) -> SegmentationModel:
 
 
 def read_student_metadata(directory: str | Path) -> dict[str, Any]:
-    """Return the content of `student.yaml`: the spec of the student and the data set it was trained on.
+    """Return the content of `student.yaml`: the spec of the student, and the dataset it was trained on.
 
     Raises:
         UserError: the file is missing or damaged.

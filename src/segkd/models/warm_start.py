@@ -88,7 +88,7 @@ def copy_matching_weights(network: SegmentationModel, source: SourceNetwork, che
     if 2 * num_copied < total:
         raise UserError(
             f"{checkpoint} is {source.name}{_format_arguments(source.arguments)}; less than half of "
-            f"{type(network).__name__}{_format_arguments(network.arguments)} could start from it (of its parts the same: "
+            f"{type(network).__name__}{_format_arguments(network.arguments)} could start from it (matching modules: "
             f"{', '.join(matching) or 'none'}); build the network as it is, or take one of the same family"
         )
     _copy_normalization(network, source, checkpoint)

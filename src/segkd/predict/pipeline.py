@@ -50,7 +50,7 @@ def run_pipeline(
     Args:
         frames: the frames.
         networks: name → network.
-        num_classes: the first outputs of each network, which compete.
+        num_classes: number of classes; further outputs of a network, such as void, are ignored.
         outputs: renderers and writers; each gets every frame.
         batch_size: largest number of frames per forward pass.
         title: text beside the progress bar.
@@ -68,7 +68,7 @@ def run_pipeline(
 def predict_frames(
     networks: Mapping[str, SegmentationModel], batches: Iterable[Sequence[Frame]], num_classes: int
 ) -> Iterator[list[FramePrediction]]:
-    """Predict batches of frames; the first `num_classes` outputs compete, as in an evaluation with void=ignored.
+    """Predict batches of frames from the first `num_classes` outputs, as an evaluation with void=ignored does.
 
     Images smaller than a network's minimum are enlarged for it; labels have the image's size. On a CPU as many batches
     run in parallel as PyTorch has threads, one thread each: several threads per image help a small network little.

@@ -19,7 +19,7 @@ from segkd.types import IGNORE_INDEX
 
 OutputKind = Literal["class_ids", "label_ids", "color_masks", "overlay", "side_by_side"]
 ID_OUTPUTS: tuple[OutputKind, ...] = ("class_ids", "label_ids")
-"""Numbers, which videos, JPEG and legends would change."""
+"""Outputs that hold ids; a video, JPEG compression or a legend would change them."""
 
 Renderer = Callable[[FramePrediction], Array]
 """Predictions for a frame → ids H W, or RGB H W 3."""

@@ -1,4 +1,4 @@
-"""Run `python -m segkd.report`."""
+"""`python -m segkd.report`."""
 
 from segkd.cli.launch import launch
 

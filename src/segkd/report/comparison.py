@@ -48,17 +48,17 @@ class MethodResult(NamedTuple):
 
     @property
     def miou(self) -> float:
-        """Mean over the seeds."""
+        """Mean mIoU over the seeds."""
         return fmean(run.miou for run in self.runs)
 
     @property
     def seconds(self) -> float:
-        """Training time, mean over the seeds."""
+        """Mean training time over the seeds."""
         return fmean(run.seconds for run in self.runs)
 
     @property
     def seconds_per_step(self) -> float:
-        """Of the fastest run, which other work on the machine disturbed least."""
+        """Seconds per step of the fastest run, which other work on the machine disturbed least."""
         return min(run.seconds / run.steps for run in self.runs)
 
 

@@ -50,7 +50,7 @@ def compare_images(methods: Sequence[MethodResult], count: int) -> ImageComparis
         count: of scenes.
     """
     if not count:
-        return ImageComparison(missing="images=0")
+        return ImageComparison(missing="none were requested (images=0)")
     distilled = next((method.runs[0] for method in methods if not method.is_baseline), methods[0].runs[0])
     try:
         dataset = _open_validation_split(distilled)

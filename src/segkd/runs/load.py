@@ -1,4 +1,4 @@
-"""Load what a command works on: the student of a run or a network with its file, the data set, and the teacher."""
+"""Load what a command works on: the student of a run or a network with its file, the dataset, and the teacher."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CHOOSE_DATA = "give dataset=NAME dataset.root=DIR"
 
 
 def resolve_dataset(choice: Spec | DatasetRoot, *runs: Path | None) -> Spec:
-    """Return the data set that is chosen, or else the one that the runs were trained on, at another root where that is given.
+    """Return the chosen dataset, or else the one that the runs were trained on, at another root if one is given.
 
     Raises:
         UserError: none is chosen, and the runs name none or different ones; or it is not there.
@@ -31,7 +31,7 @@ def resolve_dataset(choice: Spec | DatasetRoot, *runs: Path | None) -> Spec:
     given = [run for run in runs if run is not None]
     if not given:
         raise UserError(
-            "no data set given; choose one with dataset=NAME dataset.root=DIR, or give a run, which names its own"
+            "no dataset given; choose one with dataset=NAME dataset.root=DIR, or give a run, which names its own"
         )
     titles = {run: read_student_metadata(run).get("dataset", "data without a name") for run in given}
     specs = {run: spec for run in given if (spec := read_spec(run, "dataset", _CHOOSE_DATA)) is not None}
@@ -46,7 +46,7 @@ def resolve_dataset(choice: Spec | DatasetRoot, *runs: Path | None) -> Spec:
 
 
 def relocate(spec: Spec, root: str | None, run: Path) -> Spec:
-    """Return a run's data set at `root`, or where it was.
+    """Return a run's dataset at `root`, or at its former place if there is none.
 
     Raises:
         UserError: it is not there, or has no files at all.
@@ -70,7 +70,7 @@ def load_network(
     """Return the network and the file that its weights come from.
 
     Raises:
-        UserError: neither or both of run and network are given, or it does not fit the data set.
+        UserError: neither or both of run and network are given, or it does not fit the dataset.
     """
     match run, spec, checkpoint:
         case Path(), None, None:
@@ -105,9 +105,9 @@ def load_run_teacher(run: Path) -> SegmentationModel | None:
         raise UserError(f"{path} is missing, which names the teacher; copy it again, or leave the teacher out")
     try:
         config = yaml.safe_load(path.read_bytes())
-        spec = parse_optional_spec(rename_network_keys(config["teacher"]))
-        if spec is None:
+        if config["teacher"]["_target_"] is None:
             return None
+        spec = parse_optional_spec(rename_network_keys(config["teacher"]))
         if not isinstance(spec, NetworkSpec):
             raise ValueError
         dataset = open_dataset(parse_spec(config["dataset"]), config["data"]["val_split"])  # for its statistics
@@ -128,7 +128,8 @@ def read_spec(run: Path, name: str, cure: str) -> Spec | None:
     if not config.is_file():
         return None
     try:
-        return parse_optional_spec(rename_network_keys(yaml.safe_load(config.read_text())[name]))
+        node = yaml.safe_load(config.read_text())[name]
+        return None if node["_target_"] is None else parse_optional_spec(rename_network_keys(node))
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{config} names no {name} that can be built ({reason}); {cure}") from None
@@ -151,6 +152,6 @@ def _load_student_for(run: Path, dataset: SegmentationDataset) -> SegmentationMo
     if student.num_classes not in (len(dataset.classes), len(dataset.classes) + 1):
         raise UserError(
             f"the student in {run} scores {student.num_classes} classes, {dataset.display_name} has {len(dataset.classes)}; "
-            "take the data set it was trained on"
+            "use the dataset it was trained on"
         )
     return student

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from segkd.config.keys import flatten
+from segkd.runs.compatibility import rename_setting
 from segkd.runs.run import Run
 
 BASELINE = "baseline"
@@ -93,7 +94,7 @@ def get_method_keys(run: Run) -> dict[str, Any]:
     excluded = (*IGNORED_KEYS, *unused)
     keys = {
         key: value
-        for key, value in flatten(run.config)
+        for key, value in (rename_setting(*item) for item in flatten(run.config))
         if not any(key == prefix or key.startswith(f"{prefix}.") for prefix in excluded)
     }
     label_losses = sorted(name for name in run.config["loss"] if name not in run.terms)

@@ -1,4 +1,4 @@
-"""`python -m segkd.serve`: a web demo that shows the predictions of several networks for an image or a clip."""
+"""`python -m segkd.serve`: a web demo that shows the predictions of several networks for an image or a video."""
 
 from __future__ import annotations
 

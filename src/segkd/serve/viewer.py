@@ -1,4 +1,4 @@
-"""Predictions for an uploaded file: images, or a video of a clip, and the latency of each network."""
+"""Predictions for an uploaded image or video, and the latency of each network."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class ViewerResult(NamedTuple):
     """The predictions for an uploaded file."""
 
     images: dict[str, Array]
-    """Caption → RGB, H W 3, the input first; of a clip, its last frame."""
+    """Caption → RGB, H W 3, the input first; for a video, those of its last frame."""
     milliseconds: dict[str, float]
     """Network → median time from an image to its labels."""
     video: Path | None
-    """The images side by side; only of a clip."""
+    """The images side by side; None if the file is an image."""
 
 
 class Viewer(NamedTuple):
@@ -47,16 +47,16 @@ class Viewer(NamedTuple):
     max_side: int
     """Pixels; larger images are shrunk to it."""
     max_frames: int
-    """Of a clip; later frames are ignored."""
+    """Number of frames of a video; later ones are ignored."""
 
     def predict_file(self, path: Path, video: Path) -> ViewerResult:
-        """Predict an image, or a clip; the video of a clip is written to `video`.
+        """Predict an image or a video; for a video, write the images side by side to `video`.
 
         Raises:
-            UserError: the file is neither, or too large, or PyAV, which clips need, is missing.
+            UserError: the file is neither, or too large, or PyAV, which videos need, is missing.
         """
         frames = open_source(str(path))
-        return self._predict_image(path, frames) if frames.rate is None else self._predict_clip(path, frames, video)
+        return self._predict_image(path, frames) if frames.rate is None else self._predict_video(path, frames, video)
 
     def _predict_image(self, path: Path, frames: FrameSource) -> ViewerResult:
         _check_pixels(path)
@@ -65,7 +65,7 @@ class Viewer(NamedTuple):
             return ViewerResult(results[-1][0], _compute_medians([seconds for _, seconds in results]), None)
         raise _make_read_error(path)
 
-    def _predict_clip(self, path: Path, frames: FrameSource, video: Path) -> ViewerResult:
+    def _predict_video(self, path: Path, frames: FrameSource, video: Path) -> ViewerResult:
         times: list[dict[str, float]] = []
         images: dict[str, Array] = {}
         assert frames.rate is not None

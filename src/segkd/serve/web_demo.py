@@ -50,7 +50,7 @@ def load_template() -> Any:
 def make_upload_handler(
     viewer: Viewer, networks: Mapping[str, ServedNetwork], device: str, template: Any
 ) -> UploadHandler:
-    """Return the function that predicts an upload; an invalid upload gives an error message on the page."""
+    """Return the function that predicts an upload; an invalid upload gives an error message."""
 
     def predict(upload: str | None) -> tuple[str, str | None]:
         if upload is None:

@@ -1,4 +1,4 @@
-"""Run `python -m segkd.study`."""
+"""`python -m segkd.study`."""
 
 from segkd.cli.launch import launch
 

@@ -39,7 +39,7 @@ class Job(NamedTuple):
     seed: int
     directory: Path
     arguments: tuple[str, ...]
-    """Of `segkd.train`."""
+    """Arguments of `segkd.train`."""
     depends_on: tuple[Path, ...]
     """Folders of the trainings that have to finish first."""
 

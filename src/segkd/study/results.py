@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 PARAMETERS = "parameters"
 """A column that is shown only on request."""
 
-_IGNORED_KEYS = ("output_dir", "resume", "wandb", "checkpoint")  # the hash of a recipe leaves them out
+_UNHASHED_KEYS = ("output_dir", "resume", "wandb", "checkpoint")  # they do not change what is trained
 
 
 def score_jobs(jobs: Sequence[Job], dataset: Sequence[str], split: str, results: Path) -> None:
@@ -63,7 +63,7 @@ def score_jobs(jobs: Sequence[Job], dataset: Sequence[str], split: str, results:
 
 def _build_record(job: Job, dataset: Sequence[str], split: str) -> dict[str, Any]:
     run = read_run(job.directory)
-    recipe = {key: value for key, value in run.config.items() if key not in _IGNORED_KEYS}
+    recipe = {key: value for key, value in run.config.items() if key not in _UNHASHED_KEYS}
     evaluation = _evaluate(job, dataset, split, "metrics=[iou,per_sequence]")
     with_void = _evaluate(job, dataset, split, "void=counted")
     evaluation["void_counted"] = {key: with_void[key] for key in ("miou", "class_accuracy")}

@@ -1,4 +1,4 @@
-"""Refuse settings that no training can be made of, before anything is read."""
+"""Check the settings of a training before any data is read."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from segkd.utils.devices import resolve_device
 
 
 def check_settings(settings: TrainSettings, directory: Path) -> None:
-    """Check what goes together, what the machine has, and that no run is overwritten.
+    """Check that the settings fit together and fit the machine, and that no run is overwritten.
 
     Raises:
-        UserError: something does not.
+        UserError: one of these checks fails.
     """
     if not settings.dry_run:
         check_devices(settings.trainer)
@@ -37,7 +37,7 @@ def check_devices(settings: TrainerSettings) -> None:
     """Check that the machine has the devices, and that the settings allow them.
 
     Raises:
-        UserError: there are fewer GPUs than asked for, or settings that do not go together.
+        UserError: there are fewer GPUs than `trainer.devices`, or settings exclude each other.
     """
     if settings.compile and settings.micro_batches > 1:
         raise UserError(

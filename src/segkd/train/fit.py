@@ -46,10 +46,10 @@ def fit(
 def _resume(
     trainer: pl.Trainer, distiller: Distiller, datamodule: SegmentationDataModule, steps_per_epoch: int, epochs: int
 ) -> None:
-    """Move the loops behind the last complete epoch, and behind the batches that were seen of the next."""
+    """Fast-forward the loops past the completed epochs and the batches already processed of the next."""
     steps = int(distiller.step_count)
     batch = steps - epochs * steps_per_epoch
-    if batch == steps_per_epoch:  # what is left of that epoch is its end
+    if batch == steps_per_epoch:  # only the end of that epoch is left
         fast_forward(trainer, epochs, 0, steps - 1)
         epochs, batch = epochs + 1, 0
         if epochs % trainer.check_val_every_n_epoch == 0 and epochs < trainer.max_epochs:  # type: ignore[operator]

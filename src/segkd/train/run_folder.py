@@ -67,6 +67,7 @@ class RunFolder:
         self._config = {**config, "output_dir": str(directory)}
         self._step_count = int(distiller.step_count)
         self._teacher_hash = _hash_teacher(distiller)
+        self._is_trained = False
 
     def __enter__(self) -> RunFolder:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -83,7 +84,7 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, UserError) and is_rank_zero():
+        if isinstance(error, UserError) and not self._is_trained and is_rank_zero():
             _remove_partial_run(self.directory)
         self.wandb.finish()
 
@@ -98,6 +99,7 @@ class RunFolder:
         Raises:
             RuntimeError: the teacher changed during the training.
         """
+        self._is_trained = True
         miou = float(trainer.callback_metrics.get("val/miou", math.nan))
         if not trainer.is_global_zero:
             return miou

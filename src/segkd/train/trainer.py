@@ -55,7 +55,7 @@ def build_trainer(
     """Return the Trainer, without what Lightning would do wrong for two optimizers or when asked to stop.
 
     Raises:
-        UserError: the accelerator is not there, or has fewer devices than asked for.
+        UserError: the machine lacks the accelerator, or has fewer devices than `trainer.devices`.
     """
     check_devices(settings)
     for message in _IGNORED_WARNINGS:
@@ -79,7 +79,7 @@ def build_trainer(
         limit_val_batches=settings.limit_val_batches,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        inference_mode=False,  # what a validation before the fit leaves in the metric could not be added to within it
+        inference_mode=False,  # or the metric's state from a validation before the fit could not be updated in the fit
         logger=list(loggers),
         callbacks=all_callbacks,
         enable_progress_bar=settings.progress,

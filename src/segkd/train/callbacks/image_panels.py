@@ -1,4 +1,4 @@
-"""What the student sees, at Weights & Biases: pictures with the classes over them, and a table of the classes' IoU."""
+"""Log validation images with class masks, and a table of the IoU of each class, to Weights & Biases."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Array = npt.NDArray[np.uint8]
 log = logging.getLogger(__name__)
 
 MAX_SIDE = 512
-"""Pixels of a picture's longer side; a larger one is shown smaller."""
+"""Greatest side of a logged image in pixels; larger images are shrunk."""
 
 
 class Panel(NamedTuple):
-    """An image and what is said of it."""
+    """An image and its class masks."""
 
     image: Array
     """H W 3, RGB."""

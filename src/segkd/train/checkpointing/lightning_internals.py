@@ -1,4 +1,4 @@
-"""Everything of Lightning that is private to it and that segkd touches: read this file when Lightning changes."""
+"""All access to Lightning's private attributes: check this file when Lightning changes."""
 
 from __future__ import annotations
 

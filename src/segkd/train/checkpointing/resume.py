@@ -16,6 +16,9 @@ from segkd.train.checkpointing.state import KEYS, State, count_steps
 
 log = logging.getLogger(__name__)
 
+RENAMED_FINGERPRINT_KEYS = {"data.unlabelled": "data.unlabeled"}
+"""Key of the fingerprint in checkpoints of version 0.1.0 → the key now."""
+
 
 def compute_resume_fingerprint(settings: TrainSettings, num_images: int, steps_per_epoch: int) -> State:
     """Return what a run must share with the one that it resumes, or else a step would mean something else.
@@ -52,7 +55,8 @@ def load_for_resume(
         log.info("nothing to resume in %s; starting a new run", files.directory)
         return None
     state = _read_state(checkpoint)
-    _check_fingerprint(checkpoint, state["recipe"], fingerprint)
+    saved = {RENAMED_FINGERPRINT_KEYS.get(key, key): value for key, value in state["recipe"].items()}
+    _check_fingerprint(checkpoint, saved, fingerprint)
     load_state_dict_strict(distiller, state["state_dict"], checkpoint)
     if update_names(state["student"]) != to_spec(distiller.student):
         raise UserError(

@@ -92,7 +92,7 @@ class ResilientWandbLogger(Logger):
         try:
             import wandb
         except ImportError:
-            log.warning("wandb is not installed; curves go to metrics.csv alone")
+            log.warning("wandb is not installed; curves go to metrics.csv only")
             return
         self._wandb = wandb
         if _NO_DATA_FOLDER:  # W&B would keep copies of tables in the user's home, and sync them from there
