@@ -1,4 +1,4 @@
-"""The wheel works outside of a checkout: configs and the small teacher are inside."""
+"""The wheel works outside a checkout: it contains the configs and the small teacher."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 pytestmark = pytest.mark.process
 
@@ -17,7 +18,7 @@ PROJECT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with nothing but the wheel's content, and one that shares nothing with the checkout."""
+    """A folder that holds the unpacked wheel in `site`, and nothing of the checkout."""
     directory = tmp_path_factory.mktemp("wheel")
     command = [
         sys.executable,
@@ -44,19 +45,21 @@ def python(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_every_config_is_inside(installed: Path) -> None:
-    ours = {path.relative_to(PROJECT / "configs") for path in (PROJECT / "configs").rglob("*.yaml")}
+def test_wheel_contains_every_config(installed: Path) -> None:
+    configs = {path.relative_to(PROJECT / "configs") for path in (PROJECT / "configs").rglob("*.yaml")}
     packaged = installed / "site/segkd/configs"
-    assert {path.relative_to(packaged) for path in packaged.rglob("*.yaml")} == ours
+    assert {path.relative_to(packaged) for path in packaged.rglob("*.yaml")} == configs
     assert (installed / "site/segkd/py.typed").exists()
 
 
-def test_trains_from_the_wheel(installed: Path) -> None:
+def test_two_processes_train_from_the_wheel(installed: Path) -> None:
+    """`segkd train`: Lightning starts the second process by the name of the module that is `__main__`."""
     where = python(installed, "-c", "import segkd; print(segkd.__file__)")
     assert where.stdout.strip() == str(installed / "site/segkd/__init__.py")
     result = python(
-        installed, "-m", "segkd.train", "experiment=quickstart", "trainer=cpu", "trainer.max_epochs=1",
+        installed, "-m", "segkd", "train", "experiment=quickstart", "trainer=cpu", "trainer.devices=2", "trainer.max_epochs=1",
         "trainer.limit_train_batches=2", "trainer.limit_val_batches=2", "wandb.mode=disabled", "output_dir=run",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert (installed / "run/student.safetensors").exists()
+    assert len(torch.load(installed / "run/last.ckpt", weights_only=True)["processes"]) == 2

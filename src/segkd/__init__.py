@@ -7,7 +7,7 @@ from typing import Any
 # albumentations asks the package index for its newest release at every import; an offline run would wait for it.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = ["__version__", "load_student"]
 __path__ = [*__path__, str(Path(__file__).parent / "retired")]  # so that `python -m segkd.ladder` names its successor
 

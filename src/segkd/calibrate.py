@@ -28,6 +28,8 @@ from segkd.utils.tables import Rows, print_table
 
 
 def _check_shares(shares: dict[str, float]) -> dict[str, float]:
+    if "holistic" in shares:
+        raise ValueError("the term 'holistic' is now 'adversarial'")
     if "cross_entropy" in shares:
         raise ValueError("cross_entropy keeps its weight and gets the remaining share; leave it out")
     if (total := sum(shares.values())) >= 1:

@@ -13,3 +13,8 @@ class CheckFailed(Exception):
 
     Commands print the text without a traceback, and exit with code 1.
     """
+
+
+def get_first_line(error: Exception) -> str:
+    """Return the first line of an error's message without its full stop, or the error's class."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

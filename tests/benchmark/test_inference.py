@@ -10,7 +10,6 @@ import torch
 
 from segkd.benchmark.engines import build_engine
 from segkd.benchmark.inference import EngineTimes, format_rows, read_miou
-from segkd.benchmark.pareto import Point, select_pareto_front
 from segkd.models.base import Normalization
 from segkd.models.espnet import ESPNetC
 from segkd.models.student_io import save_student
@@ -55,14 +54,6 @@ def test_table_of_known_times() -> None:
         "| r | onnx | 10.0 | 10.0 – 10.0 | 3.00 | 80.0 |",
         "| s | onnx | 20.0 | 20.0 – 20.0 |  | 100.0 |",
     ]
-
-
-def test_pareto_front_of_known_points() -> None:
-    fast, good, slower, worse, dominated = (
-        Point(1, 0.5, "", "fast"), Point(3, 0.7, "", "good"), Point(4, 0.7, "", "slower"),
-        Point(2, 0.4, "", "worse"), Point(1, 0.45, "", "dominated"),
-    )  # fmt: skip
-    assert select_pareto_front([slower, worse, good, dominated, fast]) == [fast, good]
 
 
 def test_miou_is_that_of_the_engine_s_output() -> None:

@@ -196,10 +196,22 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("adversary=holistic", "adversary/form=hinge"),
         ("no key 'adversary/form'; it is now 'adversary/gan_loss'",),
     ),
+    "update order of an earlier version": (
+        ("adversary=holistic", "adversary.update_first=critic_first"),
+        ("adversary.update_first: 'critic_first' is now 'discriminator'",),
+    ),
+    "features of an earlier version": (
+        ("loss=[cross_entropy,hint]", "loss.hint.feature=scores", "adversary=holistic", "adversary.feature=scores"),
+        ("loss.hint.feature: 'scores' is now 'kd_logits'; adversary.feature: 'scores' is now 'kd_logits'",),
+    ),
+    "weights of an earlier version": (
+        ("model@teacher=adapter", "teacher.checkpoint=included"),
+        ("teacher.checkpoint: 'included' is now 'pretrained'",),
+    ),
     "option of an earlier version": (("preset=conference",), ("it is now 'skd_cvpr_code'",)),
     "key of Lightning": (
         ("trainer.accumulate_grad_batches=2",),
-        ("no key 'trainer.accumulate_grad_batches'", "use 'trainer.micro_batches'"),
+        ("no key 'trainer.accumulate_grad_batches'", "use trainer.micro_batches=N: the batch goes through the networks in N parts"),
     ),
     "micro-batches of a compiled network": (
         ("trainer.micro_batches=2", "trainer.compile=true"),
@@ -240,7 +252,7 @@ def test_damaged_data_is_refused_in_one_sentence(
 def test_teacher_with_other_classes_is_refused(command: Command) -> None:
     write_checkpoints(classes=19)
     result = command("train", *QUICK, *TEACHER, "loss=[cross_entropy,pixelwise]", "output_dir=run")
-    assert_refused(result, "the teacher has 19 classes", "11")
+    assert_refused(result, "teacher.safetensors has 19 classes", "11")
 
 
 def test_existing_run_is_not_overwritten(command: Command) -> None:

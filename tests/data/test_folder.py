@@ -64,7 +64,7 @@ INVALID: dict[str, tuple[dict[str, object], str]] = {
     "one class": ({"classes": [{"name": "a"}]}, "'classes' is .*; give a list of two"),
     "names alone": ({"classes": ["a", "b"]}, "'classes' is .*; give a list of two"),
     "name that YAML parses as false": ({"classes": [{"name": "a"}, {"name": False}]}, "'classes' is "),
-    "key of a class": ({"classes": [{"name": "a"}, {"name": "b", "color": [0, 0, 0]}]}, "'classes' is "),
+    "key of a class": ({"classes": [{"name": "a"}, {"name": "b", "colour": [0, 0, 0]}]}, "'classes' is "),
     "two of one name": ({"classes": [{"name": "a"}, {"name": "a"}]}, "two classes have the name a; give each its own"),
     "two of one id": ({"classes": [{"name": "a"}, {"name": "b", "id": 0}]}, "two classes have the id 0"),
     "class that is ignored": ({"ignore": [20]}, "'crop' is a class and in 'ignore'; leave out one"),

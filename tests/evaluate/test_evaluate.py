@@ -110,7 +110,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "other classes": ((*CAMVID, *OTHER), ("another shape", "(19, 256, 1, 1) for (11, 256, 1, 1)")),
     "a run of other classes": (
         ("dataset=cityscapes", "dataset.root=cityscapes", "run=run"),
-        ("scores 11 classes, Cityscapes has 19", "the dataset it was trained on"),
+        ("has 11 classes, Cityscapes has 19", "the dataset it was trained on"),
     ),
     "no such file": ((*CAMVID, "model=espnet", "checkpoint=lost.pth"), ("no checkpoint at lost.pth",)),
     "no such model": ((*CAMVID, "model=espent", "checkpoint=other.pth"), ("did you mean 'espnet'?",)),
@@ -121,9 +121,9 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "no such metric": ((*CAMVID, "run=run", "metrics=[iou,edges]"), ("metrics", "'boundary_iou'", "edges")),
     "old metric": (
         (*CAMVID, "run=run", "metrics=[agreement]"),
-        ("metrics", "'agreement' is now called 'teacher_agreement'"),
+        ("metrics", "'agreement' is now 'teacher_agreement'"),
     ),
-    "old protocol": ((*CAMVID, "run=run", "protocol=usual"), ("protocol", "'usual' is now called 'standard'")),
+    "old protocol": ((*CAMVID, "run=run", "protocol=usual"), ("protocol", "'usual' is now 'standard'")),
     "no teacher to agree with": (
         (*CAMVID, "run=run", "metrics=[teacher_agreement]"),
         ("no teacher", "model@teacher=NAME"),

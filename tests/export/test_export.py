@@ -152,7 +152,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "unfinished": ((*CAMVID, "run=unfinished"), ("no student in unfinished", "folder of a finished run")),
     "other classes": (
         ("run=run", "dataset=cityscapes", "dataset.root=cityscapes"),
-        ("scores 11 classes, Cityscapes has 19", "the dataset it was trained on"),
+        ("has 11 classes, Cityscapes has 19", "the dataset it was trained on"),
     ),
     "no data set": (("run=run",), ("was trained on CamVid, and nothing says where it is; give dataset=NAME",)),
     "no data set and no run": (

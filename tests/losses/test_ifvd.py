@@ -14,7 +14,7 @@ from segkd.errors import UserError
 from segkd.losses import ifvd
 from segkd.losses.functional import safe_normalize
 from segkd.losses.ifvd import IFVD
-from segkd.losses.regions import downsample_classes, one_hot_membership
+from segkd.losses.regions import downsample_classes, encode_membership
 from segkd.types import IGNORE_INDEX, Batch, FeatureInfo, NetworkOutput, Step
 from tests.helpers.loss_references import compute_ifvd
 from tests.helpers.numerical_gradients import compute_numerical_gradient
@@ -83,7 +83,7 @@ def test_faults_are_detected(
 ) -> None:
     step, student, teacher, classes = make_void_step()
     gradient = compute_numerical_gradient(lambda maps: compute_ifvd(maps, teacher, classes), student)
-    monkeypatch.setattr(ifvd, "similarity_to_class_center", fault)
+    monkeypatch.setattr(ifvd, "compute_similarity_to_class_center", fault)
     assert compare(step, IFVD()(step), compute_ifvd(student, teacher, classes), gradient) == (is_value_equal, False)
 
 
@@ -130,7 +130,7 @@ def test_labels_are_downsampled_to_the_map() -> None:
     batch = Batch(torch.zeros(1, 3, 16, 24), target, valid, torch.arange(1))
     classes = downsample_classes(Step(batch, output, output), (2, 3), "labels")
     assert classes.tolist() == [[[0, 1, IGNORE_INDEX], [3, 4, IGNORE_INDEX]]]
-    assert one_hot_membership(classes.flatten(1), 6).sum(2).tolist() == [[1, 1, 0, 1, 1, 0]]
+    assert encode_membership(classes.flatten(1), 6).sum(2).tolist() == [[1, 1, 0, 1, 1, 0]]
 
 
 def test_zero_feature_gets_no_gradient() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from segkd.errors import UserError
 from segkd.losses import functional
-from segkd.losses.functional import sum_squared_difference
+from segkd.losses.functional import compute_sum_squared_difference
 from segkd.losses.pairwise import Pairwise
 from segkd.types import FeatureInfo
 from tests.helpers.steps import make_step_from_maps
@@ -53,7 +53,9 @@ def test_nodes_cover_the_map(monkeypatch: pytest.MonkeyPatch, size: tuple[int, i
     """There are ceil(H/2) · ceil(W/2) nodes; the remainder of an odd side is a node too."""
     nodes_seen: list[Tensor] = []
     monkeypatch.setattr(
-        functional, "sum_squared_difference", lambda s, t: (nodes_seen.extend((s, t)), sum_squared_difference(s, t))[1]
+        functional,
+        "compute_sum_squared_difference",
+        lambda s, t: (nodes_seen.extend((s, t)), compute_sum_squared_difference(s, t))[1],
     )
     Pairwise()(make_step_from_maps(torch.randn(2, 3, *size), torch.randn(2, 4, *size)))
     assert [maps.shape[2] for maps in nodes_seen] == [nodes, nodes]
@@ -66,7 +68,7 @@ def test_both_forms_are_equal(channels: tuple[int, int]) -> None:
     for side in (4, 6):
         student, teacher = (normalize(torch.randn(2, c, side, side)) for c in channels)
         student.requires_grad_()
-        values = sum_squared_difference(student, teacher), sum_directly(student, teacher)
+        values = compute_sum_squared_difference(student, teacher), sum_directly(student, teacher)
         torch.testing.assert_close(values[0], values[1].float())
         gradients = [torch.autograd.grad(value, student)[0] for value in values]
         torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
@@ -81,7 +83,7 @@ def test_both_forms_are_equal_at_any_shape(distance: float) -> None:
         teacher = torch.randn(batch, channels, channels + extra)
         student = F.normalize(teacher + distance * torch.randn_like(teacher), dim=1).requires_grad_()
         teacher = F.normalize(teacher, dim=1)
-        values = sum_squared_difference(student, teacher), sum_directly(student, teacher)
+        values = compute_sum_squared_difference(student, teacher), sum_directly(student, teacher)
         assert values[0].item() == pytest.approx(values[1].item(), rel=1e-5)
         gradient, expected = (torch.autograd.grad(value, student)[0] for value in values)
         torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
@@ -92,7 +94,7 @@ def test_channel_matrices_need_float64() -> None:
     features = torch.relu(torch.randn(1, 128, 33, 33) + 2)
     student, teacher = normalize(features * (1 + 0.001 * torch.randn_like(features))), normalize(features)
     expected = sum_directly(student, teacher).item()
-    assert sum_squared_difference(student, teacher).item() == pytest.approx(expected, rel=1e-5)
+    assert compute_sum_squared_difference(student, teacher).item() == pytest.approx(expected, rel=1e-5)
     ss, tt, st = ((a @ b.mT).square().sum() for a, b in ((student, student), (teacher, teacher), (student, teacher)))
     assert (ss + tt - 2 * st).item() != pytest.approx(expected, rel=0.1)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from segkd.metrics import Scores, boundary
-from segkd.metrics.boundary import BoundaryIoU, TrimapConfusion, boundary_band, boundary_width
+from segkd.metrics.boundary import BoundaryIoU, TrimapConfusion, compute_boundary_width, find_boundary_band
 from segkd.types import IGNORE_INDEX
 
 CLASSES = 5
@@ -70,12 +70,14 @@ def test_boundary_iou_equals_the_definition(width: int, monkeypatch: pytest.Monk
         return compute_boundary_iou(PAIRS, width) != pytest.approx(expected, abs=1e-6, nan_ok=True)
 
     monkeypatch.setattr(
-        boundary, "boundary_band", lambda labels, w, include_edges: boundary_band(labels, w + 1, include_edges)
+        boundary,
+        "find_boundary_band",
+        lambda labels, w, include_edges: find_boundary_band(labels, w + 1, include_edges),
     )
     assert is_different(), "a wider band"
-    monkeypatch.setattr(boundary, "boundary_band", lambda labels, w, _: boundary_band(labels, w, False))
+    monkeypatch.setattr(boundary, "find_boundary_band", lambda labels, w, _: find_boundary_band(labels, w, False))
     assert is_different(), "an image edge that is no outline"
-    monkeypatch.setattr(boundary, "boundary_band", boundary_band)
+    monkeypatch.setattr(boundary, "find_boundary_band", find_boundary_band)
     monkeypatch.setattr(boundary, "IGNORE_INDEX", -1)
     assert is_different(), "a prediction on void that counts against the network"
 
@@ -93,9 +95,9 @@ def test_boundary_iou_by_hand() -> None:
 
 
 def test_width_is_two_percent_of_the_diagonal() -> None:
-    assert boundary_width((360, 480)) == 12
-    assert boundary_width((1024, 2048)) == 46
-    assert boundary_width((5, 5)) == 1
+    assert compute_boundary_width((360, 480)) == 12
+    assert compute_boundary_width((1024, 2048)) == 46
+    assert compute_boundary_width((5, 5)) == 1
 
 
 def test_trimaps_by_hand() -> None:

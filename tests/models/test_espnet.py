@@ -96,7 +96,7 @@ def test_networks_of_the_family_are_told_apart(tmp_path: Path) -> None:
         load_state(make_espnet_state(11, 1), ESPNet, 11, tmp_path)
     with pytest.raises(UserError, match=r"authors\.pth is not of a ESPNet"):
         load_state(make_espnet_state(11, 1, 18), ESPNet, 11, tmp_path)
-    with pytest.raises(UserError, match=r"scores 20 classes, the dataset has 11"):
+    with pytest.raises(UserError, match=r"has 20 classes, the dataset has 11"):
         load_state(make_espnet_state(20, 1), ESPNetC, 11, tmp_path)
 
 

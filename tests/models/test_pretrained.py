@@ -63,7 +63,7 @@ def test_file_of_a_student_determines_the_network(tmp_path: Path) -> None:
     assert loaded.normalization.to_dict() == student.normalization.to_dict()
     with pytest.raises(UserError, match="is of ESPNetC, not of ESPNet; choose the model it was saved from"):
         load(tmp_path / "student.safetensors", ESPNet)
-    with pytest.raises(UserError, match="scores 11 classes, the dataset has 19; take weights of this dataset"):
+    with pytest.raises(UserError, match="has 11 classes, the dataset has 19; take weights of this dataset"):
         load(tmp_path / "student.safetensors", classes=19)
 
 

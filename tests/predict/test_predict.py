@@ -167,7 +167,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "several outputs": (("output=a.mp4", "outputs=[color_masks,overlay]"), "a.mp4 takes one of the outputs color_masks, overlay"),
     "numbers in a video": (("output=a.mp4", "outputs=[class_ids]"), "a.mp4 cannot hold class_ids, which are numbers"),
     "unknown output": (("outputs=[color]",), "outputs.0: input should be 'class_ids', 'label_ids'"),
-    "old output": (("outputs=[city_ids]",), "outputs.0: 'city_ids' is now called 'label_ids'"),
+    "old output": (("outputs=[city_ids]",), "outputs.0: 'city_ids' is now 'label_ids'"),
     "other classes": (("outputs=[label_ids]",), "this student has those of CamVid; use class_ids"),
     "teacher that moved": (("run=moved", "outputs=[side_by_side]"), "moved/config.yaml names cannot be loaded: no checkpoint at gone"),
     "teacher that runs code": (("run=evil", "outputs=[side_by_side]"), "evil/config.yaml describes no teacher that can be built"),
@@ -177,6 +177,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "input and split": (("split=test",), "input=camvid/test and split=test are two inputs; leave one out"),
     "sequence of no split": (("sequence=0001TP",), "sequence=0001TP is a part of a split; give split=NAME in place of input"),
     "dataset without a split": (("dataset.root=camvid",), "a dataset is predicted by split=NAME in place of input"),
+    "model without weights": (("run=null", "model=espnet_c"), "say which network to use: either run=DIR, or model=NAME and checkpoint"),
     "run and model": (("model=espnet_c", "checkpoint=a.pth"), "say which network to use: either run=DIR, or model=NAME"),
 }  # fmt: skip
 

@@ -112,7 +112,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
         ("run=[other,distilled]",),
         "other and distilled were trained on different data; give dataset=NAME dataset.root=DIR",
     ),
-    "other classes": (("run=[baseline,city]",), "the student in city scores 19 classes, Streets has 11"),
+    "other classes": (("run=[baseline,city]",), "the student in city has 19 classes, Streets has 11"),
     "no such sequence": (
         ("sequence=0001TP",),
         "no image of Streets test has a name that begins with 0001TP; the first is test_00000",

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from segkd.errors import UserError
+from segkd.errors import UserError, get_first_line
 from segkd.export.formats import FORMATS, export_and_verify
 from segkd.export.graph import Graph
 from segkd.models.base import SegmentationModel
@@ -58,7 +58,7 @@ def _build_compiled(network: SegmentationModel) -> Engine:
         try:
             return compiled(images)
         except RuntimeError as error:  # no C++ compiler, or an operation that it does not support
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+            reason = get_first_line(error)[:200]
             raise UserError(f"torch.compile failed ({reason}); leave compiled out of engines") from None
 
     return run

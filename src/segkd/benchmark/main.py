@@ -16,11 +16,11 @@ from segkd.benchmark.pareto import plot_pareto, read_points
 from segkd.benchmark.result import BenchmarkResult
 from segkd.benchmark.training_step import benchmark_training_step
 from segkd.config.overrides import apply_overrides
-from segkd.config.schema import Settings, load_settings
+from segkd.config.schema import Accelerator, Settings, load_settings
 from segkd.config.training import TrainSettings
 from segkd.errors import UserError
 from segkd.models.student_io import load_student
-from segkd.train.check_settings import is_distributed
+from segkd.train.check_settings import uses_several_processes
 from segkd.utils.devices import resolve_device
 from segkd.utils.files import make_dir
 from segkd.utils.tables import print_table
@@ -38,7 +38,7 @@ class NetworksSettings(Settings):
     )
     num_classes: PositiveInt = Field(description="classes of the networks")
     size: tuple[PositiveInt, PositiveInt] = Field(description="height and width of the image")
-    accelerator: Literal["auto", "cpu", "gpu", "cuda"] = Field(description="device to compute on")
+    accelerator: Accelerator = Field(description="device to compute on")
     repeats: Repeats = Field(description="timed repetitions; 0: no times")
     warmup: Repeats = Field(description="repetitions before the timed ones")
     format: Format = Field(description="format of the printed table")
@@ -61,7 +61,7 @@ class InferenceSettings(Settings):
         json_schema_extra={"values": "FILE|null"},
     )
     size: tuple[PositiveInt, PositiveInt] = Field(description="height and width of the image")
-    accelerator: Literal["auto", "cpu", "gpu", "cuda"] = Field(description="device to compute on")
+    accelerator: Accelerator = Field(description="device to compute on")
     repeats: PositiveInt = Field(description="timed repetitions")
     warmup: Repeats = Field(description="repetitions before the timed ones")
     format: Format = Field(description="format of the printed table")
@@ -114,7 +114,7 @@ def benchmark(cfg: DictConfig) -> None:
 
 def _run(settings: NetworksSettings | InferenceSettings | StepSettings) -> BenchmarkResult:
     if isinstance(settings, StepSettings):
-        if is_distributed(settings.trainer):
+        if uses_several_processes(settings.trainer):
             raise UserError("mode=step times one process; use trainer.devices=1")
         return benchmark_training_step(settings, settings.repeats, settings.warmup)
     timing = settings.repeats, settings.warmup, resolve_device(settings.accelerator)

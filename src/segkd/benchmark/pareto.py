@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from segkd.errors import UserError
-from segkd.export.runtimes import require_package
+from segkd.utils.packages import require_package
+from segkd.utils.pareto import select_pareto_front
 
 
 class Point(NamedTuple):
@@ -35,22 +36,13 @@ def read_points(record: Mapping[str, Any]) -> list[Point]:
     return points
 
 
-def select_pareto_front(points: Iterable[Point]) -> list[Point]:
-    """Return the points that no other one beats or equals in both time and mIoU, the fastest first."""
-    front: list[Point] = []
-    for point in sorted(points, key=lambda p: (p.ms, -p.miou)):
-        if not front or point.miou > front[-1].miou:
-            front.append(point)
-    return front
-
-
 def plot_pareto(points: list[Point], path: Path) -> None:
     """Plot the points, a marker for each engine and a color for each run, and their Pareto front.
 
     Raises:
         UserError: matplotlib is missing, or the file cannot be written.
     """
-    require_package("matplotlib").use("Agg")
+    require_package("matplotlib", "export").use("Agg")
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
@@ -58,7 +50,7 @@ def plot_pareto(points: list[Point], path: Path) -> None:
     for point in points:
         style = f"C{runs.index(point.run)}" + "osD^v*"[engines.index(point.engine) % 6]
         axes.plot(point.ms, 100 * point.miou, style, label=f"{point.run}, {point.engine}")
-    front = select_pareto_front(points)
+    front = select_pareto_front(points, lambda p: (p.ms, p.miou))
     axes.plot([p.ms for p in front], [100 * p.miou for p in front], "k--", linewidth=0.8, drawstyle="steps-post")
     axes.set(xlabel="ms per image", ylabel="mIoU, %")
     axes.legend(fontsize="small")

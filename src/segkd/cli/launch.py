@@ -77,21 +77,29 @@ def launch(command: str) -> NoReturn:
     try:
         _check_options(command)
         hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=command)(run_job)()
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
-    except SystemExit as end:
-        if type(end).__name__ == "SIGTERMException":  # Lightning's, by name: importing it takes seconds
-            sys.exit(128 + signal.SIGTERM)
-        # Lightning answers an interrupt with exit(1).
-        interrupted = isinstance(end.__context__, KeyboardInterrupt)
-        sys.exit(128 + signal.SIGINT if interrupted else end.code)
-    except JobFailed as failed:
-        sys.exit(failed.code)
-    except Exception as error:
-        if isinstance(error, OSError) and not isinstance(error, HydraException):  # Hydra makes the run's folder
-            error = UserError(f"cannot make the folder {error.filename} ({error.strerror}); give another output_dir")
-        sys.exit(print_error(error, command))
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
+        sys.exit(_get_exit_code(error, command))
     sys.exit(0)
+
+
+def _get_exit_code(error: BaseException, command: str) -> Any:
+    """Return the exit code for what ended a command; print it if it is an error that is not printed yet."""
+    match error:
+        case KeyboardInterrupt():
+            return 128 + signal.SIGINT
+        case SystemExit() if type(error).__name__ == "SIGTERMException":  # Lightning's; importing it takes seconds
+            return 128 + signal.SIGTERM
+        case SystemExit():
+            # Lightning answers an interrupt with exit(1).
+            return 128 + signal.SIGINT if isinstance(error.__context__, KeyboardInterrupt) else error.code
+        case JobFailed():
+            return error.code
+        case OSError() if not isinstance(error, HydraException):  # Hydra makes the run's folder
+            sentence = f"cannot make the folder {error.filename} ({error.strerror}); give another output_dir"
+            return print_error(UserError(sentence), command)
+        case Exception():
+            return print_error(error, command)
+    raise error
 
 
 def _check_options(config_name: str) -> None:

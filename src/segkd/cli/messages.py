@@ -88,9 +88,9 @@ def explain_unknown_key(key: str, keys: list[str]) -> str:
         return (
             f"there is no key '{key}'; it is now '{new}'" if key in RENAMED else f"there is no key '{key}'; use '{new}'"
         )
-    if key in EXPLAINED:
-        return f"there is no key '{key}'; {EXPLAINED[key]}"
     group, *rest = key.split(".")
+    if cure := next((EXPLAINED[name] for name in (key, key.rpartition(".")[2], group) if name in EXPLAINED), None):
+        return f"there is no key '{key}'; {cure}"
     if group == "loss" and rest and not any(known.startswith(f"loss.{rest[0]}.") for known in keys):
         return f"'{key}' belongs to a loss that is not selected; add '{rest[0]}' to loss=[...] or leave '{key}' out"
     similar = find_similar_keys(key.rpartition(".")[2], keys)

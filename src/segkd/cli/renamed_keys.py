@@ -2,31 +2,11 @@
 
 from __future__ import annotations
 
+from segkd.config.renamed_keys import RENAMED_TRAINING_KEYS, update_key
+
 RENAMED = {
-    "preflight": "check_teacher",
-    "student.backbone_checkpoint": "student.init_from",
-    "teacher.backbone_checkpoint": "teacher.init_from",
-    "student.taps": "student.features",
-    "teacher.taps": "teacher.features",
-    "data.unlabelled": "data.unlabeled",
-    "data.unlabelled_ratio": "data.unlabeled_ratio",
-    "trainer.shares_every": "trainer.log_gradient_shares_every",
-    "adversary.sees": "adversary.discriminator_input",
-    "adversary.order": "adversary.update_first",
-    "adversary.critic_steps": "adversary.n_critic",
-    "adversary.tap": "adversary.feature",
-    "adversary.form": "adversary.gan_loss",
-    "adversary.form.penalty": "adversary.gan_loss.gradient_penalty_weight",
+    **RENAMED_TRAINING_KEYS,
     "adversary/form": "adversary/gan_loss",
-    "loss.pairwise.node": "loss.pairwise.node_size",
-    "loss.lovasz.since": "loss.lovasz.start_at",
-    "loss.cirkd.places": "loss.cirkd.max_positions",
-    "loss.cirkd_memory.places": "loss.cirkd_memory.max_positions",
-    "loss.cirkd_memory.pushed": "loss.cirkd_memory.pixels_per_class",
-    "loss.cirkd_memory.pixels_drawn": "loss.cirkd_memory.num_pixel_samples",
-    "loss.cirkd_memory.regions_drawn": "loss.cirkd_memory.num_region_samples",
-    "loss.cirkd_memory.regions": "loss.cirkd_memory.class_source",
-    "loss.ifvd.regions": "loss.ifvd.class_source",
     "scores": "metrics",
     "block": "bootstrap_block",
     "resamples": "bootstrap_samples",
@@ -42,7 +22,7 @@ RENAMED = {
     "only": "select",
     "rows": "methods",
 }
-"""Key of an earlier version → the key now. A key that ends in `.tap` is now one that ends in `.feature`."""
+"""Key of an earlier version → the key now. `update_key` also knows the keys that end in `.tap`."""
 
 RENAMED_OPTIONS = {
     ("preset", "conference"): "skd_cvpr_code",
@@ -55,8 +35,6 @@ RENAMED_OPTIONS = {
 """Group and option of an earlier version → the option now."""
 
 USUAL_NAMES = {
-    "accumulate": "trainer.micro_batches",
-    "accumulate_grad_batches": "trainer.micro_batches",
     "batch_size": "data.batch_size",
     "check_val_every_n_epoch": "trainer.validate_every",
     "epochs": "trainer.max_epochs",
@@ -65,21 +43,24 @@ USUAL_NAMES = {
     "learning_rate": "optimizers.student.lr",
     "log_every_n_steps": "trainer.log_every",
     "lr": "optimizers.student.lr",
-    "max_steps": "trainer.max_epochs",
     "num_epochs": "trainer.max_epochs",
     "num_workers": "data.workers",
     "pretrained": "student.init_from",
     "val_interval": "trainer.validate_every",
     "workers_per_gpu": "data.workers",
 }
-"""Last part of a key of Lightning, mmsegmentation or timm → ours."""
+"""Last part of a key of Lightning, mmsegmentation or timm → the key in segkd."""
 
 EXPLAINED = {
+    "accumulate": "use trainer.micro_batches=N: the batch goes through the networks in N parts",
+    "accumulate_grad_batches": "use trainer.micro_batches=N: the batch goes through the networks in N parts",
+    "carry": "the stage is gone; copy the runs with tar",
+    "max_steps": "use trainer.max_epochs=N, which counts epochs",
     "dataset.root": "name the dataset too: dataset=NAME dataset.root=DIR",
     "model": "use model@student=NAME or model@teacher=NAME",
     "optimizer": "use optimizer@optimizers.student=NAME",
 }
-"""Keys that are nearly right → the cure."""
+"""Key, or its first or last part → the cure, where a name alone would not explain it."""
 
 
 def find_new_key(key: str, keys: list[str]) -> str | None:
@@ -90,8 +71,8 @@ def find_new_key(key: str, keys: list[str]) -> str | None:
         keys: the keys of the command.
     """
     new = RENAMED.get(key)
-    if new is None and key.endswith(".tap"):
-        new = key.removesuffix(".tap") + ".feature"
+    if new is None and (updated := update_key(key)) != key:
+        new = updated
     if new is None:
         new = USUAL_NAMES.get(key.rpartition(".")[2])
     # In a command without the new key, the old one means something else; a config group ("/") has no value of its own.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 from pydantic import (
@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from segkd.config.instantiate import NetworkSpec, Spec, list_accepted_keys, parse_optional_spec, parse_spec
+from segkd.config.renamed_values import check_values
 from segkd.errors import UserError
 
 
@@ -22,6 +23,9 @@ class DatasetRoot(NamedTuple):
 
     path: str | None
 
+
+Accelerator = Literal["auto", "cpu", "gpu", "cuda"]
+"""Device to compute on."""
 
 RequiredSpec = Annotated[Spec, PlainValidator(parse_spec)]
 OptionalSpec = Annotated[Spec | None, PlainValidator(parse_optional_spec)]
@@ -89,8 +93,10 @@ def load_settings(cfg: DictConfig, settings: type[S]) -> S:
     Raises:
         UserError: something is wrong; one message lists all faults.
     """
+    config = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
+    check_values(config)
     try:
-        return settings.model_validate(OmegaConf.to_container(cfg, resolve=True))
+        return settings.model_validate(config)
     except ValidationError as error:
         raise UserError("; ".join(_describe_fault(fault) for fault in error.errors())) from None
 

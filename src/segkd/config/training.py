@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PositiveInt, StrictBool
 
-from segkd.config.schema import DatasetSpec, OptionalSpec, RequiredSpec, Settings, Student, Teacher
+from segkd.config.schema import Accelerator, DatasetSpec, OptionalSpec, RequiredSpec, Settings, Student, Teacher
 
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -54,7 +54,7 @@ class TrainerSettings(Settings):
 
     max_epochs: PositiveInt = Field(description="epochs of the run")
     devices: PositiveInt | Literal["auto"] = Field(description="devices per machine")
-    accelerator: Literal["auto", "cpu", "gpu", "cuda"] = Field(description="device type")
+    accelerator: Accelerator = Field(description="device type")
     num_nodes: PositiveInt = Field(description="machines")
     precision: Annotated[str, AfterValidator(lambda value: _check_precision(value))] = Field(
         description="float precision", json_schema_extra={"values": "32-true|bf16-mixed"}

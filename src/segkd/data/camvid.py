@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segkd.data.base import FileDataset
-from segkd.data.unlabeled import SUFFIXES
+from segkd.data.image_io import IMAGE_SUFFIXES
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX
 
@@ -88,7 +88,7 @@ class CamVid(FileDataset):
 
     def _list_images(self, split: str) -> list[Path]:
         # The published files are PNG; a user's copy may be JPEG, which is smaller.
-        return sorted(path for path in (self.root / split).glob("*") if path.suffix.lower() in SUFFIXES)
+        return sorted(path for path in (self.root / split).glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
 
     def _select_by_sequence(self, held_out: str, split: str) -> list[Path]:
         images = self._list_images("train")

@@ -10,8 +10,7 @@ from typing import Any
 import yaml
 
 from segkd.data.base import FileDataset
-from segkd.data.image_io import LABEL_ENCODINGS, LabelEncoding, make_voc_color, read_bytes
-from segkd.data.unlabeled import SUFFIXES
+from segkd.data.image_io import IMAGE_SUFFIXES, LABEL_ENCODINGS, LabelEncoding, make_voc_color, read_bytes
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX
 
@@ -55,7 +54,7 @@ class Folder(FileDataset):
     def find_image_label_pairs(self, split: str) -> list[tuple[Path, Path]]:
         """Pair images with labels of the same relative path."""
         images, labels = self.root / "images" / split, self.root / "labels" / split
-        paths = sorted(path for path in images.rglob("*") if path.suffix.lower() in SUFFIXES)
+        paths = sorted(path for path in images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         return [(image, labels / image.relative_to(images).with_suffix(".png")) for image in paths]
 
     def find_labels_without_image(self, split: str) -> list[Path]:

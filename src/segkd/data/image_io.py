@@ -20,6 +20,9 @@ LabelEncoding = Literal["ids", "palette", "colors"]
 Color = tuple[int, int, int]
 """RGB, 0..255."""
 
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+"""Suffixes of image files, in lower case."""
+
 LABEL_ENCODINGS = {"ids": 1 << 8, "palette": 1 << 8, "colors": 1 << 24}
 """Number of possible values of each encoding."""
 

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from segkd.data.base import FileDataset, Sample, SegmentationDataset
-from segkd.data.image_io import Array
-from segkd.data.unlabeled import SUFFIXES
+from segkd.data.image_io import IMAGE_SUFFIXES, Array
 from segkd.errors import UserError
 from segkd.utils.files import sha256
 from segkd.utils.threads import thread_map
@@ -164,7 +163,7 @@ def _fingerprint(root: Path, path: Path) -> tuple[str, int, int, str]:
 
 
 def _count_images(folder: Path) -> int:
-    return sum(path.suffix.lower() in SUFFIXES for path in folder.iterdir()) if folder.is_dir() else 0
+    return sum(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir()) if folder.is_dir() else 0
 
 
 def _read_index(root: Path) -> dict[str, Any]:

@@ -8,11 +8,9 @@ import cv2
 import numpy as np
 
 from segkd.data.base import Sample
-from segkd.data.image_io import read_image
+from segkd.data.image_io import IMAGE_SUFFIXES, read_image
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX
-
-SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 class UnlabeledImages:
@@ -32,9 +30,11 @@ class UnlabeledImages:
         if not root.is_dir():
             raise UserError(f"data.unlabeled={root} is no folder; give one with images")
         self.height = height
-        self.files = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
+        self.files = sorted(path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         if not self.files:
-            raise UserError(f"data.unlabeled={root} holds no image ({', '.join(SUFFIXES)}); give a folder with images")
+            raise UserError(
+                f"data.unlabeled={root} holds no image ({', '.join(IMAGE_SUFFIXES)}); give a folder with images"
+            )
 
     def __len__(self) -> int:
         return len(self.files)

@@ -18,6 +18,7 @@ from segkd.data.transforms import Augmentation
 from segkd.evaluate.inference import Inferer, infer_whole_image
 from segkd.metrics import ConfusionMatrix
 from segkd.models.base import SegmentationModel
+from segkd.utils.indices import space_indices
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def compute_confusion_matrices(
     matrix = ConfusionMatrix(num_classes, count_void).to(device)
     sampler = DistributedEvalSampler(len(dataset))
     if limit is not None and limit < len(dataset):
-        sampler.indices = [sampler.indices[i * len(dataset) // limit] for i in range(limit)]
+        sampler.indices = [sampler.indices[i] for i in space_indices(len(dataset), limit)]
     batches = build_loader(SampleDataset(dataset, corruption, seed), sampler, workers=workers)
     bar = track(batches, progress or "", len(sampler), console=Console(stderr=True), disable=progress is None)
     matrices = []

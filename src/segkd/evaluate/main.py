@@ -15,7 +15,7 @@ from torch import Tensor
 
 from segkd.builders.datasets import open_dataset
 from segkd.config.renamed_values import refuse_renamed
-from segkd.config.schema import DatasetOfRun, OptionalNetwork, Settings, Teacher, load_settings
+from segkd.config.schema import Accelerator, DatasetOfRun, OptionalNetwork, Settings, Teacher, load_settings
 from segkd.data.base import SegmentationDataset
 from segkd.data.cityscapes import Cityscapes
 from segkd.data.corruptions import CORRUPTIONS, SEVERITIES, Corruption
@@ -38,9 +38,10 @@ from segkd.evaluate.output import print_scores, write_evaluation
 from segkd.evaluate.protocol import Protocol
 from segkd.evaluate.submission import SubmissionWriter
 from segkd.metrics import Scores
+from segkd.models.base import SegmentationModel
 from segkd.models.checkpoint_io import state_hash
 from segkd.runs.compatibility import RENAMED_METRICS
-from segkd.runs.load import load_network, load_teacher, resolve_dataset
+from segkd.runs.load import load_chosen_network, load_teacher, resolve_dataset
 from segkd.utils.devices import resolve_device
 from segkd.utils.files import make_dir, sha256
 
@@ -104,7 +105,7 @@ class EvaluateSettings(Settings):
         description="folder for predictions as PNGs of label ids, as Cityscapes' server wants them",
         json_schema_extra={"values": "DIR|null"},
     )
-    accelerator: Literal["auto", "cpu", "gpu", "cuda"] = Field(description="device to compute on")
+    accelerator: Accelerator = Field(description="device to compute on")
     workers: int = Field(ge=0, description="loading processes")
 
 
@@ -112,7 +113,7 @@ def evaluate(cfg: DictConfig) -> float:
     """Score a network, write `evaluation.json`, print a table and, as the last line of stdout, the mIoU."""
     settings = load_settings(cfg, EvaluateSettings)
     dataset = open_dataset(resolve_dataset(settings.dataset, settings.run), settings.split)
-    network, checkpoint = load_network(settings.run, settings.model, settings.checkpoint, dataset)
+    network, checkpoint = load_chosen_network(settings.run, settings.model, settings.checkpoint, dataset)
     protocol = _make_protocol(settings)
     inferer = protocol.make_inferer(dataset, network)
     metrics = make_metrics(settings, dataset, protocol, inferer)
@@ -129,23 +130,17 @@ def evaluate(cfg: DictConfig) -> float:
         workers=settings.workers,
     )
     matrices = compute_matrices(callbacks=[*metrics.values(), *writers], progress=title)
-    matrix = matrices.sum(0)
-    scores = Scores.from_confusion_matrix(matrix, len(dataset.classes))
+    scores = Scores.from_confusion_matrix(matrices.sum(0), len(dataset.classes))
     if math.isnan(scores.miou):
-        if writers:
-            print(f"{len(dataset)} label files in {settings.submission_dir}; no labeled pixel, so no score")
-            return math.nan
-        raise UserError(f"{title} has no labeled pixel to score; choose another split")
+        return _report_unlabeled(settings, len(dataset), title)
     results = {name: metric.compute(matrices) for name, metric in metrics.items()}
     if settings.corruptions:
         results["corruptions"] = _score_corruptions(settings, len(dataset.classes), compute_matrices, title)
     evaluation = {
         **scores.to_dict(dataset.classes),
-        "confusion_matrix": matrix.tolist(),
+        "confusion_matrix": matrices.sum(0).tolist(),
         "protocol": protocol.to_dict(dataset, network),
-        **_describe_subject(settings, dataset),
-        "checkpoint": str(checkpoint),
-        "checkpoint_sha256": sha256(checkpoint) if checkpoint.is_file() else state_hash(network),
+        **_describe_subject(settings, dataset, network, checkpoint),
         **{name: result.values for name, result in results.items()},
     }
     write_evaluation(directory / "evaluation.json", evaluation)
@@ -196,12 +191,24 @@ def make_metrics(
     return {name: make_metric(name) for name in dict.fromkeys(settings.metrics) if name != "iou"}
 
 
-def _describe_subject(settings: EvaluateSettings, dataset: SegmentationDataset) -> dict[str, Any]:
+def _report_unlabeled(settings: EvaluateSettings, num_images: int, title: str) -> float:
+    """Report that no pixel is labeled, which is no fault if label files were written; return NaN."""
+    if settings.submission_dir is None:
+        raise UserError(f"{title} has no labeled pixel to score; choose another split")
+    print(f"{num_images} label files in {settings.submission_dir}; no labeled pixel, so no score")
+    return math.nan
+
+
+def _describe_subject(
+    settings: EvaluateSettings, dataset: SegmentationDataset, network: SegmentationModel, checkpoint: Path
+) -> dict[str, Any]:
     return {
         "images": len(dataset),
         "dataset": dataset.display_name,
         "split": settings.split,
         "classes": list(dataset.classes),
+        "checkpoint": str(checkpoint),
+        "checkpoint_sha256": sha256(checkpoint) if checkpoint.is_file() else state_hash(network),
     }
 
 

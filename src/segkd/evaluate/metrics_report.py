@@ -17,8 +17,8 @@ from segkd.evaluate.inference import Inferer
 from segkd.evaluate.loop import Prediction
 from segkd.metrics import Scores
 from segkd.metrics.agreement import Agreement
-from segkd.metrics.bootstrap import bootstrap_interval
-from segkd.metrics.boundary import BoundaryIoU, TrimapConfusion, boundary_width
+from segkd.metrics.bootstrap import compute_bootstrap_interval
+from segkd.metrics.boundary import BoundaryIoU, TrimapConfusion, compute_boundary_width
 from segkd.metrics.calibration import Calibration
 from segkd.metrics.cityscapes import CATEGORIES, InstanceIoU, compute_instance_iou, to_category_matrix
 from segkd.metrics.confusion import nan_to_none
@@ -57,7 +57,7 @@ class BoundaryReport(ReportedMetric):
 
     def __call__(self, prediction: Prediction) -> None:
         """Count the pixels near the contours of each class."""
-        self.widths.add(boundary_width((prediction.target.shape[-2], prediction.target.shape[-1])))
+        self.widths.add(compute_boundary_width((prediction.target.shape[-2], prediction.target.shape[-1])))
         self.metric.update(prediction.predicted, prediction.target)
 
     def compute(self, matrices: Tensor) -> MetricResult:
@@ -217,15 +217,18 @@ class BootstrapInterval(ReportedMetric):
                 f"{dataset.split} has {longest}; {'leave it out' if longest == 1 else cure}"
             )
         self.dataset = dataset
-        self.options = {"block": block, "bootstrap_samples": bootstrap_samples, "seed": seed}
+        self.block, self.bootstrap_samples, self.seed = block, bootstrap_samples, seed
 
     def compute(self, matrices: Tensor) -> MetricResult:
         """Return the interval of the `miou`, its `level`, and the options of the bootstrap."""
         sequences = list_sequences(self.dataset)
-        low, high = bootstrap_interval(matrices, len(self.dataset.classes), sequences, **self.options)
-        values = {"miou": [nan_to_none(low), nan_to_none(high)], "level": 0.95, **self.options}
+        low, high = compute_bootstrap_interval(
+            matrices, len(self.dataset.classes), sequences, self.block, self.bootstrap_samples, self.seed
+        )
+        values = {"miou": [nan_to_none(low), nan_to_none(high)], "level": 0.95}
+        options = {"block": self.block, "resamples": self.bootstrap_samples, "seed": self.seed}
         interval = f"{format_percent(low)} to {format_percent(high)}"
-        return MetricResult(values, f"mIoU, 95 % interval {interval} (blocks of {self.options['block']} frames)")
+        return MetricResult({**values, **options}, f"mIoU, 95 % interval {interval} (blocks of {self.block} frames)")
 
 
 def list_sequences(dataset: SegmentationDataset) -> list[str]:

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from segkd.errors import CheckFailed, UserError
+from segkd.errors import CheckFailed, UserError, get_first_line
 from segkd.export.graph import Graph
-from segkd.export.runtimes import Runtime, load_onnxruntime, load_openvino, load_torchscript, require_package
+from segkd.export.runtimes import Runtime, load_onnxruntime, load_openvino, load_torchscript
+from segkd.utils.packages import require_package
 
 _OPSET = 17
 CHECKED_SHAPES = ((1, 96, 128), (2, 101, 75), (1, 64, 187))
@@ -53,7 +54,7 @@ def write_torchscript(graph: Graph, path: Path, _: Iterable[Tensor] = ()) -> Non
 
 def write_onnx(graph: Graph, path: Path, _: Iterable[Tensor] = ()) -> None:
     """Write ONNX with dynamic batch, height and width."""
-    require_package("onnx")
+    require_package("onnx", "export")
     dynamic = {0: "batch", 2: "height", 3: "width"}
     # The tracing exporter: the one by torch.export takes 30 times as long and refuses four more networks for their odd sizes.
     with _silence_exporters():
@@ -71,7 +72,7 @@ def write_onnx(graph: Graph, path: Path, _: Iterable[Tensor] = ()) -> None:
 
 def write_openvino(graph: Graph, path: Path, _: Iterable[Tensor] = ()) -> None:
     """Write OpenVINO's two files, in float32."""
-    package = require_package("openvino")
+    package = require_package("openvino", "export")
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         write_onnx(graph, Path(folder) / "graph.onnx")
         # Read from ONNX, since OpenVINO's converter for PyTorch reports its use to its makers.
@@ -88,8 +89,8 @@ def write_int8(graph: Graph, path: Path, images: Iterable[Tensor]) -> None:
     Convolutions of more than one pixel at stride 1 are quantized. They hold nearly all of ESPNet's work; 1×1 and strided ones
     mix maps of different ranges, the image's own among them, and in int8 cost most of the accuracy.
     """
-    onnx = require_package("onnx")
-    require_package("onnxruntime")
+    onnx = require_package("onnx", "export")
+    require_package("onnxruntime", "export")
     from onnxruntime.quantization import QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -139,7 +140,7 @@ def export_and_verify(name: str, graph: Graph, folder: Path, images: Iterable[Te
         raise
     except Exception as error:  # exporters and runtimes raise anything
         network = type(graph.network).__name__
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+        reason = get_first_line(error)[:200]
         raise UserError(
             f"{network} cannot be exported to {name} for images of any size ({reason}); take another format"
         ) from None

@@ -30,7 +30,7 @@ from segkd.export.runtimes import ExportedModel
 from segkd.metrics import Scores
 from segkd.models.base import SegmentationModel, count_parameters
 from segkd.models.student_io import save_student
-from segkd.runs.load import load_network, resolve_dataset
+from segkd.runs.load import load_chosen_network, resolve_dataset
 from segkd.utils.files import sha256
 
 
@@ -76,7 +76,7 @@ def export(cfg: DictConfig) -> float:
     settings = load_settings(cfg, ExportSettings)
     dataset_spec = resolve_dataset(settings.dataset, settings.run)
     dataset = open_dataset(dataset_spec, settings.split)
-    network, checkpoint = load_network(settings.run, settings.model, settings.checkpoint, dataset)
+    network, checkpoint = load_chosen_network(settings.run, settings.model, settings.checkpoint, dataset)
     directory = settings.output_dir or settings.run or Path("exports")
     file = FORMATS[settings.format].files[0]
     graph = Graph(network, settings.include_normalization)

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from segkd.errors import UserError
 from segkd.models.base import Normalization, SegmentationModel
+from segkd.utils.packages import require_package
 
 Runtime = Callable[[Tensor], Tensor]
 """Images B 3 H W to logits B K H W."""
-
-
-def require_package(package: str) -> Any:
-    """Import a package of the extra `export`.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    try:
-        return importlib.import_module(package)
-    except ModuleNotFoundError:
-        raise UserError(f"the package '{package}' is not installed; pip install 'segkd[export]'") from None
 
 
 def load_torchscript(path: Path, threads: int) -> Runtime:  # noqa: ARG001  PyTorch's threads are the process's
@@ -43,7 +29,7 @@ def load_torchscript(path: Path, threads: int) -> Runtime:  # noqa: ARG001  PyTo
 
 def load_onnxruntime(path: Path, threads: int) -> Runtime:
     """Load a file into ONNX Runtime with its CPU provider."""
-    package = require_package("onnxruntime")
+    package = require_package("onnxruntime", "export")
     options = package.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # its warnings are about its own optimizer
@@ -53,7 +39,7 @@ def load_onnxruntime(path: Path, threads: int) -> Runtime:
 
 def load_openvino(path: Path, threads: int) -> Runtime:
     """Load a file into OpenVINO's CPU plugin in float32; its default is bfloat16 where the processor supports it."""
-    core = require_package("openvino").Core()
+    core = require_package("openvino", "export").Core()
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
     compiled = core.compile_model(core.read_model(path), "CPU", settings)
     return lambda images: torch.from_numpy(compiled(images.numpy())[0])

@@ -16,10 +16,10 @@ from segkd.losses.functional import safe_normalize
 from segkd.losses.regions import (
     check_class_source,
     downsample_classes,
-    evenly_spaced,
+    encode_membership,
     gather_positions,
-    one_hot_membership,
     sample_evenly,
+    space_evenly,
 )
 from segkd.types import IGNORE_INDEX, FeatureInfos, Step
 
@@ -58,7 +58,7 @@ class Queue(nn.Module):
     def sample(self, count: int) -> tuple[Tensor, Tensor]:
         """Return `count` entries of each class, evenly spaced from newest to oldest: K·count C, and which exist."""
         size = self.entries.shape[1]
-        ages, exists = evenly_spaced(self.pushed.clamp(max=size), count)
+        ages, exists = space_evenly(self.pushed.clamp(max=size), count)
         slots = (self.pushed[:, None] - 1 - ages) % size
         classes = torch.arange(len(slots), device=slots.device)[:, None]
         return self.entries[classes, slots].flatten(0, 1), exists.flatten()
@@ -189,7 +189,7 @@ class CIRKDMemory(Loss):
     def _update_memory(self, features: Tensor, classes: Tensor) -> None:
         """Add the regions and some pixels of the images of all processes, B n C with classes B n."""
         units = safe_normalize(features, 2)
-        membership = one_hot_membership(classes, len(self.pixel_memory.entries)).mT
+        membership = encode_membership(classes, len(self.pixel_memory.entries)).mT
         regions = safe_normalize(membership.to(units) @ units, 2)[:, :, None]
         positions, exists = sample_evenly(membership, self.pixels_per_class)
         pixels = gather_positions(units, positions.flatten(1)).view(*positions.shape, -1)

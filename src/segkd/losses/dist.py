@@ -62,12 +62,14 @@ class Dist(Loss):
         def sum_over_pixels(maps: Tensor) -> Tensor:
             return global_sum((maps * mask).sum((0, 2, 3), keepdim=True))
 
-        inter = 1 - pearson_correlation(student, teacher, sum_over_classes, student.shape[1])
-        intra = 1 - pearson_correlation(student, teacher, sum_over_pixels, pixels.clamp(min=1))
+        inter = 1 - compute_pearson_correlation(student, teacher, sum_over_classes, student.shape[1])
+        intra = 1 - compute_pearson_correlation(student, teacher, sum_over_pixels, pixels.clamp(min=1))
         return self.inter * global_mean((inter * mask).sum(), mask.sum()) + self.intra * intra.mean() * (pixels > 0)
 
 
-def pearson_correlation(a: Tensor, b: Tensor, sum_values: Callable[[Tensor], Tensor], count: Tensor | int) -> Tensor:
+def compute_pearson_correlation(
+    a: Tensor, b: Tensor, sum_values: Callable[[Tensor], Tensor], count: Tensor | int
+) -> Tensor:
     """Return Pearson's ρ of two variables.
 
     Args:

@@ -57,7 +57,7 @@ def pairwise_affinity_loss(
         nodes = [pool(maps, node_size, node_size, ceil_mode=True) for maps in (student, teacher)]
         mask = _resize_valid(valid, nodes[0]).to(student).flatten(1)[:, None]
         student_nodes, teacher_nodes = (safe_normalize(maps.flatten(2)) * mask for maps in nodes)
-        difference = sum_squared_difference(student_nodes, teacher_nodes)
+        difference = compute_sum_squared_difference(student_nodes, teacher_nodes)
         pairs = mask.sum((1, 2)).square().sum()
         return global_mean(difference, pairs)
 
@@ -86,7 +86,7 @@ def attention_loss(student: Tensor, teacher: Tensor, valid: Tensor | None = None
     return global_mean((student_map - teacher_map).square().sum(), valid.flatten(1).any(1).sum())
 
 
-def sum_squared_difference(student: Tensor, teacher: Tensor) -> Tensor:
+def compute_sum_squared_difference(student: Tensor, teacher: Tensor) -> Tensor:
     """Return Σ over images and node pairs of the squared difference of similarities, of unit vectors B C n.
 
     With n nodes and more nodes than channels, the exact identity ‖S Sᵀ − T Tᵀ‖² = ‖Sᵀ S‖² + ‖Tᵀ T‖² − 2 ‖Sᵀ T‖² replaces

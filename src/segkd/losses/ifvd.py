@@ -12,7 +12,7 @@ from segkd.losses.base import FeatureLoss
 from segkd.losses.distributed import global_mean
 from segkd.losses.features import align_features, require_teacher
 from segkd.losses.functional import safe_normalize
-from segkd.losses.regions import check_class_source, downsample_classes, one_hot_membership
+from segkd.losses.regions import check_class_source, downsample_classes, encode_membership
 from segkd.types import IGNORE_INDEX, Step
 
 
@@ -56,21 +56,21 @@ class IFVD(FeatureLoss):
         """Compute the loss, a scalar."""
         student, teacher, _ = align_features(step, self.feature, self.feature)
         classes = downsample_classes(step, (student.shape[-2], student.shape[-1]), self.class_source).flatten(1)
-        membership = one_hot_membership(classes, require_teacher(step).logits.shape[1])
+        membership = encode_membership(classes, require_teacher(step).logits.shape[1])
         # Similarities are near one, and bfloat16 would keep two digits of their difference from it.
         with torch.autocast(student.device.type, enabled=False):
-            difference = similarity_to_class_center(student.flatten(2), membership) - similarity_to_class_center(
-                teacher.flatten(2), membership
-            )
+            difference = compute_similarity_to_class_center(
+                student.flatten(2), membership
+            ) - compute_similarity_to_class_center(teacher.flatten(2), membership)
             return global_mean(difference.square().sum(), (classes != IGNORE_INDEX).sum())
 
 
-def similarity_to_class_center(features: Tensor, membership: Tensor) -> Tensor:
+def compute_similarity_to_class_center(features: Tensor, membership: Tensor) -> Tensor:
     """Return the cosine of each feature with the center of its class, B n; zero where it has no class.
 
     Args:
         features: B C n.
-        membership: B n K bool, see `one_hot_membership`.
+        membership: B n K bool, see `encode_membership`.
     """
     weights = membership.to(features)
     centers = features @ weights  # sums: only the direction is used, and it is that of the mean

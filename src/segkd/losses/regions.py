@@ -37,12 +37,12 @@ def downsample_classes(step: Step, size: tuple[int, int], class_source: str) -> 
     return classes.masked_fill(~downsample_mask(step.batch.valid, size), IGNORE_INDEX)
 
 
-def one_hot_membership(classes: Tensor, num_classes: int) -> Tensor:
+def encode_membership(classes: Tensor, num_classes: int) -> Tensor:
     """Return which class each position has, B n K bool of B n; all false where the class is IGNORE_INDEX."""
     return classes[..., None] == torch.arange(num_classes, device=classes.device)
 
 
-def evenly_spaced(count: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
+def space_evenly(count: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
     """Return `num_samples` evenly spaced indices of 0 … count − 1, or all of them where there are no more.
 
     Args:
@@ -64,7 +64,7 @@ def sample_evenly(mask: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
         The indices, … × num_samples, and a mask of those that exist.
     """
     cumulative = mask.contiguous().cumsum(-1)
-    ranks, exists = evenly_spaced(cumulative[..., -1], num_samples)
+    ranks, exists = space_evenly(cumulative[..., -1], num_samples)
     return torch.searchsorted(cumulative, ranks + 1).clamp(max=mask.shape[-1] - 1), exists
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from segkd.metrics.confusion import Scores
 
 
-def resample_counts(sequences: Sequence[str], block: int, bootstrap_samples: int, seed: int) -> Tensor:
+def count_resamples(sequences: Sequence[str], block: int, bootstrap_samples: int, seed: int) -> Tensor:
     """Return how often each bootstrap sample contains each image, bootstrap_samples × N int64.
 
     Moving blocks (Künsch, *The Jackknife and the Bootstrap for General Stationary Observations*, 1989), since neighboring frames
@@ -35,7 +35,7 @@ def resample_counts(sequences: Sequence[str], block: int, bootstrap_samples: int
     return counts
 
 
-def bootstrap_interval(
+def compute_bootstrap_interval(
     matrices: Tensor,
     num_classes: int,
     sequences: Sequence[str],
@@ -57,7 +57,7 @@ def bootstrap_interval(
         seed: seed of the random numbers.
         level: probability that the interval covers.
     """
-    weights = resample_counts(sequences, block, bootstrap_samples, seed).double()
+    weights = count_resamples(sequences, block, bootstrap_samples, seed).double()
     summed = (weights @ matrices.flatten(1).double().cpu()).view(bootstrap_samples, *matrices.shape[1:])
     mious = [Scores.from_confusion_matrix(matrix, num_classes).miou for matrix in summed]
     quantiles = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)

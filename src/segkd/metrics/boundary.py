@@ -14,7 +14,7 @@ from segkd.metrics.confusion import count_confusions
 from segkd.types import IGNORE_INDEX
 
 
-def boundary_band(labels: Tensor, width: int, include_edges: bool) -> Tensor:
+def find_boundary_band(labels: Tensor, width: int, include_edges: bool) -> Tensor:
     """Return where another label lies within `width` pixels, diagonals included, B H W bool.
 
     One pass serves all classes: the square around a pixel has one class where its least and greatest labels are equal.
@@ -34,7 +34,7 @@ def boundary_band(labels: Tensor, width: int, include_edges: bool) -> Tensor:
     return ((compute_max(maps) != maps) | (compute_max(-maps) != -maps))[:, 0]
 
 
-def boundary_width(size: tuple[int, int], fraction: float = 0.02) -> int:
+def compute_boundary_width(size: tuple[int, int], fraction: float = 0.02) -> int:
     """Return Cheng et al.'s width: this fraction of the image's diagonal, at least 1 pixel."""
     return max(1, round(fraction * math.hypot(*size)))
 
@@ -48,7 +48,7 @@ class BoundaryIoU(Metric):
 
     Args:
         num_classes: K.
-        width: d in pixels; by default `boundary_width` of each image.
+        width: d in pixels; by default `compute_boundary_width` of each image.
     """
 
     full_state_update = False
@@ -63,10 +63,10 @@ class BoundaryIoU(Metric):
 
     def update(self, predicted: Tensor, target: Tensor) -> None:
         """Count a batch of classes, B H W; values that are no class are void."""
-        width = self.width or boundary_width((target.shape[-2], target.shape[-1]))
+        width = self.width or compute_boundary_width((target.shape[-2], target.shape[-1]))
         void = target == IGNORE_INDEX
         target, predicted = (torch.where(void, self.num_classes, labels) for labels in (target, predicted))
-        target_band, predicted_band = (boundary_band(labels, width, True) for labels in (target, predicted))
+        target_band, predicted_band = (find_boundary_band(labels, width, True) for labels in (target, predicted))
         intersection = self._count_pixels(target[target_band & predicted_band & (target == predicted)])
         self.intersection += intersection
         self.union += self._count_pixels(target[target_band]) + self._count_pixels(predicted[predicted_band])
@@ -101,7 +101,7 @@ class TrimapConfusion(Metric):
     def update(self, predicted: Tensor, target: Tensor) -> None:
         """Count a batch of classes, B H W."""
         for matrix, width in zip(self.counts, self.widths, strict=True):
-            near = boundary_band(target, width, False) & (target != IGNORE_INDEX)
+            near = find_boundary_band(target, width, False) & (target != IGNORE_INDEX)
             matrix += count_confusions(target[near], predicted[near], self.size)
 
     def compute(self) -> Tensor:

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segkd.errors import UserError
+from segkd.errors import UserError, get_first_line
 from segkd.models.base import IMAGENET_MEAN, IMAGENET_STD, Normalization, SegmentationModel
 from segkd.models.layers import pad_to_multiple
-from segkd.models.third_party import build_third_party_network, extract_feature, extract_logits, get_first_line
+from segkd.models.third_party import build_third_party_network, extract_feature, extract_logits
 from segkd.types import FeatureInfo
 
 _PROBE_SIZE = 128  # pixels; every usual backbone has an output for it

@@ -59,5 +59,5 @@ def load_network(
 def _check_num_classes(model: SegmentationModel, num_classes: int, checkpoint: Path) -> None:
     if model.num_classes not in (num_classes, num_classes + 1):  # one more: void was trained as the last class
         raise UserError(
-            f"{checkpoint} scores {model.num_classes} classes, the dataset has {num_classes}; take weights of this dataset"
+            f"{checkpoint} has {model.num_classes} classes, the dataset has {num_classes}; take weights of this dataset"
         )

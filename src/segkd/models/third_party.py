@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from segkd.errors import UserError
+from segkd.errors import UserError, get_first_line
 
 EXTRAS = {
     "transformers": "huggingface",
@@ -95,11 +95,6 @@ def extract_feature(output: object, feature: str, path: str) -> Tensor:
             f"the feature '{feature}': module '{path}' gives {_describe(maps)}, not a map B C h w; choose another"
         )
     return maps
-
-
-def get_first_line(error: Exception) -> str:
-    """Return the first line of an error's message without its full stop, or the error's class."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _resolve_constructor(path: str) -> Any:

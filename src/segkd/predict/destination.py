@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
-from segkd.data.unlabeled import SUFFIXES
+from segkd.data.image_io import IMAGE_SUFFIXES
 from segkd.errors import UserError
 from segkd.predict.rendering import ID_OUTPUTS, OutputKind
 from segkd.predict.settings import PredictSettings
@@ -32,14 +32,15 @@ def resolve_destination(settings: PredictSettings) -> Destination:
     """
     networks = len(settings.runs) + len(settings.checkpoints)
     has_input = settings.input is not None or settings.split is not None
-    if not networks or not has_input or settings.output is None:
+    names_network = networks > 0 or settings.model is not None  # whether they fit together is checked with the dataset
+    if not names_network or not has_input or settings.output is None:
         raise UserError(
             "say what to predict: run=DIR input=IMAGE|DIR|VIDEO|camera output=DIR|FILE; split=NAME, in place of input, "
             "predicts a split of a dataset"
         )
     output = settings.output
     suffix = "" if output.is_dir() else output.suffix.lower()
-    if suffix and suffix not in (known := (".mp4", ".gif", *SUFFIXES)):
+    if suffix and suffix not in (known := (".mp4", ".gif", *IMAGE_SUFFIXES)):
         raise UserError(f"output={output} is of an unknown kind; give a folder, or a file ending in {', '.join(known)}")
     default: list[OutputKind] = ["class_ids", "color_masks", "overlay"]
     if networks > 1:

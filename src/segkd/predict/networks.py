@@ -12,7 +12,7 @@ from segkd.errors import UserError
 from segkd.models.base import SegmentationModel
 from segkd.models.student_io import load_student
 from segkd.predict.rendering import STUDENT
-from segkd.runs.load import load_network, load_run_teacher
+from segkd.runs.load import load_chosen_network, load_run_teacher
 
 
 def load_students(runs: Sequence[Path], dataset: SegmentationDataset | None) -> dict[str, SegmentationModel]:
@@ -31,7 +31,7 @@ def load_students(runs: Sequence[Path], dataset: SegmentationDataset | None) -> 
                 f"{run} is not the folder of a run; for a file of weights, use model=NAME checkpoint={run} and dataset=NAME"
             )
     return {
-        name: load_student(run) if dataset is None else load_network(run, None, None, dataset)[0]
+        name: load_student(run) if dataset is None else load_chosen_network(run, None, None, dataset)[0]
         for name, run in zip(name_paths(runs), runs, strict=True)
     }
 
@@ -45,7 +45,9 @@ def load_checkpoints(
         UserError: a checkpoint is missing or does not fit.
     """
     names = name_paths([file.with_suffix("") for file in checkpoints])
-    return {name: load_network(None, spec, file, dataset)[0] for name, file in zip(names, checkpoints, strict=True)}
+    return {
+        name: load_chosen_network(None, spec, file, dataset)[0] for name, file in zip(names, checkpoints, strict=True)
+    }
 
 
 def load_with_teacher(run: Path, student: SegmentationModel) -> dict[str, SegmentationModel]:

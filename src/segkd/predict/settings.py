@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, PositiveInt, StrictBool
 
 from segkd.config.renamed_values import refuse_renamed
-from segkd.config.schema import DatasetOfRun, OptionalNetwork, Settings
+from segkd.config.schema import Accelerator, DatasetOfRun, OptionalNetwork, Settings
 from segkd.predict.rendering import OutputKind
 
 _RENAMED_OUTPUTS = {"labels": "class_ids", "city_ids": "label_ids", "colors": "color_masks"}
@@ -64,7 +64,7 @@ class PredictSettings(Settings):
     limit: PositiveInt | None = Field(description="greatest number of frames; null: all")
     batch_size: PositiveInt = Field(description="images of one size per forward pass")
     overwrite: StrictBool = Field(description="replace existing files")
-    accelerator: Literal["auto", "cpu", "gpu", "cuda"] = Field(description="device to compute on")
+    accelerator: Accelerator = Field(description="device to compute on")
 
     @property
     def runs(self) -> list[Path]:

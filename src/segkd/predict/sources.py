@@ -15,8 +15,7 @@ import cv2
 import numpy as np
 
 from segkd.data.base import SegmentationDataset
-from segkd.data.image_io import Array, read_image
-from segkd.data.unlabeled import SUFFIXES
+from segkd.data.image_io import IMAGE_SUFFIXES, Array, read_image
 from segkd.errors import UserError
 
 
@@ -100,7 +99,7 @@ class Video(FrameSource):
                 self.length, self.rate = stream.frames or None, float(stream.average_rate or stream.guessed_rate)
         except (self.av.error.FFmpegError, IndexError, TypeError, ValueError):
             raise UserError(
-                f"{path} is neither an image ({', '.join(SUFFIXES)}) nor a video that can be read; convert it to mp4"
+                f"{path} is neither an image ({', '.join(IMAGE_SUFFIXES)}) nor a video that can be read; convert it to mp4"
             ) from None
 
     def __iter__(self) -> Iterator[Frame]:
@@ -186,13 +185,13 @@ def open_source(source: str) -> FrameSource:
         return Camera(int(number or 0))
     path = Path(source)
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
         if not files:
-            raise UserError(f"input={path} contains no image ({', '.join(SUFFIXES)}); give a folder with images")
+            raise UserError(f"input={path} contains no image ({', '.join(IMAGE_SUFFIXES)}); give a folder with images")
         return ImageFiles(path, files)
     if not path.is_file():
         raise UserError(f"input={source} is no file or folder; give an image, a folder, a video, camera or camera:N")
-    return ImageFiles(path.parent, [path]) if path.suffix.lower() in SUFFIXES else Video(path)
+    return ImageFiles(path.parent, [path]) if path.suffix.lower() in IMAGE_SUFFIXES else Video(path)
 
 
 def open_sequence(dataset: SegmentationDataset, prefix: str) -> DatasetFrames:

@@ -15,6 +15,8 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from segkd.utils.pareto import select_pareto_front
+
 Curve = Sequence[tuple[int, float]]
 Order = Sequence[str]
 """All names that the figures of a page show, so that each has one color in all of them."""
@@ -128,10 +130,8 @@ def draw_scatter(points: Mapping[str, tuple[float, float]], order: Order, x_labe
     with _open_figure(7, 3.6) as (figure, axes):
         for name, (x, y) in points.items():
             axes.plot(x, y, "o", color=_pick_color(name, order), label=name)
-        front = [
-            p for p in points.values() if not any(q != p and q[0] <= p[0] and q[1] >= p[1] for q in points.values())
-        ]
-        axes.plot(*zip(*sorted(front), strict=True), color=_INK, linewidth=0.8, linestyle=":")
+        front = select_pareto_front(points.values(), lambda point: point)
+        axes.plot(*zip(*front, strict=True), color=_INK, linewidth=0.8, linestyle=":")
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         _add_legend(axes, len(points))

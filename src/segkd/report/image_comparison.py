@@ -17,6 +17,7 @@ from segkd.predict.sources import Frame
 from segkd.report.comparison import MethodResult
 from segkd.runs.load import load_teacher, read_spec
 from segkd.runs.run import Run
+from segkd.utils.indices import space_indices
 
 GROUND_TRUTH = "ground truth"
 """Name of the layer with the labels."""
@@ -57,8 +58,7 @@ def compare_images(methods: Sequence[MethodResult], count: int) -> ImageComparis
         networks = _load_networks(methods, distilled, dataset)
     except UserError as error:
         return ImageComparison(missing=str(error))
-    count = min(count, len(dataset))
-    scenes = [_predict_scene(dataset, i * len(dataset) // count, networks) for i in range(count)]
+    scenes = [_predict_scene(dataset, index, networks) for index in space_indices(len(dataset), count)]
     best = max(methods, key=lambda method: (not method.is_baseline, method.miou))
     left = next((method.name for method in methods if method.is_baseline and method is not best), GROUND_TRUTH)
     return ImageComparison(scenes, dict(zip(dataset.classes, dataset.colors, strict=True)), left, best.name)

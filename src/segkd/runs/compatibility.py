@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from segkd.config.instantiate import update_target
+from segkd.config.renamed_keys import update_key
+from segkd.config.renamed_values import update_value
 from segkd.models.student_io import RENAMED_FEATURES
 
 RENAMED_METRICS = {
@@ -16,7 +18,7 @@ RENAMED_METRICS = {
     "sequences": "per_sequence",
     "interval": "bootstrap_ci",
 }
-"""Key of `evaluation.json` in earlier versions → the key now."""
+"""Key of `evaluation.json` in earlier versions → the key now; their contents have the same keys as then."""
 
 RENAMED_CURVES = {
     "train/holistic": "train/adversarial",
@@ -29,36 +31,6 @@ RENAMED_CURVES = {
 
 RENAMED_NETWORK_KEYS = {"backbone_checkpoint": "init_from", "taps": "features"}
 """Key of a network in the `config.yaml` of earlier versions → the key now."""
-
-RENAMED_SETTINGS = {
-    "adversary.critic_steps": "adversary.n_critic",
-    "adversary.form": "adversary.gan_loss",
-    "adversary.gan_loss.penalty": "adversary.gan_loss.gradient_penalty_weight",
-    "adversary.order": "adversary.update_first",
-    "adversary.sees": "adversary.discriminator_input",
-    "data.unlabelled": "data.unlabeled",
-    "data.unlabelled_ratio": "data.unlabeled_ratio",
-    "loss.cirkd.places": "loss.cirkd.max_positions",
-    "loss.cirkd_memory.pixels_drawn": "loss.cirkd_memory.num_pixel_samples",
-    "loss.cirkd_memory.places": "loss.cirkd_memory.max_positions",
-    "loss.cirkd_memory.pushed": "loss.cirkd_memory.pixels_per_class",
-    "loss.cirkd_memory.regions": "loss.cirkd_memory.class_source",
-    "loss.cirkd_memory.regions_drawn": "loss.cirkd_memory.num_region_samples",
-    "loss.ifvd.regions": "loss.ifvd.class_source",
-    "loss.lovasz.since": "loss.lovasz.start_at",
-    "loss.pairwise.node": "loss.pairwise.node_size",
-    "student.backbone_checkpoint": "student.init_from",
-    "student.taps": "student.features",
-    "teacher.backbone_checkpoint": "teacher.init_from",
-    "teacher.taps": "teacher.features",
-}
-"""Dotted key of a `config.yaml` of version 0.1.0 → the key now; what lies below it moves too."""
-
-RENAMED_VALUES = {
-    "adversary.update_first": {"critic_first": "discriminator", "student_first": "student"},
-    "teacher.checkpoint": {"included": "pretrained"},
-}
-"""Key → its value in version 0.1.0 → the value now."""
 
 
 def rename_metrics(evaluation: dict[str, Any]) -> dict[str, Any]:
@@ -78,12 +50,11 @@ def rename_targets(node: Any) -> Any:
 
 def rename_setting(key: str, value: Any) -> tuple[str, Any]:
     """Return a dotted key of a `config.yaml` and its value under today's names."""
-    if key.endswith(".tap"):
-        return f"{key.removesuffix('.tap')}.feature", RENAMED_FEATURES.get(value, value)
-    for old, new in RENAMED_SETTINGS.items():
-        if key == old or key.startswith(f"{old}."):
-            key = new + key.removeprefix(old)
-    return key, RENAMED_VALUES.get(key, {}).get(value, value) if isinstance(value, str) else value
+    key = update_key(key)
+    network, _, name = key.rpartition(".features.")
+    if network and name in RENAMED_FEATURES:
+        key = f"{network}.features.{RENAMED_FEATURES[name]}"
+    return key, update_value(key, value)
 
 
 def rename_network_keys(node: dict[str, Any]) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def relocate(spec: Spec, root: str | None, run: Path) -> Spec:
     return dataclasses.replace(spec, arguments={**spec.arguments, "root": str(path.resolve())})
 
 
-def load_network(
+def load_chosen_network(
     run: Path | None, spec: NetworkSpec | None, checkpoint: Path | None, dataset: SegmentationDataset
 ) -> tuple[SegmentationModel, Path]:
     """Return the network and the file that its weights come from.
@@ -151,7 +151,7 @@ def _load_student_for(run: Path, dataset: SegmentationDataset) -> SegmentationMo
     student = load_student(run)
     if student.num_classes not in (len(dataset.classes), len(dataset.classes) + 1):
         raise UserError(
-            f"the student in {run} scores {student.num_classes} classes, {dataset.display_name} has {len(dataset.classes)}; "
+            f"the student in {run} has {student.num_classes} classes, {dataset.display_name} has {len(dataset.classes)}; "
             "use the dataset it was trained on"
         )
     return student

@@ -15,9 +15,8 @@ BASELINE = "baseline"
 IGNORED_KEYS = (
     "seed", "name", "output_dir", "resume", "check_teacher", "dry_run", "wandb", "checkpoint", "data.workers",
     "trainer.progress", "trainer.log_every", "trainer.log_gradient_shares_every", "trainer.validate_every", "dataset.root",
-    "preflight", "trainer.shares_every",
 )  # fmt: skip
-"""Keys that do not change what is learned; the last two are those of earlier versions."""
+"""Keys that do not change what is learned."""
 
 _LABELS = "labels"  # the losses that do not use the teacher; no key of a config
 _MIN_DIGITS, _MAX_DIGITS = 3, 17  # of a number in a method's name; 17 tell any two floats apart

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
-from typing import Annotated, Literal
+from typing import Annotated
 
 from omegaconf import DictConfig
 from pydantic import Field, PositiveInt, StrictBool
 
-from segkd.config.schema import Settings, load_settings
+from segkd.config.schema import Accelerator, Settings, load_settings
 from segkd.errors import UserError
 from segkd.predict.rendering import Palette
 from segkd.serve.networks import load_networks
@@ -44,7 +44,7 @@ class ServeSettings(Settings):
         json_schema_extra={"values": "ADDRESS"},
     )
     port: Annotated[int, Field(ge=1, le=65535)] = Field(description="port to listen on")
-    accelerator: Literal["auto", "cpu", "gpu", "cuda"] = Field(description="device to compute on")
+    accelerator: Accelerator = Field(description="device to compute on")
 
 
 def serve(cfg: DictConfig) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from omegaconf import DictConfig
-from pydantic import Field, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveInt
 
 from segkd.builders.datasets import open_dataset
 from segkd.config.instantiate import parse_spec
@@ -49,9 +49,11 @@ class StudySettings(Settings):
         description="title of the table, from the plan",
         json_schema_extra={"values": "TEXT", "help": False, "default": "per plan"},
     )
-    stages: Annotated[list[Literal["train", "score", "table"]], Field(min_length=1)] = Field(
-        description="what to do, in this order"
-    )
+    stages: Annotated[
+        list[Literal["train", "score", "table"]],
+        Field(min_length=1),
+        BeforeValidator(lambda stages: _check_stages(stages)),
+    ] = Field(description="what to do, in this order")
     methods: Annotated[dict[str, MethodSettings], Field(min_length=1)] = Field(
         description="the methods of the plan: experiment, overrides, teacher_from and seeds of each",
         json_schema_extra={"values": "{NAME: …}", "help": False, "default": "per plan"},
@@ -95,6 +97,12 @@ class StudySettings(Settings):
     def root_overrides(self) -> list[str]:
         """The override that says where the dataset is."""
         return [] if self.dataset.root is None else [f"dataset.root={self.dataset.root}"]
+
+
+def _check_stages(stages: Any) -> Any:
+    if isinstance(stages, list) and "carry" in stages:
+        raise ValueError("the stage 'carry' is gone; copy the runs with tar")
+    return stages
 
 
 def study(cfg: DictConfig) -> None:

@@ -49,11 +49,11 @@ def check_devices(settings: TrainerSettings) -> None:
         raise UserError(
             f"trainer.devices={settings.devices}, but PyTorch sees {count} GPU{'s' * (count != 1)}; lower it, or use trainer.devices=auto"
         )
-    if settings.sync_batchnorm and is_distributed(settings) and not on_gpu:
+    if settings.sync_batchnorm and uses_several_processes(settings) and not on_gpu:
         raise UserError("trainer.sync_batchnorm=true needs GPUs; leave it out on a CPU")
 
 
-def is_distributed(settings: TrainerSettings) -> bool:
+def uses_several_processes(settings: TrainerSettings) -> bool:
     """Return whether the run has more than one process."""
     if settings.devices == "auto" and settings.num_nodes == 1:
         return resolve_device(settings.accelerator).type == "cuda" and torch.cuda.device_count() > 1
@@ -68,7 +68,7 @@ def is_multirun() -> bool:
 def _check_sweep(settings: TrainSettings) -> None:
     if settings.dry_run:
         raise UserError("a sweep (-m) makes folders, and dry_run=true makes none; look at one job of it at a time")
-    if is_distributed(settings.trainer):
+    if uses_several_processes(settings.trainer):
         raise UserError(
             "a sweep (-m) with several devices would start the whole sweep again on each of them; use trainer.devices=1 in sweeps, "
             "or call the command once for each run"

@@ -15,7 +15,7 @@ from segkd.config.training import TrainerSettings, TrainSettings
 from segkd.train.callbacks.gradient_shares import GradientShares
 from segkd.train.callbacks.image_panels import ImagePanels
 from segkd.train.callbacks.resumable_checkpoint import ResumableCheckpoint
-from segkd.train.check_settings import check_devices, is_distributed
+from segkd.train.check_settings import check_devices, uses_several_processes
 from segkd.train.checkpointing.files import CheckpointFiles
 from segkd.train.checkpointing.lightning_internals import disable_sigterm_broadcast, disable_slurm_requeue
 from segkd.train.checkpointing.state import State
@@ -60,12 +60,7 @@ def build_trainer(
     check_devices(settings)
     for message in _IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
-    all_callbacks = [checkpoint or ResumableCheckpoint(CheckpointFiles(directory)), *callbacks]
-    if settings.log_gradient_shares_every is not None:
-        all_callbacks.append(GradientShares(settings.log_gradient_shares_every))
-    if settings.progress:
-        # Twice a second; as often as Lightning would, it takes a quarter of a small network's time.
-        all_callbacks.append(RichProgressBar(refresh_rate=2, console_kwargs={"stderr": True}))
+    required = [checkpoint or ResumableCheckpoint(CheckpointFiles(directory)), *callbacks]
     trainer = pl.Trainer(
         accelerator=resolve_device(settings.accelerator).type,
         devices=settings.devices if settings.devices != "auto" or settings.accelerator != "cpu" else 1,
@@ -81,7 +76,7 @@ def build_trainer(
         use_distributed_sampler=False,
         inference_mode=False,  # or the metric's state from a validation before the fit could not be updated in the fit
         logger=list(loggers),
-        callbacks=all_callbacks,
+        callbacks=[*required, *_build_optional_callbacks(settings)],
         enable_progress_bar=settings.progress,
         enable_model_summary=False,
         default_root_dir=directory,
@@ -95,4 +90,18 @@ def choose_strategy(settings: TrainerSettings) -> DDPStrategy | str:
     """Return how several processes work together: their gradients are averaged."""
     # The discriminator's phase leaves the student unused and the student's the discriminator. BatchNorm's statistics differ
     # between processes until the Distiller averages them, and broadcasting them would tie evaluations of unequal length together.
-    return DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if is_distributed(settings) else "auto"
+    return (
+        DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
+        if uses_several_processes(settings)
+        else "auto"
+    )
+
+
+def _build_optional_callbacks(settings: TrainerSettings) -> list[pl.Callback]:
+    callbacks: list[pl.Callback] = []
+    if settings.log_gradient_shares_every is not None:
+        callbacks.append(GradientShares(settings.log_gradient_shares_every))
+    if settings.progress:
+        # Twice a second; as often as Lightning would, it takes a quarter of a small network's time.
+        callbacks.append(RichProgressBar(refresh_rate=2, console_kwargs={"stderr": True}))
+    return callbacks

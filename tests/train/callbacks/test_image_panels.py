@@ -14,7 +14,7 @@ import torch
 
 from segkd.data.streets import Streets
 from segkd.models.student_io import load_student
-from segkd.train.callbacks.image_panels import MAX_SIDE, ImagePanels, _shrink, space_evenly
+from segkd.train.callbacks.image_panels import MAX_SIDE, ImagePanels, _shrink
 from segkd.types import IGNORE_INDEX
 from tests.helpers.commands import Command
 from tests.helpers.wandb_files import WandbRun, wandb_runs
@@ -153,10 +153,7 @@ def test_a_picture_that_cannot_be_made_ends_the_pictures_alone(
     assert [row["step"] for row in run.history if "val/miou" in row] == [step - 1 for step in STEPS]
 
 
-def test_places_and_sizes() -> None:
-    assert space_evenly(10, 4) == {0, 2, 5, 7}
-    assert space_evenly(3, 4) == space_evenly(3, 3) == {0, 1, 2}
-    assert space_evenly(100, 1) == {0}
+def test_image_is_shrunk_to_the_greatest_side() -> None:
     assert _shrink(np.zeros((1024, 2048, 3), np.uint8)).shape == (MAX_SIDE // 2, MAX_SIDE, 3)
     labels = np.full((1024, 2048), IGNORE_INDEX, np.uint8)
     labels[512:] = 3

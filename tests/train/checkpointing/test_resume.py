@@ -316,3 +316,20 @@ def newest(run: Path) -> dict[str, Any]:
     path = CheckpointFiles(run).latest_valid()
     assert path is not None
     return torch.load(path, weights_only=True)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("key", ["data.unlabelled", "data.something_else"])
+def test_checkpoint_of_version_0_1_0_is_resumed(train: Train, tmp_path: Path, key: str) -> None:
+    """Its fingerprint has the key `data.unlabelled`; any other unknown key is of another run."""
+    run = tmp_path / "run"
+    assert train(run, "trainer.max_epochs=1").code == 0
+    held = torch.load(run / "last.ckpt", weights_only=True)
+    held["recipe"] = {key if name == "data.unlabeled" else name: value for name, value in held["recipe"].items()}
+    torch.save(held, tmp_path / "old.ckpt")
+    result = train(tmp_path / "resumed", f"resume={tmp_path / 'old.ckpt'}")
+    if key == "data.unlabelled":
+        assert result.code == 0, result.err
+        assert f"resuming from {tmp_path / 'old.ckpt'}, step {BATCHES} of {LAST}" in result.err
+    else:
+        assert result.code == 2
+        assert "data.unlabeled was None and is False" in result.err

@@ -16,6 +16,7 @@ from torch import Tensor
 from segkd.distillation.distiller import Distiller
 from segkd.train.loggers.wandb import ResilientWandbLogger
 from segkd.types import IGNORE_INDEX, Batch
+from segkd.utils.indices import space_indices
 
 Array = npt.NDArray[np.uint8]
 
@@ -61,7 +62,7 @@ class ImagePanels(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep a panel of the batch's first image, if it is one of those to show."""
-        if not self._is_due(trainer) or batch_idx not in space_evenly(
+        if not self._is_due(trainer) or batch_idx not in space_indices(
             int(sum(trainer.num_val_batches)), self.num_images
         ):
             return
@@ -101,11 +102,6 @@ class ImagePanels(pl.Callback):
     def _disable(self, error: Exception) -> None:
         log.warning("no further images are sent to W&B (%s: %s)", type(error).__name__, error)
         self.every, self._panels = None, {}
-
-
-def space_evenly(count: int, num_samples: int) -> set[int]:
-    """Return `num_samples` evenly spaced indices of 0..count-1, the first among them; all, where there are no more."""
-    return {i * count // num_samples for i in range(num_samples)} if count > num_samples else set(range(count))
 
 
 def _shrink(image: Array, interpolation: int = cv2.INTER_NEAREST) -> Array:
