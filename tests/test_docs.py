@@ -1,7 +1,8 @@
-"""README and docs: links lead somewhere, the README stays short, the site holds every page, and named commands and tests exist."""
+"""README and docs: links lead somewhere, the README stays short, the site holds every page, and named commands, keys and tests exist."""
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,26 @@ from pathlib import Path
 import pytest
 import yaml
 
+from segkd.config.keys import flatten
+from segkd.config.paths import list_options
+
 ROOT = Path(__file__).parents[1]
 REPOSITORY = "https://github.com/segkd/segkd/blob/main/"
 """How pages of the site link to files outside docs/."""
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PARTS = (
+    ("dataset", "dataset"),
+    ("student", "model"),
+    ("teacher", "model"),
+    ("adversary", "adversary"),
+    ("adversary.gan_loss", "adversary/gan_loss"),
+    ("optimizers.student", "optimizer"),
+    ("optimizers.discriminator", "optimizer"),
+    ("schedule", "schedule"),
+)
+"""Where the keys of a part are in a config, and the config group of the part."""
+FILE_SUFFIXES = (".yaml", ".safetensors", ".onnx", ".xml", ".bin", ".torchscript")
+"""Files named like keys: `student.yaml`."""
 MAX_WORDS = 900
 MAX_TABLE_LINE = 160
 
@@ -108,6 +125,56 @@ def test_named_commands_exist(page: Path) -> None:
     named = set(re.findall(r"(?:-m |`)segkd\.([a-z]\w*)(?![\w.(])", page.read_text()))
     missing = [name for name in sorted(named) if not ((package / f"{name}.py").is_file() or (package / name).is_dir())]
     assert missing == []
+
+
+@functools.cache
+def list_keys() -> set[str]:
+    """Return the dotted keys of all commands: those of the generated reference, and those of each part's yaml file."""
+    keys = set(
+        re.findall(r"^\| `(?:-m )?([^`]+)`", (ROOT / "docs/reference/config.md").read_text(), flags=re.MULTILINE)
+    )
+    for prefix, group in PARTS:
+        for file in (ROOT / "configs" / group).glob("*.yaml"):
+            keys |= {f"{prefix}.{key}" for key, _ in flatten(yaml.safe_load(file.read_text()))}
+    return keys
+
+
+def find_unknown_keys(text: str, keys: set[str]) -> set[str]:
+    """Return the dotted keys, experiments, presets and adversaries that a page names and no config has.
+
+    Left out: keys that `+` adds, Hydra's own, and experiments that the page itself writes.
+    """
+    named = set(re.findall(r"(?<![\w./@+-])([a-z_]+(?:[./@][a-z_0-9]+)+)=", text))
+    heads = {key.partition(".")[0] for key in keys if "." in key}
+    spans = {span for span in re.findall(r"`([a-z_]+(?:\.[a-z_0-9]+)+)`", text) if span.partition(".")[0] in heads}
+    named |= {span for span in spans if not span.endswith(FILE_SUFFIXES)}
+    unknown = {key for key in named - keys if not key.startswith(("hydra.", "hydra/"))}
+    for group in ("experiment", "preset", "adversary"):
+        options = {*list_options(group), "null", *re.findall(rf"/{group}/(\w+)\.yaml", text)}
+        chosen = re.findall(rf"(?<![\w./@]){group}=([a-z]\w*(?:/\w+)*)", text)
+        unknown |= {f"{group}={name}" for name in chosen if name not in options}
+    return unknown
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_named_keys_exist(page: Path) -> None:
+    if page.name == "CHANGELOG.md":
+        return  # it names old ones
+    assert find_unknown_keys(page.read_text(), list_keys()) == set()
+
+
+def test_unknown_keys_are_found() -> None:
+    text = (
+        "`data.unlabelled=DIR` and `data.unlabelled_ratio`, with `experiment=espnet_camvid_unlabelled`, `preset=conference`\n"
+        "```bash\nsegkd train adversary=critic adversary/form=hinge\n"
+        "segkd train +student.added=3 student.depht=3 dataset.held_out=A loss.hint.weight=2\n```\n"
+        "`student.yaml`, `data.unlabeled`, `experiment=quickstart`, `model@teacher=none`, `hydra.sweeper.n_trials=3`\n"
+        "`experiment=mine` after `# mine/experiment/mine.yaml`\n"
+    )
+    assert find_unknown_keys(text, list_keys()) == {
+        "data.unlabelled", "data.unlabelled_ratio", "experiment=espnet_camvid_unlabelled", "preset=conference",
+        "adversary=critic", "adversary/form", "student.depht",
+    }  # fmt: skip
 
 
 def test_pages_named_in_code_exist() -> None:

@@ -82,7 +82,8 @@ def calibrate(cfg: DictConfig) -> None:
             f"shares names {', '.join(unknown)}, which is not selected; the terms are {', '.join(terms)} "
             "(loss=[...] and adversary=holistic select them)"
         )
-    device, use_bfloat16 = resolve_device(settings.trainer.accelerator), settings.trainer.precision == "bf16-mixed"
+    device = resolve_device(settings.trainer.accelerator, key="trainer.accelerator")
+    use_bfloat16 = settings.trainer.precision == "bf16-mixed"
     measured = measure_terms(distiller, datamodule, settings.batches, device, use_bfloat16)
     weights = propose_weights(measured, shares)
     print_table(_build_table(measured, shares, weights), "table")

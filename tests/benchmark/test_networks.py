@@ -135,7 +135,7 @@ def test_command_prints_and_writes_the_costs(command: Command, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("networks=[espnet,enett]", "no model called 'enett'; did you mean 'enet'?; there are enet, erfnet, espnet, "),
+        ("networks=[espnet,enett]", "no model called 'enett'; did you mean 'enet'?"),
         ("networks=[none]", "no model called 'none'"),
         ("networks=[]", "networks: "),
         ("mode=training", "there is no mode called 'training'; there are inference, networks, step"),

@@ -99,7 +99,7 @@ def test_a_run_on_gpus_is_described_without_them(command: Command, tmp_path: Pat
     described = command("train", *typed, "trainer=ddp", "dry_run=true")
     assert described.code == 0, described.err
     run = command("train", *typed, "trainer=gpu", f"output_dir={tmp_path / 'run'}")
-    assert (run.code, "sees no CUDA device" in run.err) == (2, True)
+    assert (run.code, "sees no CUDA device; use trainer=cpu" in run.err) == (2, True)
 
 
 @pytest.mark.usefixtures("_no_training")

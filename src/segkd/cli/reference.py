@@ -42,7 +42,7 @@ _HELP_ENDS = {
 An interrupted download continues with the same command. Cityscapes needs a registration of your own: its site and
 its tool csDownload are the only way to get it.
 """,
-    "train": "\n$APP_CONFIG_GROUPS\n--cfg job --resolve prints the config with every key.\n",
+    "train": "\n$APP_CONFIG_GROUPS\nMore keys, those of each loss for example: docs/reference/config.md, or --cfg job --resolve.\n",
     **dict.fromkeys(("benchmark", "serve", "compare", "report"), ""),
 }
 """What follows the keys in a command's help, where it is not the list of config groups."""

@@ -69,7 +69,7 @@ EXTRA_KEYS = (
         ("train",),
         "loss",
         [
-            KeyDoc("loss.NAME.weight", "X", "per loss", "weight of a selected loss; more keys below"),
+            KeyDoc("loss.NAME.weight", "X", "per loss", "weight of a selected loss"),
             _choose("preset", "none", "a published form of the losses; losses may be left out, values not changed"),
         ],
     ),
@@ -111,6 +111,7 @@ PAGES = {
     "student.init_from": "networks.md#initial-weights",
     "teacher.class_map": "../how-to/teachers.md",
     "loss": "losses.md",
+    "loss.NAME.weight": "#keys-of-the-losses",
     "preset": "losses.md#presets",
     "adversary": "losses.md#the-adversarial-loss",
     "trainer.ema": "../how-to/resume-and-preemption.md#moving-average",

@@ -98,7 +98,8 @@ def load_settings(cfg: DictConfig, settings: type[S]) -> S:
     try:
         return settings.model_validate(config)
     except ValidationError as error:
-        raise UserError("; ".join(_describe_fault(fault) for fault in error.errors())) from None
+        faults = dict.fromkeys(_describe_fault(fault) for fault in error.errors())  # each sentence once
+        raise UserError("; ".join(faults)) from None
 
 
 def _describe_fault(fault: Any) -> str:

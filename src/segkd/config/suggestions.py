@@ -6,8 +6,9 @@ import difflib
 
 
 def explain_unknown_name(kind: str, name: str, known: list[str]) -> str:
-    """Return the sentence for a name that does not exist: the closest one, and all there are."""
-    return f"there is no {kind} called '{name}'{suggest(name, known)}; there are {', '.join(known)}"
+    """Return the sentence for a name that does not exist: the closest one, or all there are."""
+    hint = suggest(name, known) or f"; there are {', '.join(known)}"
+    return f"there is no {kind} called '{name}'{hint}"
 
 
 def suggest(name: str, known: list[str]) -> str:

@@ -122,6 +122,11 @@ def flush_denormals(state: StateDict) -> int:
     return count
 
 
+def describe_zeroed(count: int) -> str:
+    """Return ", N denormal weights zeroed"; nothing where none was."""
+    return f", {count} denormal weights zeroed" if count else ""
+
+
 def state_hash(network: nn.Module) -> str:
     """Return a SHA-256 of all weights and running statistics; equal hashes mean that nothing changed."""
     digest = hashlib.sha256()

@@ -8,7 +8,7 @@ from typing import Any
 
 from segkd.errors import UserError
 from segkd.models.base import Normalization, SegmentationModel
-from segkd.models.checkpoint_io import flush_denormals, load_state_dict_strict, read_state_dict
+from segkd.models.checkpoint_io import describe_zeroed, flush_denormals, load_state_dict_strict, read_state_dict
 from segkd.models.student_io import from_spec, read_metadata
 
 
@@ -37,23 +37,23 @@ def load_network(
     zeroed = flush_denormals(state)
     spec = read_metadata(checkpoint)
     if spec is not None:
-        model, origin = from_spec(spec, checkpoint), "segkd's"
+        model, origin = from_spec(spec, checkpoint), "segkd's "
         if not isinstance(model, network):
             raise UserError(
                 f"{checkpoint} is of {type(model).__name__}, not of {network.__name__}; choose the model it was saved from"
             )
     elif foreign := network.match_checkpoint(state):
         model = network(**{**arguments, **foreign.arguments}, normalization=foreign.normalization)
-        state, origin = foreign.state, f"{foreign.author}'s"
+        state, origin = foreign.state, f"{foreign.author}'s "
     else:
-        model, origin = network(num_classes=num_classes, normalization=normalization, **arguments), "a"
+        model, origin = network(num_classes=num_classes, normalization=normalization, **arguments), ""
         state = model.convert_state_dict(state)
     load_state_dict_strict(model, state, checkpoint)
     if same_classes:
         _check_num_classes(model, num_classes, checkpoint)
     built_with = ", ".join(f"{key}={value}" for key, value in model.arguments.items())
-    summary = f"{origin} {network.__name__} ({built_with}), {model.num_classes} outputs"
-    return model, f"{checkpoint.name}: {summary}, {zeroed} denormal weights zeroed"
+    summary = f"{origin}{network.__name__} ({built_with}), {model.num_classes} outputs"
+    return model, f"{checkpoint.name}: {summary}{describe_zeroed(zeroed)}"
 
 
 def _check_num_classes(model: SegmentationModel, num_classes: int, checkpoint: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from segkd.errors import UserError
 from segkd.models.base import IMAGENET_MEAN, IMAGENET_STD, Normalization, SegmentationModel, add_num_batches_tracked
-from segkd.models.checkpoint_io import flush_denormals, load_state_dict_strict, read_state_dict
+from segkd.models.checkpoint_io import describe_zeroed, flush_denormals, load_state_dict_strict, read_state_dict
 
 IMAGENET = "imagenet"
 """The value of `init_from` that selects torchvision's own weights."""
@@ -45,7 +45,7 @@ def load_backbone(network: SegmentationModel, source: str) -> str:
     network.normalization = Normalization(IMAGENET_MEAN, IMAGENET_STD)  # torchvision's weights were trained with it
     backbone = network.get_submodule("backbone")
     load_state_dict_strict(backbone, add_num_batches_tracked(state), path, name=f"ResNet{depth}")
-    return f"{path.name}: the ResNet{depth} of a PSPNet, {zeroed} denormal weights zeroed; normalizing as on ImageNet"
+    return f"{path.name}: the ResNet{depth} of a PSPNet{describe_zeroed(zeroed)}; normalizing as on ImageNet"
 
 
 def _has_torchvision_backbone(network: SegmentationModel) -> bool:

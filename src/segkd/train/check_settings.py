@@ -43,7 +43,7 @@ def check_devices(settings: TrainerSettings) -> None:
         raise UserError(
             "trainer.compile=true and trainer.micro_batches=N do not go together yet; leave one of them out"
         )
-    on_gpu = resolve_device(settings.accelerator).type == "cuda"
+    on_gpu = resolve_device(settings.accelerator, key="trainer.accelerator").type == "cuda"
     count = torch.cuda.device_count()
     if on_gpu and settings.devices != "auto" and settings.devices > count:
         raise UserError(
@@ -56,7 +56,8 @@ def check_devices(settings: TrainerSettings) -> None:
 def uses_several_processes(settings: TrainerSettings) -> bool:
     """Return whether the run has more than one process."""
     if settings.devices == "auto" and settings.num_nodes == 1:
-        return resolve_device(settings.accelerator).type == "cuda" and torch.cuda.device_count() > 1
+        device = resolve_device(settings.accelerator, key="trainer.accelerator")
+        return device.type == "cuda" and torch.cuda.device_count() > 1
     return settings.devices != 1 or settings.num_nodes > 1
 
 

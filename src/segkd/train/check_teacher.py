@@ -31,7 +31,7 @@ def check_teacher(settings: TrainSettings, distiller: Distiller, datamodule: Seg
     if teacher is None or settings.check_teacher == "off":
         return
     dataset, num_classes = datamodule.val.source, len(distiller.classes)
-    device = resolve_device("auto" if settings.dry_run else settings.trainer.accelerator)
+    device = resolve_device("auto" if settings.dry_run else settings.trainer.accelerator, key="trainer.accelerator")
     score = partial(compute_confusion_matrix, teacher.network, dataset, device=device, limit=NUM_IMAGES)
     matrix = score()
     miou, constant_miou = Scores.from_confusion_matrix(matrix, num_classes).miou, constant_class_miou(matrix)

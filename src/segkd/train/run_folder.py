@@ -21,6 +21,7 @@ from segkd.config.training import TrainSettings
 from segkd.data.base import SegmentationDataset
 from segkd.distillation.distiller import Distiller
 from segkd.errors import UserError
+from segkd.models.checkpoint_io import describe_zeroed
 from segkd.models.student_io import save_student
 from segkd.runs.layout import LAST_CHECKPOINT, METRICS_FILE, RECORD_FILES, SUMMARY_FILE
 from segkd.runs.record import write_record
@@ -116,10 +117,9 @@ class RunFolder:
         }
         with atomic_write(self.directory / SUMMARY_FILE) as part:
             part.write_text(json.dumps(summary, indent=1) + "\n")
-        zeroed = f", {num_zeroed} denormal weights zeroed" if num_zeroed else ""
         print(
             f"{self.settings.name}: val mIoU {100 * miou:.2f} after {steps} step{'s' * (steps != 1)} "
-            f"in {seconds:.0f} s{zeroed} → {self.directory}"
+            f"in {seconds:.0f} s{describe_zeroed(num_zeroed)} → {self.directory}"
         )
         return miou
 

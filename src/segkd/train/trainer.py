@@ -62,7 +62,7 @@ def build_trainer(
         warnings.filterwarnings("ignore", message=message)
     required = [checkpoint or ResumableCheckpoint(CheckpointFiles(directory)), *callbacks]
     trainer = pl.Trainer(
-        accelerator=resolve_device(settings.accelerator).type,
+        accelerator=resolve_device(settings.accelerator, key="trainer.accelerator").type,
         devices=settings.devices if settings.devices != "auto" or settings.accelerator != "cpu" else 1,
         num_nodes=settings.num_nodes,
         strategy=choose_strategy(settings),
