@@ -174,9 +174,9 @@ def test_adapter_with_another_normalization_is_refused(tmp_path: Path) -> None:
         (
             ENet,
             {},
-            r"is ENet \(.*\); less than half of ESPNetC .* matching modules: none\); .*, or take one of the same family",
+            r"is ENet \(.*\); less than half of ESPNetC .*matching modules: none\); .*, or take one of the same family",
         ),
-        (PSPNet, {"width": 8, "pyramid": 8}, r"is PSPNet \(.*\); less than half of ESPNetC .* matching modules: none\)"),
+        (PSPNet, {"width": 8, "pyramid": 8}, r"is PSPNet \(.*\); less than half of ESPNetC .*matching modules: none\)"),
     ],
     ids=["built differently", "wider", "another family", "a teacher"],
 )
