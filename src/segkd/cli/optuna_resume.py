@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -93,7 +92,6 @@ def resume_study(config: DictConfig, directory: Path) -> None:
 
 def _load_study(config: DictConfig) -> Any:
     """Return the stored study; create it if there is none."""
-    os.environ.setdefault("SQLALCHEMY_SILENCE_UBER_WARNING", "1")  # it is about version 2, which the extra excludes
     import optuna
 
     optuna.logging.set_verbosity(logging.WARNING)
