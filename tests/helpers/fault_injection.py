@@ -43,5 +43,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     Distiller.forward_networks = forward_with_faults
     if forgotten := os.environ.get("FORGET"):
-        setattr(segkd.train.callbacks.resumable_checkpoint, forgotten, lambda *_: None)
+        module = segkd.train.callbacks.resumable_checkpoint
+        assert hasattr(module, forgotten), f"{module.__name__} has no {forgotten} to forget"
+        setattr(module, forgotten, lambda *_: None)
     launch("train")

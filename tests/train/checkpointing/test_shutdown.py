@@ -119,7 +119,7 @@ def test_any_process_is_asked_to_stop(whole: Path, tmp_path: Path, teacher_file:
 @pytest.mark.slow
 def test_the_comparison_finds_forgotten_statistics(whole: Path, tmp_path: Path, teacher_file: Path) -> None:
     stopped(tmp_path, teacher_file, "1:3:SIGTERM", 143, 4)
-    resumed = run(tmp_path, teacher_file, "resume=auto", FORGET="restore_own")
+    resumed = run(tmp_path, teacher_file, "resume=auto", FORGET="restore_rank_state")
     assert resumed.code == 0, resumed.err
     assert not same_weights(tmp_path, whole)
 
