@@ -44,8 +44,8 @@ results-streets: $(READY) ## the same on synthetic street scenes, on a CPU
 test: $(READY)  ## the whole suite, except what needs the authors' data or takes minutes
 	env -u SEGKD_TRUTH $(BIN)/pytest $(TWO) -m "not slow"
 
-quick: $(READY) ## the tests that start no process
-	env -u SEGKD_TRUTH $(BIN)/pytest $(TWO) -m "not slow and not process" tests
+quick: $(READY) ## the unit tests: those that run no command
+	env -u SEGKD_TRUTH $(BIN)/pytest $(TWO) -m "not slow and not process and not command" tests
 
 published: $(READY) ## the tests against published results, and the slow ones: SEGKD_TRUTH=DIR make published
 	@test -n "$(SEGKD_TRUTH)" || { echo "make published needs SEGKD_TRUTH=DIR, the folder of the authors' data, weights and values (CONTRIBUTING.md)"; exit 2; }

@@ -23,6 +23,9 @@ _PUBLISHED_FILES = os.environ.get("SEGKD_TRUTH")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if "command" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.command)
     if _PUBLISHED_FILES is None:
         for item in items:
             if item.get_closest_marker("published"):
