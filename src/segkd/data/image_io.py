@@ -20,8 +20,8 @@ LabelEncoding = Literal["ids", "palette", "colors"]
 Color = tuple[int, int, int]
 """RGB, 0..255."""
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-"""Suffixes of image files, in lower case."""
+IMAGE_SUFFIXES = tuple(".png .jpg .jpeg .jpe .jfif .bmp .dib .tif .tiff .webp .jp2 .pbm .pgm .ppm .pnm".split())
+"""Suffixes of the image files that every OpenCV reads, in lower case."""
 
 LABEL_ENCODINGS = {"ids": 1 << 8, "palette": 1 << 8, "colors": 1 << 24}
 """Number of possible values of each encoding."""

@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
-from segkd.data.image_io import IMAGE_SUFFIXES
 from segkd.errors import UserError
 from segkd.predict.rendering import ID_OUTPUTS, OutputKind
 from segkd.predict.settings import PredictSettings
@@ -40,7 +39,7 @@ def resolve_destination(settings: PredictSettings) -> Destination:
         )
     output = settings.output
     suffix = "" if output.is_dir() else output.suffix.lower()
-    if suffix and suffix not in (known := (".mp4", ".gif", *IMAGE_SUFFIXES)):
+    if suffix and suffix not in (known := (".mp4", ".gif", ".png", ".jpg", ".jpeg")):
         raise UserError(f"output={output} is of an unknown kind; give a folder, or a file ending in {', '.join(known)}")
     default: list[OutputKind] = ["class_ids", "color_masks", "overlay"]
     if networks > 1:
