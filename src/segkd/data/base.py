@@ -181,8 +181,12 @@ class FileDataset(SegmentationDataset):
 
     def load_label(self, index: int) -> Array:
         """Load the label alone, H W."""
+        return self.to_classes(self.load_label_values(index), self.files[index][1])
+
+    def load_label_values(self, index: int) -> LabelArray:
+        """Load the values of a label file, H W."""
         path = self.files[index][1]
-        return self.to_classes(decode_label(read_bytes(path), path, self.label_encoding), path)
+        return decode_label(read_bytes(path), path, self.label_encoding)
 
     def get_name(self, index: int) -> str:
         """Return the stem of the image file."""
@@ -204,8 +208,8 @@ class FileDataset(SegmentationDataset):
             ignored = [value for value, index in self.label_map.items() if index == IGNORE_INDEX]
             kind = "colors" if self.label_encoding == "colors" else "ids"
             raise UserError(
-                f"label {path} holds the {kind} {self._format_values(unknown)}; {self.display_name} allows "
-                f"{self._format_values(self.label_map)}. Map unlabeled pixels to an ignored one ({self._format_values(ignored)})"
+                f"label {path} holds the {kind} {self.format_values(unknown)}; {self.display_name} allows "
+                f"{self.format_values(self.label_map)}. Map unlabeled pixels to an ignored one ({self.format_values(ignored)})"
             )
         return classes
 
@@ -216,7 +220,7 @@ class FileDataset(SegmentationDataset):
             table[value] = index
         return table
 
-    def _format_values(self, values: Iterable[int]) -> str:
+    def format_values(self, values: Iterable[int]) -> str:
         """Return [0, 1, 2, 5] as '0–2, 5', or colors in hexadecimal."""
         if self.label_encoding != "colors":
             return _format_ranges(sorted(values))
