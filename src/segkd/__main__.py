@@ -7,11 +7,13 @@ import sys
 
 from segkd import __version__
 from segkd.cli.commands import COMMANDS, RETIRED
+from segkd.cli.logs import configure_streams
 from segkd.config.suggestions import explain_unknown_name
 
 
 def main() -> None:
     """Run the command that the first argument names, as `python -m segkd.COMMAND` does."""
+    configure_streams()
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("--help", "-h"):
         print("segkd COMMAND --help\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -20,7 +19,7 @@ from segkd.config.schema import DatasetSpec, Settings, load_settings
 from segkd.data.base import FileDataset
 from segkd.data.folder import METADATA_FILE
 from segkd.data.integrity import Issue, SampleReport, find_cross_split_issues, inspect_sample
-from segkd.utils.files import atomic_write, make_dir
+from segkd.utils.files import atomic_write, make_dir, write_json
 from segkd.utils.tables import print_table
 from segkd.utils.threads import thread_map
 
@@ -59,7 +58,7 @@ def check(cfg: DictConfig) -> None:
     report = _build_report(splits, samples)
     if directory is not None:
         with atomic_write(directory / "check.json") as partial_file:
-            partial_file.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+            write_json(partial_file, report)
     _print_report(report)
     images, faults = sum(map(len, samples.values())), len(report["faults"])
     print(f"{report['dataset']}: {images} images, {faults or 'no'} fault{'s' * (faults != 1)}")

@@ -64,7 +64,7 @@ def download(cfg: DictConfig) -> None:
 def read_manifest(path: Path) -> list[Source]:
     """Read a manifest: lines `# from ADDRESS`, each followed by the hashes of its files."""
     sources: list[Source] = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("# from "):
             archive, _, folder = line.removeprefix("# from ").partition(".zip/")
             sources.append(Source(f"{archive}.zip", folder, {}) if folder else Source(archive, None, {}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from segkd.builders.datasets import open_dataset
 from segkd.cli.launch import launch
 from segkd.config.schema import DatasetSpec, Settings, load_settings
 from segkd.data.statistics import compute_class_weights, compute_color_statistics, count_classes
-from segkd.utils.files import atomic_write, make_dir
+from segkd.utils.files import atomic_write, make_dir, write_json
 from segkd.utils.tables import print_table
 
 
@@ -48,7 +47,7 @@ def stats(cfg: DictConfig) -> None:
     }
     if directory is not None:
         with atomic_write(directory / "stats.json") as partial_file:
-            partial_file.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+            write_json(partial_file, report)
     _print_report(report)
     for key in ("mean", "std"):
         print(f"{key}: [{', '.join(f'{value:.3f}' for value in report[key])}]")

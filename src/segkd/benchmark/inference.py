@@ -93,7 +93,7 @@ def read_miou(run: Path, engine: str) -> float | None:
     name = files.get(engine, "evaluation.json")
     if name is None or not (run / name).is_file():
         return None
-    record = json.loads((run / name).read_text())
+    record = json.loads((run / name).read_bytes())
     miou: float | None = record.get("scores", record)["miou"]
     return miou
 

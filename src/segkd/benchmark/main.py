@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,7 +21,7 @@ from segkd.errors import UserError
 from segkd.models.student_io import load_student
 from segkd.train.check_settings import uses_several_processes
 from segkd.utils.devices import resolve_device
-from segkd.utils.files import make_dir
+from segkd.utils.files import make_dir, write_json
 from segkd.utils.tables import print_table
 
 Format = Literal["table", "markdown"]
@@ -102,8 +101,7 @@ def benchmark(cfg: DictConfig) -> None:
     directory = None if settings.output_dir is None else make_dir(settings.output_dir)
     result = _run(settings)
     if directory is not None:
-        text = json.dumps(result.record, indent=1, ensure_ascii=False)
-        (directory / "benchmark.json").write_text(text + "\n")
+        write_json(directory / "benchmark.json", result.record)
     for table in result.tables:
         print_table(table.rows, settings.format, table.title)
     if isinstance(settings, InferenceSettings) and settings.plot is not None:

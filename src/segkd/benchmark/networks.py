@@ -79,7 +79,7 @@ def list_networks() -> list[str]:
     """Return the names in configs/model of networks that need no other library, no wrapped network and no members."""
     names = []
     for path in (CONFIGS / "model").glob("*.yaml"):
-        target = yaml.safe_load(path.read_text())["_target_"]
+        target = yaml.safe_load(path.read_bytes())["_target_"]
         if target is not None:
             network = resolve_target(target)
             if not (network.constructor_loads_weights or network.has_members):
@@ -95,7 +95,7 @@ def build_network_by_name(name: str, num_classes: int) -> SegmentationModel:
     """
     if name not in list_networks():
         raise UserError(explain_unknown_name("model", name, list_networks()))
-    node = yaml.safe_load((CONFIGS / "model" / f"{name}.yaml").read_text())
+    node = yaml.safe_load((CONFIGS / "model" / f"{name}.yaml").read_bytes())
     normalization = Normalization((127.5,) * 3, (127.5,) * 3)
     network: SegmentationModel = parse_spec(node).build(num_classes=num_classes, normalization=normalization)
     return network

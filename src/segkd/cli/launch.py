@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from segkd.cli.commands import load_command
-from segkd.cli.logs import configure_logging
+from segkd.cli.logs import configure_logging, configure_streams
 from segkd.cli.messages import find_similar_keys, list_keys, print_error
 from segkd.config.paths import CONFIGS, PRETRAINED
 from segkd.errors import UserError
@@ -69,11 +69,13 @@ def launch(command: str) -> NoReturn:
         except Exception as error:
             code = print_error(error, command)
             if is_multirun:
-                (folder / FAILURE_FILE).write_text("".join(traceback.format_exception(error)))
+                report = "".join(traceback.format_exception(error))
+                (folder / FAILURE_FILE).write_text(report, encoding="utf-8", errors="backslashreplace")
                 raise JobFailed(code) from None
             _remove_if_empty(folder)
             raise SystemExit(code) from None
 
+    configure_streams()
     try:
         _check_options(command)
         hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=command)(run_job)()

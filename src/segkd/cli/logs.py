@@ -1,7 +1,8 @@
-"""Print the log of a command on stderr."""
+"""Print what a command says, and its log on stderr."""
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 
@@ -15,6 +16,13 @@ class _StderrHandler(logging.Handler):
         """Print one message."""
         if is_rank_zero():
             print(f"segkd: {record.getMessage()}", file=sys.stderr, flush=True)
+
+
+def configure_streams() -> None:
+    r"""Let stdout and stderr escape what their encoding lacks, such as `\u2192` for → in ASCII, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def configure_logging() -> None:

@@ -52,7 +52,7 @@ def main() -> None:
     """Write the files into the checkout that holds this package."""
     for path, text in render_files().items():
         (CONFIGS.parent / path).parent.mkdir(parents=True, exist_ok=True)
-        (CONFIGS.parent / path).write_text(text)
+        (CONFIGS.parent / path).write_text(text, encoding="utf-8")
 
 
 def render_files() -> dict[Path, str]:
@@ -96,9 +96,9 @@ def describe_command(command: str) -> list[KeyTable]:
 def describe_losses() -> Iterator[KeyTable]:
     """Yield the keys of each loss, and of the adversarial loss, as their docstrings explain them."""
     for name in list_options("loss"):
-        node = yaml.safe_load((CONFIGS / "loss" / f"{name}.yaml").read_text())[name]
+        node = yaml.safe_load((CONFIGS / "loss" / f"{name}.yaml").read_bytes())[name]
         yield _describe_node(f"loss.{name}", node)
-    yield _describe_node("adversary", yaml.safe_load((CONFIGS / "adversary/holistic.yaml").read_text()))
+    yield _describe_node("adversary", yaml.safe_load((CONFIGS / "adversary/holistic.yaml").read_bytes()))
 
 
 def render_help(command: str, tables: list[KeyTable]) -> str:

@@ -37,7 +37,7 @@ def _check_preset(cfg: DictConfig) -> None:
     preset = HydraConfig.get().runtime.choices.get("preset")
     path = CONFIGS / "preset" / f"{preset}.yaml"
     overridden = {override.lstrip("+").partition("=")[0] for override in HydraConfig.get().overrides.task}
-    for key, value in flatten(yaml.safe_load(path.read_text()) or {}) if path.is_file() else ():
+    for key, value in flatten(yaml.safe_load(path.read_bytes()) or {}) if path.is_file() else ():
         if key in overridden and OmegaConf.select(cfg, key) != value:
             raise UserError(
                 f"preset={preset} sets {key}={value}, but the command line has {OmegaConf.select(cfg, key)}; leave one of them out"

@@ -129,7 +129,8 @@ def write_pack(directory: Path, splits: Sequence[FileDataset], workers: int) -> 
         "facts": _collect_metadata(splits),
         "parts": {split.split: _write_split(directory, split, workers) for split in splits},
     }
-    (directory / INDEX_FILE).write_text(json.dumps(index, ensure_ascii=False) + "\n")
+    text = json.dumps(index, ensure_ascii=False) + "\n"
+    (directory / INDEX_FILE).write_text(text, encoding="utf-8", errors="backslashreplace")
     return sum(path.stat().st_size for path in directory.iterdir())
 
 

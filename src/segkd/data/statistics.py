@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segkd.data.base import FileDataset, SegmentationDataset
-from segkd.data.image_io import read_bytes
+from segkd.data.image_io import Array, LabelArray, read_bytes
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX
 from segkd.utils.files import atomic_write
@@ -29,6 +31,17 @@ class ClassCounts(NamedTuple):
     """Number of images that contain the class."""
     pixels_of_images: list[int]
     """All pixels, void included, of the images that contain the class."""
+    ignored: Mapping[str, int] = {}
+    """Ignored value of the label files, as messages name it → its pixels; empty if there are no files."""
+
+
+class LabelCounts(NamedTuple):
+    """Counts in one label."""
+
+    pixels: npt.NDArray[np.int64]
+    """Pixels of each of the K classes and, last, of void."""
+    ignored: Mapping[str, int] = {}
+    """As in `ClassCounts`."""
 
 
 class ColorStatistics(NamedTuple):
@@ -47,20 +60,52 @@ def count_classes(dataset: SegmentationDataset, workers: int = 2, progress: str 
         workers: Threads.
         progress: Text of the progress bar; empty for none.
     """
-    num_classes = len(dataset.classes)
-
-    def count_image(index: int) -> npt.NDArray[np.int64]:
-        counts = np.bincount(dataset.load_label(index).ravel(), minlength=256)
-        return np.append(counts[:num_classes], counts[IGNORE_INDEX])
 
     def count_all() -> dict[str, Any]:
-        counts = np.stack(list(thread_map(count_image, range(len(dataset)), workers, progress)))
-        of_images = (counts.sum(1, keepdims=True) * (counts > 0)).sum(0)
-        return ClassCounts(counts.sum(0).tolist(), (counts > 0).sum(0).tolist(), of_images.tolist())._asdict()
+        indices = range(len(dataset))
+        return sum_counts(thread_map(partial(count_label, dataset), indices, workers, progress))._asdict()
 
     labels = [label for _, label in dataset.files] if isinstance(dataset, FileDataset) else []
-    key = ["class_counts", 1, num_classes, sorted(dataset.label_map.items())]
+    key = ["class_counts", 2, len(dataset.classes), sorted(dataset.label_map.items())]
     return ClassCounts(**_load_or_compute(key, labels, workers, count_all))
+
+
+def count_label(dataset: SegmentationDataset, index: int) -> LabelCounts:
+    """Count the pixels of each class in one label."""
+    if not isinstance(dataset, FileDataset):
+        return LabelCounts(_count_pixels(dataset, dataset.load_label(index)))
+    values, path = dataset.load_label_values(index), dataset.files[index][1]
+    return count_values(dataset, values, dataset.to_classes(values, path))
+
+
+def count_values(dataset: FileDataset, values: LabelArray, classes: Array) -> LabelCounts:
+    """Count the pixels of each class, and of each ignored value, in one label.
+
+    Args:
+        dataset: The dataset of the label.
+        values: Values of the label file, H W.
+        classes: The same as `dataset.to_classes` maps them.
+    """
+    ignored, counts = np.unique(values[classes == IGNORE_INDEX], return_counts=True)
+    names = [dataset.format_values([value]) for value in ignored.tolist()]
+    return LabelCounts(_count_pixels(dataset, classes), dict(zip(names, counts.tolist(), strict=True)))
+
+
+def _count_pixels(dataset: SegmentationDataset, classes: Array) -> npt.NDArray[np.int64]:
+    counts = np.bincount(classes.ravel(), minlength=256)
+    return np.append(counts[: len(dataset.classes)], counts[IGNORE_INDEX])
+
+
+def sum_counts(labels: Iterable[LabelCounts]) -> ClassCounts:
+    """Add up the counts of one or more labels of one dataset."""
+    ignored: Counter[str] = Counter()
+    rows = []
+    for label in labels:
+        rows.append(label.pixels)
+        ignored.update(label.ignored)
+    counts = np.stack(rows)
+    of_images = (counts.sum(1, keepdims=True) * (counts > 0)).sum(0)
+    return ClassCounts(counts.sum(0).tolist(), (counts > 0).sum(0).tolist(), of_images.tolist(), dict(ignored))
 
 
 def compute_color_statistics(dataset: SegmentationDataset, workers: int = 2, progress: str = "") -> ColorStatistics:
@@ -141,7 +186,7 @@ def _load_or_compute(
     with suppress(OSError, UserError):  # without a writable cache, the result is computed each time
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as partial_file:
-            partial_file.write_text(json.dumps(result))
+            partial_file.write_text(json.dumps(result), encoding="utf-8")
     return result
 
 

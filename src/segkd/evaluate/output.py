@@ -12,7 +12,7 @@ from typing import Any
 
 from segkd.evaluate.metrics_report import MetricResult, compute_nanmean, format_percent
 from segkd.metrics import Scores
-from segkd.utils.files import atomic_write
+from segkd.utils.files import atomic_write, write_json
 from segkd.utils.tables import TableFormat, print_table
 
 log = logging.getLogger(__name__)
@@ -21,11 +21,11 @@ log = logging.getLogger(__name__)
 def write_evaluation(file: Path, evaluation: dict[str, Any]) -> None:
     """Write the file; warn on stderr if it replaces scores of something else, because runs are compared by it."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        former = json.loads(file.read_text())
+        former = json.loads(file.read_bytes())
         if any(former[key] != evaluation[key] for key in ("dataset", "split", "images", "protocol")):
             log.warning("%s held scores of %s %s; output_dir=DIR keeps both", file, former["dataset"], former["split"])
     with atomic_write(file) as part:
-        part.write_text(json.dumps(evaluation, indent=1, ensure_ascii=False) + "\n")
+        write_json(part, evaluation)
 
 
 def print_scores(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import ExitStack
 from itertools import islice
@@ -27,7 +26,7 @@ from segkd.predict.sources import FrameSource, open_sequence, open_source
 from segkd.predict.writers import write_file
 from segkd.runs.load import resolve_dataset
 from segkd.utils.devices import resolve_device
-from segkd.utils.files import atomic_write
+from segkd.utils.files import atomic_write, write_json
 
 _LEGEND_WIDTH = 480  # pixels of legend.png
 
@@ -130,7 +129,7 @@ def _write_description(
         "classes": {name: list(color) for name, color in palette.classes.items()},
     }
     with atomic_write(destination.path / "prediction.json", "output") as part:
-        part.write_text(json.dumps(description, indent=1, ensure_ascii=False) + "\n")
+        write_json(part, description)
     if settings.legend:
         with write_file(destination.path / "legend.png") as write:
             write("legend", np.asarray(draw_legend(palette.classes, _LEGEND_WIDTH)))

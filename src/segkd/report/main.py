@@ -56,7 +56,7 @@ def report(cfg: DictConfig) -> None:
     )
     make_dir(settings.output.parent, "output")
     with atomic_write(settings.output, "output") as part:
-        part.write_text(page)
+        part.write_text(page, encoding="utf-8")
     print(f"{len(runs)} runs of {len(methods)} methods → {settings.output}")
 
 
@@ -83,4 +83,4 @@ def _load_extra() -> tuple[Any, Callable[[Sequence[MethodResult]], list[Any]]]:
     except ImportError as error:
         raise UserError(f"a report needs {error.name}, which is not installed; pip install 'segkd[report]'") from None
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(TEMPLATE.read_text()), build_sections
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")), build_sections

@@ -128,7 +128,7 @@ def read_spec(run: Path, name: str, cure: str) -> Spec | None:
     if not config.is_file():
         return None
     try:
-        node = yaml.safe_load(config.read_text())[name]
+        node = yaml.safe_load(config.read_bytes())[name]
         return None if node["_target_"] is None else parse_optional_spec(rename_network_keys(node))
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
         reason = " ".join(str(error).split())

@@ -17,6 +17,7 @@ import yaml
 
 from segkd import __version__
 from segkd.runs.layout import RECORD_FILES, SUMMARY_FILE
+from segkd.utils.files import write_json
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ _PACKAGES = (
 def write_record(directory: Path, config: dict[str, Any], seed: int) -> None:
     """Write `config.yaml` (resolved) and `environment.json` (command, versions, seed, git state, machine)."""
     config_file, environment_file = (directory / name for name in RECORD_FILES)
-    config_file.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    config_file.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
     environment = {
         "segkd": __version__,
         "command": ["python", "-m", "segkd.train", *sys.argv[1:]],
@@ -46,7 +47,7 @@ def write_record(directory: Path, config: dict[str, Any], seed: int) -> None:
         "machine": platform.machine(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-    environment_file.write_text(json.dumps(environment, indent=1) + "\n")
+    write_json(environment_file, environment)
 
 
 def read_finished_miou(directory: Path, steps: int) -> float | None:
@@ -55,7 +56,7 @@ def read_finished_miou(directory: Path, steps: int) -> float | None:
     A run has finished if its folder holds a summary, which is written last.
     """
     file = directory / SUMMARY_FILE
-    summary = json.loads(file.read_text()) if file.is_file() else {}
+    summary = json.loads(file.read_bytes()) if file.is_file() else {}
     if summary.get("steps") != steps:
         return None
     log.info("%s has nothing left to do", directory)
@@ -76,10 +77,10 @@ def _read_git_state() -> dict[str, Any] | None:
         return None
     try:
         commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True
+            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, encoding="utf-8", check=True
         ).stdout.strip()
         changes = subprocess.run(
-            ["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=True
+            ["git", "status", "--porcelain"], cwd=root, capture_output=True, encoding="utf-8", check=True
         ).stdout
     except (OSError, subprocess.CalledProcessError):
         return None

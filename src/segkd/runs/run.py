@@ -141,7 +141,7 @@ def _is_run(path: Path) -> bool:
     if path.suffix != RECORD_SUFFIX:
         return (path / CONFIG_FILE).is_file()
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return True  # read_run reports what is wrong with it
     return isinstance(content, dict) and "evaluation" in content
@@ -153,7 +153,7 @@ def _number_parts(path: Path) -> list[tuple[int, str]]:
 
 
 def _read_folder(directory: Path) -> Run:
-    config = rename_targets(yaml.safe_load((directory / CONFIG_FILE).read_text()))
+    config = rename_targets(yaml.safe_load((directory / CONFIG_FILE).read_bytes()))
     summary = _read_json(directory / SUMMARY_FILE)
     evaluation = _read_json(directory / EVALUATION_FILE)
     if evaluation is not None:
@@ -166,7 +166,7 @@ def _read_folder(directory: Path) -> Run:
 
 
 def _read_record(file: Path) -> Run:
-    record = json.loads(file.read_text())
+    record = json.loads(file.read_bytes())
     evaluation = rename_metrics(record["evaluation"])
     config = rename_targets(record["config"])
     list_distillation_terms(config)  # fails here, where read_run reports it, if the config is damaged
@@ -183,7 +183,7 @@ def _sum_teacher_seconds(config: dict[str, Any]) -> float | None:
     summaries = [Path(str(file)).parent / SUMMARY_FILE for file in checkpoints or [teacher.get("checkpoint")]]
     if not all(summary.is_file() for summary in summaries):
         return None
-    return sum(float(json.loads(summary.read_text())["seconds"]) for summary in summaries)
+    return sum(float(json.loads(summary.read_bytes())["seconds"]) for summary in summaries)
 
 
 def _score_evaluation(evaluation: dict[str, Any]) -> Score:
@@ -212,9 +212,9 @@ def _name_dataset(directory: Path, config: dict[str, Any]) -> str:
 def _read_metrics(path: Path) -> list[dict[str, str]]:
     if path.suffix == RECORD_SUFFIX:
         return []  # a record has no curves
-    with (path / METRICS_FILE).open(newline="") as file:
+    with (path / METRICS_FILE).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text()) if path.is_file() else None
+    return json.loads(path.read_bytes()) if path.is_file() else None

@@ -44,7 +44,7 @@ def load_template() -> Any:
     from jinja2 import Environment, StrictUndefined  # comes with Gradio
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string((TEMPLATES / "viewer.html").read_text())
+    return environment.from_string((TEMPLATES / "viewer.html").read_text(encoding="utf-8"))
 
 
 def make_upload_handler(
@@ -106,7 +106,7 @@ def launch_page(gradio: Any, page: Any, host: str, port: int, max_upload_mb: int
             server_port=port,
             max_file_size=f"{max_upload_mb}mb",
             theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-            css=(TEMPLATES / "serve.css").read_text(),
+            css=(TEMPLATES / "serve.css").read_text(encoding="utf-8"),
             footer_links=[],
             prevent_thread_lock=True,
             quiet=True,

@@ -160,7 +160,7 @@ def _open_split(settings: StudySettings) -> SegmentationDataset:
         raise UserError(
             f"there is no dataset '{settings.dataset.name}'; give dataset.name=NAME, a file of configs/dataset"
         )
-    node = yaml.safe_load(file.read_text())
+    node = yaml.safe_load(file.read_bytes())
     if settings.dataset.root is not None:
         node["root"] = str(settings.dataset.root)
     try:

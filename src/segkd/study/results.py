@@ -20,7 +20,7 @@ from segkd.report.comparison import TITLES, build_summary_table, compare_methods
 from segkd.runs.layout import EVALUATION_FILE
 from segkd.runs.run import Run, read_run
 from segkd.study.plan import STUDENT_FILE, Job, is_finished
-from segkd.utils.files import atomic_write, sha256
+from segkd.utils.files import atomic_write, sha256, write_json
 from segkd.utils.tables import Rows, to_markdown
 
 log = logging.getLogger(__name__)
@@ -51,14 +51,14 @@ def score_jobs(jobs: Sequence[Job], dataset: Sequence[str], split: str, results:
             continue
         record, weights = results / f"{job.method}_{job.seed}.json", job.directory / STUDENT_FILE
         if record.is_file():
-            if json.loads(record.read_text())["weights_sha256"] != sha256(weights):
+            if json.loads(record.read_bytes())["weights_sha256"] != sha256(weights):
                 raise UserError(
                     f"{record} belongs to other weights than {weights}; to score again, delete the record and note why"
                 )
             continue
         log.info("scoring %s", job.name)
         with atomic_write(record, "results") as part:
-            part.write_text(json.dumps(_build_record(job, dataset, split), indent=1, ensure_ascii=False) + "\n")
+            write_json(part, _build_record(job, dataset, split))
 
 
 def _build_record(job: Job, dataset: Sequence[str], split: str) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def _evaluate(job: Job, dataset: Sequence[str], split: str, *overrides: str) -> 
         result = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
         if result.returncode:
             raise SystemExit(result.returncode)  # the command has printed the error
-        evaluation: dict[str, Any] = json.loads((Path(folder) / EVALUATION_FILE).read_text())
+        evaluation: dict[str, Any] = json.loads((Path(folder) / EVALUATION_FILE).read_bytes())
     return evaluation
 
 
@@ -145,7 +145,7 @@ def _get_sequences(run: Run) -> dict[str, float | None]:
 
 
 def _read_parameters(record: Path) -> str:
-    count = json.loads(record.read_text()).get("parameters")  # records of earlier versions lack it
+    count = json.loads(record.read_bytes()).get("parameters")  # records of earlier versions lack it
     return "" if count is None else f"{count:,}"
 
 
@@ -167,11 +167,11 @@ def update_markdown_table(page: Path, name: str, rows: Rows, placeholder: str) -
         UserError: if the page does not exist, or has no marks.
     """
     begin, end = f"<!-- study {name} -->\n", "<!-- study end -->\n"
-    text = page.read_text() if page.is_file() else ""
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
     before, found_begin, rest = text.partition(begin)
     _, found_end, after = rest.partition(end)
     if not found_begin or not found_end:
         raise UserError(
             f"{page} has no place for the table; add the lines {begin.strip()} and {end.strip()} where it should stand"
         )
-    page.write_text(f"{before}{begin}\n{to_markdown(rows) if rows else placeholder}\n\n{end}{after}")
+    page.write_text(f"{before}{begin}\n{to_markdown(rows) if rows else placeholder}\n\n{end}{after}", encoding="utf-8")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import logging
 import math
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ from segkd.runs.record import write_record
 from segkd.train.check_settings import is_multirun
 from segkd.train.loggers.csv import MetricsFileLogger
 from segkd.train.loggers.wandb import ResilientWandbLogger
-from segkd.utils.files import atomic_write
+from segkd.utils.files import atomic_write, write_json
 from segkd.utils.processes import is_rank_zero
 
 log = logging.getLogger(__name__)
@@ -116,7 +115,7 @@ class RunFolder:
             "denormal_weights_zeroed": num_zeroed,
         }
         with atomic_write(self.directory / SUMMARY_FILE) as part:
-            part.write_text(json.dumps(summary, indent=1) + "\n")
+            write_json(part, summary)
         print(
             f"{self.settings.name}: val mIoU {100 * miou:.2f} after {steps} step{'s' * (steps != 1)} "
             f"in {seconds:.0f} s{describe_zeroed(num_zeroed)} → {self.directory}"

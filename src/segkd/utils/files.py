@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -49,6 +51,12 @@ def atomic_write(path: Path, key: str = "output_dir") -> Iterator[Path]:
         raise UserError(f"cannot write {path} ({error.strerror}); make room there, or give another {key}") from None
     finally:
         shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Write indented JSON in UTF-8; bytes of a file name that are no text become escapes."""
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    file.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def sha256(path: Path) -> str:

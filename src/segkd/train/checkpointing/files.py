@@ -101,7 +101,7 @@ def _get_hash_path(checkpoint: Path) -> Path:
 
 
 def _read_hash(checkpoint: Path) -> str:
-    return (_get_hash_path(checkpoint).read_text(errors="replace").split() or [""])[0]
+    return (_get_hash_path(checkpoint).read_text(encoding="utf-8", errors="replace").split() or [""])[0]
 
 
 def _format_hash(digest: str, name: str) -> bytes:

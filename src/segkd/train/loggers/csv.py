@@ -73,7 +73,7 @@ class MetricsFileLogger(Logger):
         self._columns = [*known, *missing]
         size = self.path.stat().st_size
         try:
-            with self.path.open("a", newline="") as file:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
                 csv.DictWriter(file, self._columns).writerows(self._pending)
         except OSError:
             os.truncate(self.path, size)
@@ -81,14 +81,14 @@ class MetricsFileLogger(Logger):
         self._pending.clear()
 
     def _read(self) -> tuple[list[str], list[dict[str, str]]]:
-        with self.path.open(newline="") as file:
+        with self.path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             return list(reader.fieldnames or []), list(reader)
 
     def _replace(self, columns: Sequence[str], rows: Sequence[dict[str, str]]) -> None:
         """Rewrite the file; where that fails, it stays as it was."""
         new = self.path.with_suffix(".part")
-        with new.open("w", newline="") as file:
+        with new.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)
