@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from segkd.data.base import SegmentationDataset
@@ -19,6 +17,7 @@ from segkd.evaluate.inference import Inferer, infer_whole_image
 from segkd.metrics import ConfusionMatrix
 from segkd.models.base import SegmentationModel
 from segkd.utils.indices import space_indices
+from segkd.utils.progress import track
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def compute_confusion_matrices(
     if limit is not None and limit < len(dataset):
         sampler.indices = [sampler.indices[i] for i in space_indices(len(dataset), limit)]
     batches = build_loader(SampleDataset(dataset, corruption, seed), sampler, workers=workers)
-    bar = track(batches, progress or "", len(sampler), console=Console(stderr=True), disable=progress is None)
+    bar = track(batches, progress or "", len(sampler))
     matrices = []
     was_training = network.training
     network.to(device).eval()

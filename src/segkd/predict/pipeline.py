@@ -10,14 +10,13 @@ from typing import NamedTuple, TypeVar, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from segkd.data.image_io import Array
 from segkd.models.base import SegmentationModel
 from segkd.predict.sources import Frame
 from segkd.types import resize
+from segkd.utils.progress import track
 
 PREFETCH = 2
 """Batches that a stage of the pipeline prepares in advance."""
@@ -57,8 +56,8 @@ def run_pipeline(
         length: number of frames, if known.
     """
     batches = prefetch(predict_frames(networks, prefetch(make_batches(frames, batch_size)), num_classes))
-    console, count = Console(stderr=True), 0
-    for prediction in track((one for batch in batches for one in batch), title, length, console=console):
+    count = 0
+    for prediction in track((one for batch in batches for one in batch), title, length):
         for render, write in outputs:
             write(prediction.frame.name, render(prediction))
         count += 1

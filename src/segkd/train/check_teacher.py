@@ -44,7 +44,7 @@ def check_teacher(settings: TrainSettings, distiller: Distiller, datamodule: Seg
             bf16_miou = Scores.from_confusion_matrix(score(), num_classes).miou
         verdict += f"; in bfloat16 the teacher has {100 * bf16_miou:.2f}"
     if miou > constant_miou:
-        Console(stderr=not settings.dry_run).print(verdict)
+        Console(stderr=not settings.dry_run, markup=False, emoji=False).print(verdict)
     elif settings.check_teacher == "stop":
         raise UserError(
             f"{verdict}. It has nothing to teach here: check its weights and classes (check_teacher=warn continues nevertheless)"

@@ -26,7 +26,7 @@ def print_summary(settings: TrainSettings, distiller: Distiller, dataset: Segmen
     if settings.check_teacher == "off" and not settings.dry_run:
         return
     crop_size = get_crop_size(settings, dataset)
-    console = Console(stderr=not settings.dry_run)
+    console = Console(stderr=not settings.dry_run, markup=False, emoji=False)
     console.print(_tabulate_networks(distiller, crop_size))
     console.print(_tabulate_losses(distiller))
     if settings.dry_run:
@@ -53,7 +53,8 @@ def _tabulate_losses(distiller: Distiller) -> Table:
     for name, loss in distiller.losses.named_losses():
         num_parameters = count_parameters(loss)
         projector = f"{num_parameters:,}" if num_parameters else "none"
-        table.add_row(name, f"{loss.weight:.4g}", getattr(loss, "feature", "logits"), projector)
+        feature = getattr(loss, "feature", "–" if loss.needs_teacher else "logits")
+        table.add_row(name, f"{loss.weight:.4g}", feature, projector)
     if (adversary := distiller.adversary) is not None:
         table.add_row("adversarial", f"{adversary.weight:.4g}", adversary.feature, "none")
     return table

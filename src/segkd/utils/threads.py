@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from rich.console import Console
-from rich.progress import track
+from segkd.utils.progress import track
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -24,8 +23,7 @@ def thread_map(function: Callable[[T], R], items: Sequence[T], workers: int, pro
         workers: threads.
         progress: the text beside a progress bar on stderr; empty for no bar.
     """
-    console, results = Console(stderr=True), _map_in_chunks(function, items, workers)
-    yield from track(results, progress, len(items), console=console, disable=not progress)
+    yield from track(_map_in_chunks(function, items, workers), progress, len(items))
 
 
 def _map_in_chunks(function: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[R]:
