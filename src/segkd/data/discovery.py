@@ -10,18 +10,21 @@ from typing import NamedTuple
 from segkd.data.image_io import IMAGE_SUFFIXES
 from segkd.errors import UserError
 
-_UNREAD_SUFFIXES = frozenset(
-    ".apng .arw .avif .cr2 .cr3 .dcm .dng .eps .exr .gif .hdr .heic .heif .ico .jxl .nef .orf .pcx .pfm .psd .raf .ras .raw .rw2 "
-    ".svg .tga".split()
-)
+_UNREAD_SUFFIXES = (
+    ".apng", ".arw", ".avif", ".cr2", ".cr3", ".dcm", ".dng", ".eps", ".exr", ".gif", ".hdr", ".heic", ".heif", ".ico", ".jxl",
+    ".nef", ".orf", ".pcx", ".pfm", ".psd", ".raf", ".ras", ".raw", ".rw2", ".svg", ".tga",
+)  # fmt: skip
 """Suffixes of images that are not read, since not every OpenCV decodes them to one still image of 8 bits."""
-_TEXT_SUFFIXES = frozenset(".csv .db .html .ini .json .md .npy .npz .txt .xml .yaml .yml .zip".split())
+_TEXT_SUFFIXES = (
+    ".csv", ".db", ".html", ".ini", ".json", ".md", ".npy", ".npz", ".txt", ".xml", ".yaml", ".yml", ".zip",
+)  # fmt: skip
 """Suffixes that annotation tools write beside images; such files are not opened."""
 _HIDDEN_NAMES = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found", "#recycle"))
 """Folders that operating systems and file servers make; any name that begins with a dot is hidden, too."""
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\0\0\0\x0cjP  ")
 """First bytes of PNG, JPEG, TIFF, BigTIFF and JPEG 2000."""
 _HEADER_LENGTH = 16
+_MAX_TARGET = 1024  # bytes
 
 
 class FoundImages(NamedTuple):
@@ -33,6 +36,8 @@ class FoundImages(NamedTuple):
     """Files of other suffixes that look like images."""
     hidden: list[Path]
     """Images whose name, or one of whose folders, is hidden."""
+    lost_links: list[Path]
+    """Links without suffix that lead nowhere, and text files that a copy made of links to folders."""
 
 
 def find_images(folder: Path, recursive: bool = True) -> FoundImages:
@@ -45,7 +50,7 @@ def find_images(folder: Path, recursive: bool = True) -> FoundImages:
     Raises:
         UserError: A folder cannot be read.
     """
-    found = FoundImages([], [], [])
+    found = FoundImages([], [], [], [])
     if not folder.is_dir():
         return found
     for path in _walk(folder, recursive):
@@ -55,6 +60,8 @@ def find_images(folder: Path, recursive: bool = True) -> FoundImages:
                 found.hidden.append(path)
         elif is_image:
             found.paths.append(path)
+        elif not path.suffix and _is_lost_link(path):
+            found.lost_links.append(path)
         elif _looks_like_image(path):
             found.left_out.append(path)
     return FoundImages(*map(sorted, found))
@@ -79,13 +86,17 @@ def is_still_image(path: Path) -> bool:
 
 
 def describe_left_out(found: FoundImages) -> list[str]:
-    """Return a sentence for the files that look like images and are left out, and one for the hidden images, if there are any."""
+    """Return a sentence for each kind of file that is left out, with the first one and their number."""
     sentences = []
     if found.left_out:
         readable = " ".join(IMAGE_SUFFIXES)
         sentences.append(f"{_count(found.left_out)} not read, for the suffix is none of {readable}; convert or remove")
     if found.hidden:
         sentences.append(f"{_count(found.hidden)} left out as hidden")
+    if found.lost_links:
+        sentences.append(
+            f"{_count(found.lost_links)} not followed, for it was a link and leads nowhere; link or copy its folder again"
+        )
     return sentences
 
 
@@ -101,7 +112,8 @@ def _walk(folder: Path, recursive: bool, above: frozenset[Path] | None = None) -
         return
     try:
         with os.scandir(folder) as entries:
-            names = {entry.name: entry.is_dir() for entry in entries}
+            # The entry of a link to itself raises an error, its path does not.
+            names = {entry.name: (Path(entry) if entry.is_symlink() else entry).is_dir() for entry in entries}
     except OSError as error:
         raise UserError(f"cannot read the folder {folder} ({error.strerror}); make it readable") from None
     for name, is_folder in names.items():
@@ -109,6 +121,18 @@ def _walk(folder: Path, recursive: bool, above: frozenset[Path] | None = None) -
             yield folder / name
         elif recursive:
             yield from _walk(folder / name, recursive, above | {resolved})
+
+
+def _is_lost_link(path: Path) -> bool:
+    if path.is_symlink():
+        return not path.exists()
+    try:
+        # Git, archives and network drives without links store a link as a file that holds its target.
+        is_short = 0 < path.stat().st_size <= _MAX_TARGET
+        target = path.read_bytes().decode().strip() if is_short else ""
+        return bool(target) and "\0" not in target and (path.parent / target).is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def _looks_like_image(path: Path) -> bool:
