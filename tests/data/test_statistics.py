@@ -77,6 +77,7 @@ def test_cache_depends_on_file_content(tmp_path: Path, monkeypatch: pytest.Monke
     data = CamVid(tmp_path / "a", "train")
     first, first_colors = count_classes(data), compute_color_statistics(data)
     assert first.pixels == [4 * 16] * 12
+    assert first.ignored == {"11": 4 * 16}
 
     def refuse_decoding(*_: object) -> None:
         raise AssertionError("decoded")
@@ -84,7 +85,7 @@ def test_cache_depends_on_file_content(tmp_path: Path, monkeypatch: pytest.Monke
     def is_decoded(root: str) -> bool:
         data = CamVid(tmp_path / root, "train")
         with monkeypatch.context() as patch:
-            patch.setattr(CamVid, "load_label", refuse_decoding)
+            patch.setattr(CamVid, "load_label_values", refuse_decoding)
             try:
                 assert count_classes(data) == first
                 assert compute_color_statistics(data) == first_colors

@@ -63,7 +63,8 @@ def count_classes(dataset: SegmentationDataset, workers: int = 2, progress: str 
 
     def count_all() -> dict[str, Any]:
         indices = range(len(dataset))
-        return sum_counts(thread_map(partial(count_label, dataset), indices, workers, progress))._asdict()
+        labels = thread_map(partial(count_label, dataset), indices, workers, progress)
+        return sum_counts(labels, len(dataset.classes))._asdict()
 
     labels = [label for _, label in dataset.files] if isinstance(dataset, FileDataset) else []
     key = ["class_counts", 2, len(dataset.classes), sorted(dataset.label_map.items())]
@@ -96,14 +97,14 @@ def _count_pixels(dataset: SegmentationDataset, classes: Array) -> npt.NDArray[n
     return np.append(counts[: len(dataset.classes)], counts[IGNORE_INDEX])
 
 
-def sum_counts(labels: Iterable[LabelCounts]) -> ClassCounts:
-    """Add up the counts of one or more labels of one dataset."""
+def sum_counts(labels: Iterable[LabelCounts], num_classes: int) -> ClassCounts:
+    """Add up the counts of labels of one dataset."""
     ignored: Counter[str] = Counter()
     rows = []
     for label in labels:
         rows.append(label.pixels)
         ignored.update(label.ignored)
-    counts = np.stack(rows)
+    counts = np.array(rows, np.int64).reshape(len(rows), num_classes + 1)
     of_images = (counts.sum(1, keepdims=True) * (counts > 0)).sum(0)
     return ClassCounts(counts.sum(0).tolist(), (counts > 0).sum(0).tolist(), of_images.tolist(), dict(ignored))
 
