@@ -174,6 +174,28 @@ def test_proposed_classes_read_the_labels(command: Command, tmp_path: Path, enco
     assert (result.code, faults) == (0, set())
 
 
+def test_class_without_labels_is_a_fault(command: Command, tmp_path: Path) -> None:
+    """Of all splits it is a fault; of some, a note. The report has the pixels of each class and of each ignored value."""
+    write_folder(tmp_path)
+    labels = {path: read(path) for path in sorted((tmp_path / "labels").rglob("*.png"))}
+    for path, label in labels.items():
+        write(path, np.where(label == 30, 20, label))
+    result, faults, notes = run_check(command, tmp_path, "dataset=folder")
+    assert (result.code, faults, notes) == (1, {("classes.yaml", "class")}, set())
+    assert "weed (id 30) is in no label of any split; 25.0 % of the pixels are 255, which classes.yaml" in result.out
+    assert result.out.splitlines()[-1].endswith(": 4 images, 1 fault")
+    train = json.loads((tmp_path / "report/check.json").read_text())["splits"]["train"]
+    assert train["pixels"] == {"soil": 2 * 600, "crop": 2 * 1200, "weed": 0}
+    assert train["ignored"] == {"255": 2 * 600}
+    result, faults, notes = run_check(command, tmp_path, "dataset=folder", "splits=[val]")
+    assert (result.code, faults, notes) == (0, set(), {("classes.yaml", "class")})
+    assert "note: weed (id 30) is in no label of val; " in result.out
+    write(path, labels[path])
+    result, faults, notes = run_check(command, tmp_path, "dataset=folder")
+    assert (result.code, faults, notes) == (0, set(), {("classes.yaml", "class")})
+    assert "note: weed (id 30) is in no label of train, only in those of val; " in result.out
+
+
 def raise_no_space(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -181,8 +203,8 @@ def raise_no_space(*_: object, **__: object) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ((), "CamVid needs dataset.root=DIR"),
-        (("dataset.root=nowhere",), "no CamVid at nowhere"),
+        ((), "dataset=camvid needs dataset.root=DIR"),
+        (("dataset.root=nowhere",), "there is no folder nowhere for dataset=camvid"),
         (("dataset.root=empty",), "found no images of CamVid train in empty"),
         (("dataset.root=empty", "splits=[val]"), "found no images of CamVid val in empty"),
         (("dataset.root=camvid", "splits=[dev]"), "CamVid has no split 'dev'; it has train, val"),

@@ -184,7 +184,7 @@ def test_failed_pack_leaves_nothing(command: Command, monkeypatch: pytest.Monkey
         (("output_dir=camvid/train/0001TP_000000.png/pack",), "cannot make the folder"),
         (("splits=[dev]",), "CamVid has no split 'dev'"),
         (("dataset=packed", "dataset.root=null"), "Packed has no image and label files"),
-        (("dataset.root=nowhere",), "no CamVid at nowhere"),
+        (("dataset.root=nowhere",), "there is no folder nowhere for dataset=camvid"),
     ],
 )
 def test_mistakes_exit_with_code_2(command: Command, overrides: tuple[str, ...], message: str) -> None:

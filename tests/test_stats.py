@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -51,6 +52,24 @@ def test_printed_statistics_extend_classes_yaml(command: Command) -> None:
     np.testing.assert_allclose((*dataset.mean, *dataset.std), (*report["mean"], *report["std"]), atol=5.1e-4)
 
 
+def test_classes_without_pixels_are_named(command: Command) -> None:
+    """A split without any labeled pixel has a table too, without weights."""
+    write_folder(Path("own"))
+    for path in Path("own/labels/train").rglob("*.png"):
+        label = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), np.where(label == 30, 20, label))
+    for path in Path("own/labels/val").rglob("*.png"):
+        cv2.imwrite(str(path), np.full((40, 60), 255, np.uint8))
+    result = command("stats", "dataset=folder", "dataset.root=own")
+    assert result.code == 0
+    ignored = "of the pixels are 255, which classes.yaml ignores; if that is"
+    assert f"\nweed (id 30) is in no label of train; 25.0 % {ignored} the class" in result.out
+    result = command("stats", "dataset=folder", "dataset.root=own", "split=val")
+    assert result.code == 0
+    names = "soil (id 10), crop (id 20) and weed (id 30)"
+    assert f"\n{names} are in no label of val; 100.0 % {ignored} one of these classes" in result.out
+
+
 def test_loss_gets_class_weights_from_the_training_labels() -> None:
     def build(dataset: Streets, **arguments: object) -> CrossEntropy:
         node = {"_target_": "segkd.losses.cross_entropy.CrossEntropy", "class_weights": "enet", **arguments}
@@ -86,7 +105,7 @@ def test_class_weights_change_the_training(command: Command, void: str) -> None:
         (("train", "loss.cross_entropy.class_weights=inverse"), "class_weights"),
         (("train", "loss.cross_entropy.class_weights=[1,2]"), "there are 2 class_weights for a student of 11 outputs"),
         (("train", "loss.cross_entropy.class_weights=[-1,2]"), "class_weights must be 0 or more"),
-        (("stats", "dataset=camvid"), "CamVid needs dataset.root=DIR"),
+        (("stats", "dataset=camvid"), "dataset=camvid needs dataset.root=DIR"),
         (("stats", "dataset=camvid", "dataset.root=camvid", "split=dev"), "CamVid has no split 'dev'"),
         (
             ("stats", "dataset=camvid", "dataset.root=camvid", "output_dir=camvid/train/0001TP_000000.png"),

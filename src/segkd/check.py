@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig
 from pydantic import Field, PositiveInt
 
@@ -17,8 +16,14 @@ from segkd.builders.datasets import open_splits
 from segkd.cli.launch import launch
 from segkd.config.schema import DatasetSpec, Settings, load_settings
 from segkd.data.base import FileDataset
-from segkd.data.folder import METADATA_FILE
+from segkd.data.coverage import find_class_issues
+from segkd.data.file_issues import find_file_issues, find_size_issue
+from segkd.data.folder import METADATA_FILE, Folder
 from segkd.data.integrity import Issue, SampleReport, find_cross_split_issues, inspect_sample
+from segkd.data.palette_issues import find_palette_issues
+from segkd.data.proposal import format_proposal, propose_class_table, propose_classes
+from segkd.data.statistics import sum_counts
+from segkd.errors import UserError
 from segkd.utils.files import atomic_write, make_dir, write_json
 from segkd.utils.tables import print_table
 from segkd.utils.threads import thread_map
@@ -49,13 +54,14 @@ def check(cfg: DictConfig) -> None:
         SystemExit: With code 1 if there are faults.
     """
     settings = load_settings(cfg, CheckSettings)
+    _check_has_classes(settings)
     splits = open_splits(settings.dataset, settings.splits, complete=False)
     directory = None if settings.output_dir is None else make_dir(settings.output_dir)
     samples = {
         name: list(thread_map(partial(inspect_sample, split), range(len(split)), settings.workers, f"checking {name}"))
         for name, split in splits.items()
     }
-    report = _build_report(splits, samples)
+    report = _build_report(splits, samples, is_complete=settings.splits is None)
     if directory is not None:
         with atomic_write(directory / "check.json") as partial_file:
             write_json(partial_file, report)
@@ -66,58 +72,57 @@ def check(cfg: DictConfig) -> None:
         raise SystemExit(1)
 
 
-def propose_classes(dataset: FileDataset, samples: Iterable[SampleReport]) -> dict[str, Any] | None:
-    """Propose `labels` and `classes` of a `classes.yaml` for labels in another encoding than the dataset's.
+def _check_has_classes(settings: CheckSettings) -> None:
+    """Print a proposal for a `classes.yaml` that is missing.
 
-    Classes get the name that the dataset has for their color.
-
-    Returns:
-        The proposal, or None if no label has another encoding.
+    Raises:
+        UserError: It is missing, and labels are there to propose one from.
     """
-    differing = [sample for sample in samples if sample.label_encoding]
-    if not differing:
-        return None
-    encoding = Counter(sample.label_encoding for sample in differing).most_common(1)[0][0]
-    colors = {
-        value: color
-        for sample in differing
-        if sample.label_encoding == encoding
-        for value, color in sample.colors.items()
-    }
-    names = dict(zip(dataset.colors, dataset.classes, strict=True))
-    classes = [
-        {
-            "name": names.get(color, f"class {i}"),
-            **({"id": value} if encoding == "palette" else {}),
-            "color": list(color),
-        }
-        for i, (value, color) in enumerate(sorted(colors.items()))
-    ]
-    return {"labels": encoding, "classes": classes}
+    root = settings.dataset.arguments.get("root")
+    if not issubclass(settings.dataset.target, Folder) or root is None or (Path(root) / METADATA_FILE).exists():
+        return
+    if Path(root).is_dir() and (proposal := propose_class_table(Path(root), settings.workers)):
+        print(format_proposal(proposal))
+        raise UserError(
+            f"there is no {Path(root) / METADATA_FILE}; the lines on stdout are a proposal: name the classes, and move what is void to "
+            f"'ignore' ({Folder.download_hint})"
+        )
 
 
-def _build_report(splits: Mapping[str, FileDataset], samples: Mapping[str, Sequence[SampleReport]]) -> dict[str, Any]:
+def _build_report(
+    splits: Mapping[str, FileDataset], samples: Mapping[str, Sequence[SampleReport]], is_complete: bool
+) -> dict[str, Any]:
     """Return the content of `check.json`."""
-    issues = _collect_issues(splits, samples)
+    issues = _collect_issues(splits, samples, is_complete)
     dataset = next(iter(splits.values()))
     return {
         "dataset": dataset.display_name,
         "root": str(dataset.root),
         "splits": {
-            name: {"images": len(reports), "sizes": dict(_count_sizes(reports))} for name, reports in samples.items()
+            name: {"images": len(reports), "sizes": dict(_count_sizes(reports)), **_count_pixels(dataset, reports)}
+            for name, reports in samples.items()
         },
         "faults": [_to_dict(issue) for issue in issues if issue.severity == "fault"],
         "notes": [_to_dict(issue) for issue in issues if issue.severity == "note"],
-        "proposal": propose_classes(dataset, itertools.chain(*samples.values())),
+        "proposal": propose_classes(
+            ((sample.label_encoding, sample.colors) for sample in itertools.chain(*samples.values())),
+            dict(zip(dataset.colors, dataset.classes, strict=True)),
+        ),
     }
 
 
-def _collect_issues(splits: Mapping[str, FileDataset], samples: Mapping[str, Sequence[SampleReport]]) -> list[Issue]:
+def _collect_issues(
+    splits: Mapping[str, FileDataset], samples: Mapping[str, Sequence[SampleReport]], is_complete: bool
+) -> list[Issue]:
     """Return all issues, faults first, each sorted by path; a file in two splits has its issues twice, so they are deduplicated."""
     issues = [issue for reports in samples.values() for report in reports for issue in report.issues]
-    unpaired = {label for name, split in splits.items() for label in split.find_labels_without_image(name)}
-    issues += [Issue(label, "no image", f"{label} has no image") for label in unpaired]
+    misnamed = {image for split in splits.values() for image in split.misnamed_labels}  # one issue for all
+    issues = [issue for issue in issues if issue.kind != "no label" or issue.path not in misnamed]
+    issues += find_file_issues(splits)
     issues += find_cross_split_issues(samples)
+    issues += find_class_issues(next(iter(splits.values())), samples, is_complete)
+    issues += find_size_issue(next(iter(splits.values())), samples)
+    issues += find_palette_issues(next(iter(splits.values())), [*itertools.chain(*samples.values())])
     return sorted(dict.fromkeys(issues), key=lambda issue: (issue.severity == "note", issue.path))
 
 
@@ -128,6 +133,12 @@ def _to_dict(issue: Issue) -> dict[str, str]:
 def _count_sizes(samples: Sequence[SampleReport]) -> list[tuple[str, int]]:
     """Return the number of images of each size, height × width, most common first."""
     return Counter(f"{sample.size[0]}×{sample.size[1]}" for sample in samples if sample.size).most_common()
+
+
+def _count_pixels(dataset: FileDataset, samples: Sequence[SampleReport]) -> dict[str, Any]:
+    """Return the pixels of each class, and of each ignored value, in the labels that can be read."""
+    counts = sum_counts((sample.counts for sample in samples if sample.counts), len(dataset.classes))
+    return {"pixels": dict(zip(dataset.classes, counts.pixels, strict=False)), "ignored": counts.ignored}
 
 
 def _print_report(report: dict[str, Any]) -> None:
@@ -142,14 +153,8 @@ def _print_report(report: dict[str, Any]) -> None:
     if len(lines) > MAX_PRINTED:
         print(f"and {len(lines) - MAX_PRINTED} more; output_dir=DIR writes all to check.json")
     if report["proposal"] is not None:
-        _print_proposal(report["proposal"])
-
-
-def _print_proposal(proposal: dict[str, Any]) -> None:
-    print(f"proposed for {METADATA_FILE} of dataset=folder (docs/how-to/custom-dataset.md):")
-    print(f"labels: {proposal['labels']}", "classes:", sep="\n")
-    for entry in proposal["classes"]:
-        print(f"  - {yaml.safe_dump(entry, default_flow_style=True, sort_keys=False).strip()}")
+        print(f"proposed for {METADATA_FILE} of dataset=folder (docs/how-to/custom-dataset.md):")
+        print(format_proposal(report["proposal"]))
 
 
 if __name__ == "__main__":

@@ -97,8 +97,8 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "loss that is not selected": (("loss.pairwise.weight=3",), ("pairwise", "loss=[")),
     "foreign target": (("student._target_=os.system",), ("os.system", "not allowed")),
     "half precision": (("trainer.precision=16-mixed",), ("16-mixed", "bf16-mixed")),
-    "no root": (("dataset=camvid",), ("CamVid needs dataset.root=DIR", "segkd.download")),
-    "missing folder": (("dataset=camvid", "dataset.root=nowhere"), ("no CamVid at nowhere", "segkd.download")),
+    "no root": (("dataset=camvid",), ("dataset=camvid needs dataset.root=DIR", "segkd.download")),
+    "missing folder": (("dataset=camvid", "dataset.root=nowhere"), ("there is no folder nowhere for dataset=camvid", "segkd.download")),
     "unknown split": (("data.val_split=validation",), ("no split 'validation'", "train, val, test")),
     "too large a batch": (("data.batch_size=5000",), ("data.batch_size=5000", "lower it")),
     "teacher without weights": (("model@teacher=espnet",), ("no weights", "teacher.checkpoint=FILE")),
@@ -108,7 +108,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "missing checkpoint": (("student.checkpoint=nowhere.pth",), ("no checkpoint at nowhere.pth",)),
     "empty checkpoint": (("student.checkpoint=empty.pth",), ("empty.pth is empty",)),
     "no checkpoint": (("student.checkpoint=text.pth",), ("text.pth is not a checkpoint",)),
-    "another network": (("student.checkpoint=other.pth",), ("other.pth is not of a ESPNetC", "keys are missing")),
+    "another network": (("student.checkpoint=other.pth",), ("other.pth holds no ESPNetC", "keys are missing")),
     "code in a pickle": (("student.checkpoint=executes.pth",), ("executes.pth", "would run code; refused")),
     "code in an archive": (("student.checkpoint=executes_zip.pth",), ("executes_zip.pth", "would run code; refused")),
     "code to resume from": (("resume=executes_zip.pth",), ("executes_zip.pth", "would run code; refused")),
@@ -267,5 +267,5 @@ def test_existing_run_is_not_overwritten(command: Command) -> None:
 def test_refusal_of_a_process(tmp_path: Path) -> None:
     """Nothing else is on stderr either."""
     result = in_own_process("train", "dataset=camvid", "dataset.root=nowhere", "output_dir=run", cwd=tmp_path)
-    assert_refused(result, "no CamVid at nowhere")
+    assert_refused(result, "there is no folder nowhere for dataset=camvid")
     assert len(result.err.strip().splitlines()) == 1

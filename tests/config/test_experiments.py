@@ -111,7 +111,7 @@ def test_missing_cityscapes_is_refused_with_download_hint(command: Command, tmp_
     )  # fmt: skip
     assert result.code == 2
     (sentence,) = result.err.strip().splitlines()
-    assert f"no Cityscapes at {tmp_path / 'nowhere'}" in sentence
+    assert f"there is no folder {tmp_path / 'nowhere'} for dataset=cityscapes" in sentence
     assert "csDownload" in sentence
     assert not (tmp_path / "run").exists()
 

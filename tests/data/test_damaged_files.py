@@ -78,8 +78,8 @@ def test_every_truncation_is_reported(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("root", "split", "message"),
     [
-        (None, "train", "CamVid needs dataset.root=DIR; get it with `python -m segkd.download what=camvid`"),
-        ("nowhere", "train", "no CamVid at nowhere: there is no such folder; get it with"),
+        (None, "train", "dataset=camvid needs dataset.root=DIR; get it with `python -m segkd.download what=camvid`"),
+        ("nowhere", "train", "there is no folder nowhere for dataset=camvid; get it with"),
         ("nowhere", "training", "CamVid has no split 'training'; it has train, val, test, trainval"),
     ],
 )

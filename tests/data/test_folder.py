@@ -1,4 +1,4 @@
-"""A user's own folder: valid and invalid `classes.yaml`, and a training."""
+"""A user's own folder: which files it reads, and a training."""
 
 from __future__ import annotations
 
@@ -9,20 +9,14 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from segkd.data.folder import Folder
 from segkd.errors import UserError
 from segkd.models.student_io import load_student
 from segkd.types import IGNORE_INDEX
 from tests.helpers.commands import Command
-from tests.helpers.fake_datasets import write_folder
-
-
-def edit_metadata(root: Path, **changes: object) -> None:
-    """Change keys of classes.yaml; None removes one."""
-    metadata = {**yaml.safe_load((root / "classes.yaml").read_text()), **changes}
-    kept = {key: value for key, value in metadata.items() if value is not None}
-    (root / "classes.yaml").write_text(yaml.safe_dump(kept))
+from tests.helpers.fake_datasets import edit_metadata, write_folder
 
 
 @pytest.mark.parametrize("labels", ["ids", "colors"])
@@ -59,48 +53,67 @@ def test_optional_keys_have_defaults(tmp_path: Path) -> None:
     assert Folder(tmp_path, "train").mean == (1, 2, 3.5)
 
 
-INVALID: dict[str, tuple[dict[str, object], str]] = {
-    "no classes": ({"classes": None}, "'classes' is missing; give a list of two to 250"),
-    "one class": ({"classes": [{"name": "a"}]}, "'classes' is .*; give a list of two"),
-    "names alone": ({"classes": ["a", "b"]}, "'classes' is .*; give a list of two"),
-    "name that YAML parses as false": ({"classes": [{"name": "a"}, {"name": False}]}, "'classes' is "),
-    "key of a class": ({"classes": [{"name": "a"}, {"name": "b", "colour": [0, 0, 0]}]}, "'classes' is "),
-    "two of one name": ({"classes": [{"name": "a"}, {"name": "a"}]}, "two classes have the name a; give each its own"),
-    "two of one id": ({"classes": [{"name": "a"}, {"name": "b", "id": 0}]}, "two classes have the id 0"),
-    "class that is ignored": ({"ignore": [20]}, "'crop' is a class and in 'ignore'; leave out one"),
-    "id of 16 bits": ({"ignore": [65535]}, r"'ignore' is \[65535\]; give a list of ids 0–255"),
-    "no size": ({"size": None}, r"'size' is missing; give \[height, width\]"),
-    "one size": ({"size": 512}, r"'size' is 512; give \[height, width\]"),
-    "mean of 0..1": ({"mean": "0.4"}, "'mean' is '0.4'; give"),
-    "coding": ({"labels": "rgb"}, "'labels' is 'rgb'; give ids, palette or colors"),
-    "misspelt key": ({"class": []}, "has the keys class; it takes name, labels, classes"),
-}
-
-
-@pytest.mark.parametrize("name", INVALID)
-def test_invalid_metadata_are_refused(tmp_path: Path, name: str) -> None:
-    write_folder(tmp_path)
-    changes, message = INVALID[name]
-    edit_metadata(tmp_path, **changes)
-    with pytest.raises(UserError, match=message) as error:
-        Folder(tmp_path, "train")
-    assert str(error.value).startswith(str(tmp_path / "classes.yaml"))
-    assert "\n" not in str(error.value)
-
-
 @pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"classes: [", "no valid YAML"),
-        (b"\xff\xfe\x00", "no valid YAML"),
-        (b"", "holds no keys"),
-        (b"!!python/name:os.system", "no valid YAML"),
-    ],
+    ("suffix", "ending"), [(None, ".PNG"), (None, ".png.png"), ("_mask.png", "_mask.png"), (".tif", ".tif")]
 )
-def test_unreadable_metadata_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_labels_may_have_another_suffix(tmp_path: Path, suffix: str | None, ending: str) -> None:
     write_folder(tmp_path)
-    (tmp_path / "classes.yaml").write_bytes(content)
-    with pytest.raises(UserError, match=message):
+    expected = [sample.label for sample in Folder(tmp_path, "train")]
+    for path in sorted((tmp_path / "labels").rglob("*.png")):
+        pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        path.unlink()
+        Image.fromarray(pixels).save(path.with_name(path.stem + ending))
+    if suffix:
+        with pytest.raises(
+            UserError, match=f"have no label; .* is there: give `label_suffix: {ending}` in classes.yaml"
+        ):
+            Folder(tmp_path, "train")
+    edit_metadata(tmp_path, label_suffix=suffix)
+    data = Folder(tmp_path, "train")
+    assert all((sample.label == label).all() for sample, label in zip(data, expected, strict=True))
+    assert data.find_labels_without_image("train") == []
+
+
+def test_linked_folders_and_other_suffixes_are_read(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    for kind in ("images", "labels"):
+        (tmp_path / kind / "train/field").rename(tmp_path / f"{kind}_elsewhere")
+        (tmp_path / kind / "train/field").symlink_to(tmp_path / f"{kind}_elsewhere")
+    image = tmp_path / "images/train/field/0.png"
+    Image.open(image).save(image.with_suffix(".TIF"))
+    image.unlink()
+    data = Folder(tmp_path, "train")
+    assert [data.get_name(i) for i in range(len(data))] == ["train/field/0", "train/field/1"]
+    assert data.find_labels_without_image("train") == []
+
+
+def test_left_out_files_are_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_folder(tmp_path)
+    for name in (
+        "images/train/._0.png",
+        "images/train/0.heic",
+        "images/train/1.heic",
+        "images/.ipynb_checkpoints/x.png",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with caplog.at_level("WARNING"):
+        data = Folder(tmp_path, "train")
+    assert (data.splits, len(data)) == (("train", "val"), 2)
+    unread, hidden = caplog.messages
+    assert unread.startswith(f"{tmp_path}/images/train/0.heic and 1 more are not read")
+    assert hidden == f"{tmp_path}/images/train/._0.png is left out as hidden"
+    for path in (tmp_path / "images/train/field").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match=r"found no images of .* \(.*0.heic and 1 more are not read"):
+        Folder(tmp_path, "train")
+
+
+def test_images_that_share_a_label_are_refused(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    image = tmp_path / "images/train/field/0.png"
+    Image.open(image).save(image.with_suffix(".jpg"))
+    with pytest.raises(UserError, match=r"0.jpg and .*0.png differ only in their suffix; rename or remove one"):
         Folder(tmp_path, "train")
 
 

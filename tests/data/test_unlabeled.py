@@ -119,6 +119,17 @@ def test_batches_contain_labeled_then_unlabeled_images(folder: Path) -> None:
         assert len(both.target) == 6
 
 
+def test_images_are_found_through_links_and_left_out_ones_are_told(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path_factory.mktemp("unlabeled")
+    (root / "linked").symlink_to(folder)
+    (root / "raw.dng").touch()
+    assert len(UnlabeledImages(root, 20)) == 5
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith(f"{root}/raw.dng is not read")
+
+
 def test_folder_without_images_is_refused(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere is no folder"):
         UnlabeledImages(tmp_path / "nowhere", 20)

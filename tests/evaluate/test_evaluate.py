@@ -115,8 +115,8 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "no such file": ((*CAMVID, "model=espnet", "checkpoint=lost.pth"), ("no checkpoint at lost.pth",)),
     "no such model": ((*CAMVID, "model=espent", "checkpoint=other.pth"), ("did you mean 'espnet'?",)),
     "no such split": ((*CAMVID, "run=run", "split=tset"), ("CamVid has no split 'tset'; it has train, val, test",)),
-    "no root": (("dataset=camvid", "run=run"), ("CamVid needs dataset.root=DIR",)),
-    "no such root": (("dataset=camvid", "dataset.root=lost", "run=run"), ("no CamVid at lost",)),
+    "no root": (("dataset=camvid", "run=run"), ("dataset=camvid needs dataset.root=DIR",)),
+    "no such root": (("dataset=camvid", "dataset.root=lost", "run=run"), ("there is no folder lost for dataset=camvid",)),
     "void": ((*CAMVID, "run=run", "void=dropped"), ("void", "'ignored' or 'counted'", "dropped")),
     "no such metric": ((*CAMVID, "run=run", "metrics=[iou,edges]"), ("metrics", "'boundary_iou'", "edges")),
     "old metric": (

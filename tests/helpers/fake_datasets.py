@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 import cv2
 import numpy as np
 import numpy.typing as npt
+import yaml
 from PIL import Image
 
 from segkd.data.camvid import CamVid
@@ -93,6 +94,13 @@ def write_folder(root: Path, labels: str = "ids") -> None:
         "  - {name: weed, id: 30, color: [0, 0, 200]}\n"
         f"labels: {labels}\nignore: {ignore}\nsize: [40, 60]\n"
     )
+
+
+def edit_metadata(root: Path, **changes: object) -> None:
+    """Change keys of classes.yaml; None removes one."""
+    metadata = {**yaml.safe_load((root / "classes.yaml").read_text()), **changes}
+    kept = {key: value for key, value in metadata.items() if value is not None}
+    (root / "classes.yaml").write_text(yaml.safe_dump(kept))
 
 
 def write_packed(root: Path) -> None:

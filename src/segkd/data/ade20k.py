@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from segkd.data.base import FileDataset
+from segkd.data.discovery import FoundImages, find_images
 from segkd.data.image_io import Color
+from segkd.data.label_names import find_unpaired_labels, pair_with_labels
 from segkd.types import IGNORE_INDEX
 
 CLASSES = tuple(
@@ -65,14 +67,20 @@ class ADE20K(FileDataset):
     )
 
     def find_image_label_pairs(self, split: str) -> list[tuple[Path, Path]]:
-        """Pair `images/*.jpg` with `annotations/*.png`."""
-        images = sorted((self.root / "images" / _FOLDERS[split]).glob("*.jpg"))
-        return [(image, self._get_label_dir(split) / f"{image.stem}.png") for image in images]
+        """Pair `images` with `annotations/*.png`."""
+        return pair_with_labels(
+            self.find_images(split).paths, self._get_dir("images", split), self._get_dir("annotations", split)
+        )
 
     def find_labels_without_image(self, split: str) -> list[Path]:
         """Return the files of `annotations` that have no image."""
-        paired = {label for _, label in self.find_image_label_pairs(split)}
-        return [label for label in sorted(self._get_label_dir(split).glob("*.png")) if label not in paired]
+        return find_unpaired_labels(
+            self.find_image_label_pairs(split), self._get_dir("annotations", split), recursive=False
+        )
 
-    def _get_label_dir(self, split: str) -> Path:
-        return self.root / "annotations" / _FOLDERS[split]
+    def find_images(self, split: str) -> FoundImages:
+        """Return the images of a split, and what is left out."""
+        return find_images(self._get_dir("images", split), recursive=False)
+
+    def _get_dir(self, kind: str, split: str) -> Path:
+        return self.root / kind / _FOLDERS[split]

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
 
+from segkd.data.discovery import FoundImages, describe_left_out
 from segkd.data.image_io import (
     LABEL_ENCODINGS,
     Array,
     Color,
     LabelArray,
     LabelEncoding,
-    decode_label,
     read_bytes,
     read_image,
 )
+from segkd.data.label_io import decode_label
+from segkd.data.label_names import find_missing_labels, find_same_names
+from segkd.data.palettes import check_palette, collect_used_colors
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX
+from segkd.utils.threads import thread_map
+
+log = logging.getLogger(__name__)
 
 _UNKNOWN = 254  # marks, in the lookup table, a label value that the dataset does not define
 _MAX_LISTED_COLORS = 8
+_READERS = 8  # threads that open files
+_TAIL_BYTES = 64  # at the end of a PNG, which has the checksum of all pixels there
+_MIN_BLENDED_IDS, _MIN_BLENDED_COLORS = 3, 9  # from this number on, unknown values are probably blends of known ones
 
 
 class Sample(NamedTuple):
@@ -89,6 +100,10 @@ class SegmentationDataset(ABC):
     def get_name(self, index: int) -> str:
         """Return a name that is unique across all splits."""
 
+    def list_contents(self) -> Iterable[str] | None:
+        """Return lines that are equal for equal splits and differ for others; None if they are unknown."""
+        return (self.get_name(i) for i in range(len(self)))
+
     def get_sequence(self, index: int) -> str:  # noqa: ARG002
         """Return the name of the video that the image belongs to; its frames have consecutive indices."""
         return self.split
@@ -110,6 +125,8 @@ class FileDataset(SegmentationDataset):
 
     download_hint: str
     """How to obtain the data; ends an error message."""
+    given_colors: Sequence[Color | None] = ()
+    """The colors that the user gave for the classes; None where a class has a default."""
     label_encoding: LabelEncoding = "ids"
     """What the pixel values of label files mean."""
 
@@ -128,10 +145,12 @@ class FileDataset(SegmentationDataset):
         Raises:
             UserError: No folder is given, or it does not exist.
         """
+        module = cls.__module__
+        name = f"dataset={module.rpartition('.')[2]}" if module.startswith("segkd.data.") else cls.__name__
         if root is None:
-            raise UserError(f"{cls.__name__} needs dataset.root=DIR; {cls.download_hint}")
+            raise UserError(f"{name} needs dataset.root=DIR; {cls.download_hint}")
         if not Path(root).is_dir():
-            raise UserError(f"no {cls.__name__} at {root}: there is no such folder; {cls.download_hint}")
+            raise UserError(f"there is no folder {root} for {name}; {cls.download_hint}")
         return Path(root)
 
     @abstractmethod
@@ -146,24 +165,51 @@ class FileDataset(SegmentationDataset):
     def find_labels_without_image(self, split: str) -> list[Path]:
         """Return the label files of a split that have no image."""
 
+    def find_images(self, split: str) -> FoundImages:  # noqa: ARG002
+        """Return the images in the folder of a split, and what is left out; nothing if the split is a list of names."""
+        return FoundImages([], [], [], [])
+
+    @property
+    def misnamed_labels(self) -> Mapping[Path, Path]:
+        """Image whose label is missing → a file that may be its label."""
+        return {}
+
+    def describe_left_out(self) -> list[str]:
+        """Return a sentence for each kind of image that lies in the folder of the split and is left out."""
+        parts = self.combined_splits.get(self.split, (self.split,))
+        return [sentence for part in parts for sentence in describe_left_out(self.find_images(part))]
+
+    def list_contents(self) -> Iterable[str]:
+        """Return the path below the root, the size and the last bytes of each image and label."""
+        paths = [path for pair in self.files for path in pair]
+        return thread_map(partial(_describe_file, self.root), paths, _READERS, "")
+
     def list_source_files(self) -> list[Path]:
         """Return every file that the split depends on."""
         return [path for pair in self.files for path in pair]
 
     def check_complete(self) -> None:
-        """Check that the split has images, each with a label.
+        """Check that the split has images, each with a label of its own, and log what is left out.
 
         Raises:
-            UserError: There is no image, or a label is missing.
+            UserError: There is no image, a label is missing, or two images share a label.
         """
-        split = f"{self.display_name} {self.split} in {self.root}"
+        left_out = self.describe_left_out()
         if not self.files:
-            raise UserError(f"found no images of {split}; {self.download_hint}")
-        missing = [label for _, label in self.files if not label.is_file()]
-        if missing:
-            raise UserError(
-                f"{len(missing)} of {len(self.files)} images of {split} have no label; the first missing label is {missing[0]}"
-            )
+            reason = f" ({left_out[0]})" if left_out else ""
+            raise UserError(f"found no images of {self.title}{reason}; {self.download_hint}")
+        for problem in (
+            *find_missing_labels(self.title, self.files, self.misnamed_labels),
+            *find_same_names(self.files),
+        ):
+            raise UserError(problem)
+        for sentence in left_out:
+            log.warning("%s", sentence)
+
+    @property
+    def title(self) -> str:
+        """Name, split and folder, for messages."""
+        return f"{self.display_name} {self.split} in {self.root}"
 
     def __len__(self) -> int:
         return len(self.files)
@@ -186,7 +232,23 @@ class FileDataset(SegmentationDataset):
     def load_label_values(self, index: int) -> LabelArray:
         """Load the values of a label file, H W."""
         path = self.files[index][1]
-        return decode_label(read_bytes(path), path, self.label_encoding)
+        label = decode_label(read_bytes(path), path, self.label_encoding)
+        if label.palette:
+            check_palette(label, path, *self._expected_palette)
+        return label.values
+
+    @cached_property
+    def _expected_palette(self) -> tuple[dict[int, Color], str]:
+        """Colors of palette indices, those given or else those in the first label, and where they are from."""
+        if given := self.get_given_palette():
+            return given, "classes.yaml"
+        path = self.files[0][1]
+        return collect_used_colors(decode_label(read_bytes(path), path, self.label_encoding)), str(path)
+
+    def get_given_palette(self) -> dict[int, Color]:
+        """Return palette index → color of the classes whose colors were given."""
+        colors = {i: color for i, color in enumerate(self.given_colors) if color is not None}
+        return {value: colors[index] for value, index in self.label_map.items() if index in colors}
 
     def get_name(self, index: int) -> str:
         """Return the stem of the image file."""
@@ -204,14 +266,24 @@ class FileDataset(SegmentationDataset):
         """
         classes: Array = self._lookup_table[label]
         if (classes == _UNKNOWN).any():
-            unknown = set(np.unique(label).tolist()) - self.label_map.keys()
-            ignored = [value for value, index in self.label_map.items() if index == IGNORE_INDEX]
-            kind = "colors" if self.label_encoding == "colors" else "ids"
-            raise UserError(
-                f"label {path} holds the {kind} {self.format_values(unknown)}; {self.display_name} allows "
-                f"{self.format_values(self.label_map)}. Map unlabeled pixels to an ignored one ({self.format_values(ignored)})"
-            )
+            raise UserError(self._explain_unknown(sorted(set(np.unique(label).tolist()) - self.label_map.keys()), path))
         return classes
+
+    def _explain_unknown(self, unknown: Sequence[int], path: Path) -> str:
+        """Return what is wrong with a label that holds values that the dataset does not define."""
+        kind = "colors" if self.label_encoding == "colors" else "ids"
+        ignored = [value for value, index in self.label_map.items() if index == IGNORE_INDEX]
+        between = [value for value in unknown if min(self.label_map) < value < max(self.label_map)]
+        if len(between) >= (_MIN_BLENDED_COLORS if kind == "colors" else _MIN_BLENDED_IDS):
+            cure = f"They lie between the {kind} of classes: if it was resized, or saved as JPEG, make it anew without mixing {kind}"
+        elif ignored:
+            cure = f"Map unlabeled pixels to an ignored one ({self.format_values(ignored)})"
+        else:
+            cure = "Correct the label, or add them to the classes or to the ignored ones"
+        return (
+            f"label {path} holds the {kind} {self.format_values(unknown)}; {self.display_name} allows "
+            f"{self.format_values(self.label_map)}. {cure}"
+        )
 
     @cached_property
     def _lookup_table(self) -> Array:
@@ -227,6 +299,13 @@ class FileDataset(SegmentationDataset):
         colors = [f"#{value:06x}" for value in sorted(values)]
         hidden = len(colors) - _MAX_LISTED_COLORS
         return ", ".join(colors[:_MAX_LISTED_COLORS]) + (f" and {hidden} more" if hidden > 0 else "")
+
+
+def _describe_file(root: Path, path: Path) -> str:
+    name, size = os.path.relpath(path, root).replace(os.sep, "/"), path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - _TAIL_BYTES))
+        return f"{name} {size} {file.read().hex()}"
 
 
 def _format_ranges(ids: list[int]) -> str:

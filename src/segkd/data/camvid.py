@@ -11,7 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from segkd.data.base import FileDataset
-from segkd.data.image_io import IMAGE_SUFFIXES
+from segkd.data.discovery import FoundImages, find_images
+from segkd.data.label_names import find_unpaired_labels, pair_with_labels
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX
 
@@ -71,27 +72,28 @@ class CamVid(FileDataset):
     def find_image_label_pairs(self, split: str) -> list[tuple[Path, Path]]:
         """Pair `SPLIT/*` with `SPLITannot/*.png`."""
         if self.held_out is not None and split in _REDEFINED_SPLITS:
-            images = self._select_by_sequence(self.held_out, split)
+            folder, images = "train", self._select_by_sequence(self.held_out, split)
         else:
-            images = self._list_images(split)
-        return [(image, self.root / f"{image.parent.name}annot" / f"{image.stem}.png") for image in images]
+            folder, images = split, self.find_images(split).paths
+        return pair_with_labels(images, self.root / folder, self.root / f"{folder}annot")
 
     def find_labels_without_image(self, split: str) -> list[Path]:
         """Return the files of `SPLITannot` that have no image."""
-        stems = {image.stem for image in self._list_images(split)}
-        labels = sorted((self.root / f"{split}annot").glob("*.png"))
-        return [label for label in labels if label.stem not in stems]
+        labels = self.root / f"{split}annot"
+        pairs = pair_with_labels(self.find_images(split).paths, self.root / split, labels)
+        return find_unpaired_labels(pairs, labels, recursive=False)
 
     def get_sequence(self, index: int) -> str:
         """Return the name of the video sequence."""
         return _parse_sequence(self.files[index][0])
 
-    def _list_images(self, split: str) -> list[Path]:
+    def find_images(self, split: str) -> FoundImages:
+        """Return the images of `SPLIT`, and what is left out."""
         # The published files are PNG; a user's copy may be JPEG, which is smaller.
-        return sorted(path for path in (self.root / split).glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        return find_images(self.root / split, recursive=False)
 
     def _select_by_sequence(self, held_out: str, split: str) -> list[Path]:
-        images = self._list_images("train")
+        images = self.find_images("train").paths
         sequences = {_parse_sequence(image) for image in images}
         if held_out not in sequences:
             raise UserError(

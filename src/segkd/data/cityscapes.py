@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segkd.data.base import FileDataset
+from segkd.data.discovery import FoundImages, find_images
 from segkd.data.image_io import read_image
 from segkd.types import IGNORE_INDEX
 
@@ -86,7 +87,7 @@ class Cityscapes(FileDataset):
 
     def find_image_label_pairs(self, split: str) -> list[tuple[Path, Path]]:
         """Pair `leftImg8bit` with training ids, or with label ids."""
-        images = sorted((self.root / "leftImg8bit" / split).glob("*/*_leftImg8bit.png"))
+        images = self.find_images(split).paths
         labels = [self._get_label_path(image, split, "labelTrainIds") for image in images]
         if any(label.is_file() for label in labels):
             self.label_map, self.label_kind = self.train_id_map, "labelTrainIds"
@@ -98,7 +99,13 @@ class Cityscapes(FileDataset):
         """Return the label files, of the kind in use, that have no image."""
         folder = self.root / _FOLDERS.get(split, "gtFine") / split
         paired = {label for _, label in self.find_image_label_pairs(split)}
-        return [label for label in sorted(folder.glob(f"*/*_{self.label_kind}.png")) if label not in paired]
+        labels = find_images(folder).paths
+        return [label for label in labels if label.stem.endswith(f"_{self.label_kind}") and label not in paired]
+
+    def find_images(self, split: str) -> FoundImages:
+        """Return the images of a split, and what is left out."""
+        found = find_images(self.root / "leftImg8bit" / split)
+        return found._replace(paths=[path for path in found.paths if path.stem.endswith("_leftImg8bit")])
 
     def get_sequence(self, index: int) -> str:
         """Return the city; its images come from several video sequences."""
@@ -121,5 +128,5 @@ class Cityscapes(FileDataset):
 
     def _get_label_path(self, image: Path, split: str, kind: str) -> Path:
         folder = _FOLDERS.get(split, "gtFine")
-        stem = image.name.removesuffix("_leftImg8bit.png")
+        stem = image.stem.removesuffix("_leftImg8bit")
         return self.root / folder / split / image.parent.name / f"{stem}_{folder}_{kind}.png"

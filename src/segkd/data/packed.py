@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from segkd.data.base import FileDataset, Sample, SegmentationDataset
-from segkd.data.image_io import IMAGE_SUFFIXES, Array
+from segkd.data.discovery import find_images
+from segkd.data.image_io import Array
 from segkd.errors import UserError
 from segkd.utils.files import sha256
 from segkd.utils.threads import thread_map
@@ -56,7 +57,7 @@ class Packed(SegmentationDataset):
 
     def __init__(self, root: str | Path | None, split: str) -> None:
         if root is None:
-            raise UserError("Packed needs dataset.root=DIR, a folder that `python -m segkd.pack` made")
+            raise UserError("dataset=packed needs dataset.root=DIR, a folder that `python -m segkd.pack` made")
         self.root = Path(root)
         try:
             self._open(_read_index(self.root), split)
@@ -73,9 +74,12 @@ class Packed(SegmentationDataset):
         self.combined_splits = {name: tuple(parts) for name, parts in metadata["together"].items()}
         super().__init__(split)
         self.offsets: list[SampleOffset] = []
+        self._contents: list[str] | None = []
         for part in self.combined_splits.get(split, (split,)):
             _check_unchanged(self.root, Path(index["source"]), index["parts"][part])
             self.offsets += _locate_samples(self.root / f"{part}.bin", index["parts"][part]["samples"])
+            lines = index["parts"][part].get("contents")
+            self._contents = None if self._contents is None or lines is None else [*self._contents, *lines]
 
     @property
     def display_name(self) -> str:
@@ -84,6 +88,10 @@ class Packed(SegmentationDataset):
 
     def __len__(self) -> int:
         return len(self.offsets)
+
+    def list_contents(self) -> list[str] | None:
+        """Return the lines of the original dataset; None for a pack of an earlier version."""
+        return self._contents
 
     def __getitem__(self, index: int) -> Sample:
         offset = self.offsets[index]
@@ -147,7 +155,7 @@ def _write_split(directory: Path, dataset: FileDataset, workers: int) -> dict[st
             samples.append([*sample.label.shape, dataset.get_name(i)])
     folders = sorted({image.parent for image, _ in dataset.files})
     counts = {os.path.relpath(folder, dataset.root): _count_images(folder) for folder in folders}
-    return {"samples": samples, "sources": sources, "folders": counts}
+    return {"samples": samples, "sources": sources, "folders": counts, "contents": list(dataset.list_contents())}
 
 
 def _collect_metadata(splits: Sequence[FileDataset]) -> dict[str, Any]:
@@ -164,7 +172,7 @@ def _fingerprint(root: Path, path: Path) -> tuple[str, int, int, str]:
 
 
 def _count_images(folder: Path) -> int:
-    return sum(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir()) if folder.is_dir() else 0
+    return len(find_images(folder, recursive=False).paths)
 
 
 def _read_index(root: Path) -> dict[str, Any]:

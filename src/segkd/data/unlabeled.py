@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from segkd.data.base import Sample
+from segkd.data.discovery import describe_left_out, find_images
 from segkd.data.image_io import IMAGE_SUFFIXES, read_image
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX
 
+log = logging.getLogger(__name__)
+
 
 class UnlabeledImages:
-    """All PNG and JPEG images under a folder, sorted by path; every label is IGNORE_INDEX.
+    """All images under a folder, sorted by path; every label is IGNORE_INDEX.
 
     Images are resized to the height of the labeled images, so that objects have about the same size in both.
 
@@ -30,11 +34,14 @@ class UnlabeledImages:
         if not root.is_dir():
             raise UserError(f"data.unlabeled={root} is no folder; give one with images")
         self.height = height
-        self.files = sorted(path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        found = find_images(root)
+        self.files = found.paths
         if not self.files:
             raise UserError(
                 f"data.unlabeled={root} holds no image ({', '.join(IMAGE_SUFFIXES)}); give a folder with images"
             )
+        for sentence in describe_left_out(found):
+            log.warning("%s", sentence)
 
     def __len__(self) -> int:
         return len(self.files)
