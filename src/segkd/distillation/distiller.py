@@ -18,10 +18,12 @@ from segkd.distillation.micro_batching import forward_in_chunks
 from segkd.distillation.nan_guard import NanGuard
 from segkd.distillation.phases import Phase, build_phases
 from segkd.distillation.schedules import Schedule
+from segkd.errors import UserError
 from segkd.losses.weighted_sum import LossSum
 from segkd.metrics import ConfusionMatrix, Scores
 from segkd.models.base import SegmentationModel
 from segkd.models.frozen import Frozen
+from segkd.models.minimum_size import enlarge_to_minimum
 from segkd.types import Batch, Step, resize
 
 OptimizerFactory = Callable[[Sequence[nn.Parameter]], Optimizer]
@@ -75,6 +77,15 @@ class Distiller(pl.LightningModule):
         self.confusion = ConfusionMatrix(len(self.classes))
         self.register_buffer("step_count", torch.tensor(0))
         self._progress = 0.0
+
+    def setup(self, stage: str) -> None:
+        """Check the trainer's precision.
+
+        Raises:
+            UserError: it scales the losses, and so the gradients that are clipped and penalized.
+        """
+        if self.trainer.precision == "16-mixed":
+            raise UserError('the Distiller needs gradients that are not scaled; give Trainer(precision="bf16-mixed")')
 
     @property
     def eval_model(self) -> SegmentationModel:
@@ -138,7 +149,7 @@ class Distiller(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Update the confusion matrix; return the logits at the labels' size, for callbacks."""
-        output = self.eval_model(batch.images)
+        output = self.eval_model(enlarge_to_minimum(batch.images, self.eval_model))
         logits = resize(output.logits.float(), (batch.target.shape[-2], batch.target.shape[-1]), output.align_corners)
         self.confusion.update(logits, batch.target)
         return logits

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segkd.models.base import SegmentationModel
+from segkd.models.minimum_size import enlarge_to_minimum
 from segkd.types import resize
 
 Inferer = Callable[[SegmentationModel, Tensor], Tensor]
@@ -22,8 +23,11 @@ Size = tuple[int, int]
 
 
 def infer_whole_image(network: SegmentationModel, images: Tensor) -> Tensor:
-    """Return the logits of whole images, resized bilinearly, with aligned corners if the network's family aligns them."""
-    logits: Tensor = network(images).logits_at(_get_size(images)).float()
+    """Return the logits of whole images, resized bilinearly, with aligned corners if the network's family aligns them.
+
+    Images smaller than the network takes are enlarged for it.
+    """
+    logits: Tensor = network(enlarge_to_minimum(images, network)).logits_at(_get_size(images)).float()
     return logits
 
 

@@ -9,11 +9,11 @@ from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from segkd.data.image_io import Array
 from segkd.models.base import SegmentationModel
+from segkd.models.minimum_size import enlarge_to_minimum
 from segkd.predict.sources import Frame
 from segkd.types import resize
 from segkd.utils.progress import track
@@ -139,11 +139,7 @@ def _predict_labels(network: SegmentationModel, images: Tensor, num_classes: int
     """Return the class indices, H W, of each of B 3 H W uint8 images."""
     device = next(network.parameters()).device
     size = (images.shape[-2], images.shape[-1])
-    images = images.to(device)
-    min_size = (max(size[0], network.min_size), max(size[1], network.min_size))
-    if min_size != size:
-        images = F.interpolate(images.float(), size=min_size, mode="bilinear", align_corners=False)
-    logits, _, align_corners = network(images)
+    logits, _, align_corners = network(enlarge_to_minimum(images.to(device), network))
     # One image at a time: at full size, the logits of a batch would take most of the memory.
     resized = (resize(one[None, :num_classes], size, align_corners) for one in logits)
     return [one[0].max(0).indices.byte().cpu().numpy() for one in resized]

@@ -14,6 +14,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from segkd.distillation.distiller import Distiller
+from segkd.models.minimum_size import enlarge_to_minimum
 from segkd.train.loggers.wandb import ResilientWandbLogger
 from segkd.types import IGNORE_INDEX, Batch
 from segkd.utils.indices import space_indices
@@ -93,7 +94,8 @@ class ImagePanels(pl.Callback):
         labels = {"truth": batch.target, "student": logits.argmax(1)}
         if distiller.teacher is not None and not self._teacher_shown:
             height, width = batch.target.shape[-2:]
-            output = distiller.teacher.to(distiller.device)(batch.images[:1])
+            teacher = distiller.teacher.to(distiller.device)
+            output = teacher(enlarge_to_minimum(batch.images[:1], teacher.network))
             labels["teacher"] = output.logits_at((height, width)).argmax(1)
         image = batch.images[0].permute(1, 2, 0).cpu().numpy()
         classes = {source: _shrink(mask[0].cpu().numpy().astype(np.uint8)) for source, mask in labels.items()}
