@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from itertools import chain
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch.utils.data import Dataset, DistributedSampler, SequentialSampler
@@ -169,3 +171,16 @@ def test_worker_uses_one_thread() -> None:
     finally:
         cv2.setNumThreads(before)
     assert num_threads <= 1
+
+
+def test_a_trainer_that_would_shard_the_images_again_is_refused() -> None:
+    datamodule = build_datamodule(4)
+    for arguments, is_refused in (
+        ({"devices": 2, "strategy": "ddp"}, True),
+        ({"devices": 2, "strategy": "ddp", "use_distributed_sampler": False}, False),
+        ({"devices": 1}, False),
+    ):
+        datamodule.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, **arguments)
+        refusal = pytest.raises(UserError, match=r"give Trainer\(use_distributed_sampler=False\)")
+        with refusal if is_refused else nullcontext():
+            datamodule.setup("fit")

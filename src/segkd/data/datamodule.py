@@ -99,6 +99,19 @@ class SegmentationDataModule(pl.LightningDataModule):
         """Optimizer steps of an epoch, the same on any number of processes."""
         return len(self.train) // self.batch_size
 
+    def setup(self, stage: str) -> None:  # noqa: ARG002
+        """Check that the trainer leaves the samplers alone, which share the images among the processes themselves.
+
+        Raises:
+            UserError: it would replace them, and so share the images twice.
+        """
+        trainer = self.trainer
+        # The argument has no public attribute.
+        if trainer is not None and trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
+            raise UserError(
+                "SegmentationDataModule shares the images among the processes itself; give Trainer(use_distributed_sampler=False)"
+            )
+
     def train_dataloader(self) -> DataLoader[Batch] | DeviceLoader:
         """Return the loader of this process's share of the training batches.
 

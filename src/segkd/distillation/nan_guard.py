@@ -79,8 +79,9 @@ class NanGuard:
     def _save_batch(self, trainer: pl.Trainer, phase: str, batch: Batch, step: int, names: list[str]) -> str:
         """Save the batch and return the message."""
         file = f"not_finite_rank{trainer.global_rank}.pt"
+        directory = trainer.strategy.broadcast(trainer.default_root_dir)  # each process may have started in another
         with contextlib.suppress(OSError, RuntimeError):  # of a full disk
-            torch.save({**batch._asdict(), "step": step, "phase": phase}, f"{trainer.default_root_dir}/{file}")
+            torch.save({**batch._asdict(), "step": step, "phase": phase}, f"{directory}/{file}")
         subject = ", ".join(names) or "a value in another process"
         return f"{subject} of the {phase}'s update is not finite at step {step} (its batch is in {file})"
 

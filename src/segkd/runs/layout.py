@@ -5,6 +5,7 @@ from __future__ import annotations
 METRICS_FILE = "metrics.csv"
 RECORD_FILES = ("config.yaml", "environment.json")
 SUMMARY_FILE = "summary.json"
+LOCK_FILE = ".lock"
 EVALUATION_FILE = "evaluation.json"
 LAST_CHECKPOINT, PREVIOUS_CHECKPOINT = "last.ckpt", "previous.ckpt"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -12,6 +13,22 @@ from segkd.config.training import TrainerSettings, TrainSettings
 from segkd.errors import UserError
 from segkd.runs.layout import LAST_CHECKPOINT
 from segkd.utils.devices import resolve_device
+from segkd.utils.processes import Launcher, find_launcher
+
+
+def resolve_devices(settings: TrainSettings) -> TrainSettings:
+    """Return the settings with the devices and machines of torchrun or srun, or else one of each, where none are given.
+
+    Raises:
+        UserError: torchrun or srun has started another number of processes than is given.
+    """
+    trainer, launcher = settings.trainer, find_launcher()
+    if launcher is None:
+        resolved = {"devices": trainer.devices or 1, "num_nodes": trainer.num_nodes or 1}
+    else:
+        _check_launcher(trainer, launcher)
+        resolved = {"devices": launcher.devices, "num_nodes": launcher.nodes}
+    return settings.model_copy(update={"trainer": trainer.model_copy(update=resolved)})
 
 
 def check_settings(settings: TrainSettings, directory: Path) -> None:
@@ -45,7 +62,7 @@ def check_devices(settings: TrainerSettings) -> None:
         )
     on_gpu = resolve_device(settings.accelerator, key="trainer.accelerator").type == "cuda"
     count = torch.cuda.device_count()
-    if on_gpu and settings.devices != "auto" and settings.devices > count:
+    if on_gpu and isinstance(settings.devices, int) and settings.devices > count:
         raise UserError(
             f"trainer.devices={settings.devices}, but PyTorch sees {count} GPU{'s' * (count != 1)}; lower it, or use trainer.devices=auto"
         )
@@ -55,15 +72,51 @@ def check_devices(settings: TrainerSettings) -> None:
 
 def uses_several_processes(settings: TrainerSettings) -> bool:
     """Return whether the run has more than one process."""
-    if settings.devices == "auto" and settings.num_nodes == 1:
+    if settings.devices == "auto" and settings.num_nodes in (1, None):
         device = resolve_device(settings.accelerator, key="trainer.accelerator")
         return device.type == "cuda" and torch.cuda.device_count() > 1
-    return settings.devices != 1 or settings.num_nodes > 1
+    return settings.devices not in (1, None) or settings.num_nodes not in (1, None)
+
+
+def check_length(steps: int, total_steps: int, steps_per_epoch: int, directory: Path) -> None:
+    """Check that a resumed run is not longer already than it should become.
+
+    Args:
+        steps: that the run has trained.
+        total_steps: that it should have at its end.
+        steps_per_epoch: batches of an epoch.
+        directory: the run's folder.
+
+    Raises:
+        UserError: it is longer.
+    """
+    if steps > total_steps:
+        epochs = math.ceil(steps / steps_per_epoch)
+        raise UserError(
+            f"the run to resume in {directory} has trained {steps} steps, and trainer.max_epochs={total_steps // steps_per_epoch} "
+            f"asks for {total_steps}; give trainer.max_epochs={epochs} or more, or start a new run in another output_dir"
+        )
 
 
 def is_multirun() -> bool:
     """Return whether this is a job of a sweep."""
     return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
+
+
+def _check_launcher(settings: TrainerSettings, launcher: Launcher) -> None:
+    if launcher.processes != launcher.devices * launcher.nodes:
+        raise UserError(
+            f"{launcher.name} started {launcher.processes} processes on {launcher.nodes} machines; start as many on each"
+        )
+    given = {"devices": settings.devices, "num_nodes": settings.num_nodes}
+    started = {"devices": launcher.devices, "num_nodes": launcher.nodes}
+    for key, value in given.items():
+        if value not in (None, "auto", started[key]):
+            raise UserError(
+                f"{launcher.name} started {launcher.devices} processes per machine on {launcher.nodes} "
+                f"machine{'s' * (launcher.nodes != 1)}, and trainer.{key}={value} is given; "
+                f"leave trainer.{key} out, or give {started[key]}"
+            )
 
 
 def _check_sweep(settings: TrainSettings) -> None:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.strategies import DDPStrategy
 
 from segkd.config.training import TrainerSettings, TrainSettings
+from segkd.train.callbacks.epoch_lines import EpochBar, EpochLines
 from segkd.train.callbacks.gradient_shares import GradientShares
 from segkd.train.callbacks.image_panels import ImagePanels
 from segkd.train.callbacks.resumable_checkpoint import ResumableCheckpoint
 from segkd.train.check_settings import check_devices, uses_several_processes
 from segkd.train.checkpointing.files import CheckpointFiles
-from segkd.train.checkpointing.lightning_internals import disable_sigterm_broadcast, disable_slurm_requeue
+from segkd.train.checkpointing.lightning_internals import choose_environment, disable_sigterm_broadcast
 from segkd.train.checkpointing.state import State
 from segkd.train.run_folder import RunFolder
 from segkd.utils.devices import resolve_device
@@ -27,6 +28,9 @@ _IGNORED_WARNINGS = (
     ".*does not have many workers.*",
     ".*LeafSpec.* is deprecated",  # Lightning's own use of PyTorch
     ".*number of training batches.*smaller than the logging interval.*",
+    ".*recommended to use `self.log.*sync_dist=True.*",  # the confusion matrix is of all processes already
+    ".*find_unused_parameters=True was specified.*",  # it depends on the losses whether all parameters are used
+    ".*broadcast_buffers.* is deprecated.*",
 )
 
 
@@ -60,11 +64,14 @@ def build_trainer(
     check_devices(settings)
     for message in _IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
+    has_bar = settings.progress and sys.stderr.isatty()
     required = [checkpoint or ResumableCheckpoint(CheckpointFiles(directory)), *callbacks]
     trainer = pl.Trainer(
         accelerator=resolve_device(settings.accelerator, key="trainer.accelerator").type,
-        devices=settings.devices if settings.devices != "auto" or settings.accelerator != "cpu" else 1,
-        num_nodes=settings.num_nodes,
+        devices=1
+        if settings.devices is None or (settings.devices, settings.accelerator) == ("auto", "cpu")
+        else settings.devices,
+        num_nodes=settings.num_nodes or 1,
         strategy=choose_strategy(settings),
         precision=settings.precision,  # type: ignore[arg-type]
         max_epochs=settings.max_epochs,
@@ -76,11 +83,11 @@ def build_trainer(
         use_distributed_sampler=False,
         inference_mode=False,  # or the metric's state from a validation before the fit could not be updated in the fit
         logger=list(loggers),
-        callbacks=[*required, *_build_optional_callbacks(settings)],
-        enable_progress_bar=settings.progress,
+        callbacks=[*required, *_build_optional_callbacks(settings, has_bar)],
+        enable_progress_bar=has_bar,
         enable_model_summary=False,
         default_root_dir=directory,
-        plugins=disable_slurm_requeue(),
+        plugins=choose_environment(),
     )
     disable_sigterm_broadcast(trainer)
     return trainer
@@ -97,11 +104,10 @@ def choose_strategy(settings: TrainerSettings) -> DDPStrategy | str:
     )
 
 
-def _build_optional_callbacks(settings: TrainerSettings) -> list[pl.Callback]:
+def _build_optional_callbacks(settings: TrainerSettings, has_bar: bool) -> list[pl.Callback]:
     callbacks: list[pl.Callback] = []
     if settings.log_gradient_shares_every is not None:
         callbacks.append(GradientShares(settings.log_gradient_shares_every))
-    if settings.progress:
-        # Twice a second; as often as Lightning would, it takes a quarter of a small network's time.
-        callbacks.append(RichProgressBar(refresh_rate=2, console_kwargs={"stderr": True}))
+    # Twice a second; as often as Lightning would, the bar takes a quarter of a small network's time.
+    callbacks.append(EpochBar(refresh_rate=2, console_kwargs={"stderr": True}) if has_bar else EpochLines())
     return callbacks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -17,6 +18,8 @@ from filelock import FileLock, Timeout
 from segkd.errors import UserError
 
 log = logging.getLogger(__name__)
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def make_dir(directory: Path, key: str = "output_dir") -> Path:
@@ -66,20 +69,35 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def exclusive_lock(path: Path, holder: str) -> Iterator[None]:
-    """Hold a lock file; wait while another process holds it, and log that. The system releases it when a process dies.
+def exclusive_lock(path: Path, holder: str, refusal: str | None = None) -> Iterator[None]:
+    """Hold a lock file, which the system releases when the process dies.
+
+    While another process holds it, wait and log that, or, with a `refusal`, raise; then the file is removed at the end. On a
+    file system without locks, go on without.
 
     Args:
         path: the lock file.
         holder: who may hold it, for the log.
+        refusal: what to raise where it is held; None to wait.
+
+    Raises:
+        UserError: another process holds it.
     """
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
+        if refusal is not None:
+            raise UserError(refusal) from None
         log.info("waiting for %s", holder)
         lock.acquire()
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
+        log.warning("%s lies on a file system without locks; start nothing else there", path.parent)
     try:
         yield
     finally:
+        if refusal is not None:
+            path.unlink(missing_ok=True)  # before the release, or it could be another's already
         lock.release()

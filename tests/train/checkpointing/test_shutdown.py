@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from tests.helpers.commands import Result
 
@@ -132,9 +133,12 @@ def test_a_process_at_fault_ends_the_job(tmp_path: Path, teacher_file: Path, ran
     assert "ZeroDivisionError: this process is at fault" in result.err
 
 
-@pytest.mark.slow
-def test_torchrun(whole: Path, tmp_path: Path, teacher_file: Path) -> None:
+def test_torchrun_gives_the_devices(whole: Path, tmp_path: Path, teacher_file: Path) -> None:
+    """One run, of the processes that torchrun has started; the weights are those of two devices that are asked for."""
     launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29533")
-    result = run(tmp_path / "run", teacher_file, launcher=launcher)
+    result = run(tmp_path / "run", teacher_file, "trainer.devices=null", launcher=launcher)
     assert result.code == 0, result.err
+    assert result.out.count("val mIoU") == 1
+    assert "sync_dist=True" not in result.err
     assert same_weights(tmp_path / "run", whole)
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["trainer"]["devices"] == 2

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import pytorch_lightning as pl
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+
+from segkd.utils.processes import find_launcher
 
 
 def fast_forward(trainer: pl.Trainer, epochs: int, batch: int, steps: int) -> None:
@@ -26,9 +30,35 @@ def disable_sigterm_broadcast(trainer: pl.Trainer) -> None:
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
 
-def disable_slurm_requeue() -> SLURMEnvironment | None:
-    """Return Slurm's environment, where there is one, without requeueing: that saves within a signal handler."""
-    return SLURMEnvironment(auto_requeue=False) if SLURMEnvironment.detect() else None
+class SrunEnvironment(SLURMEnvironment):
+    """The processes of a step that srun started, without requeueing, which saves within a signal handler.
+
+    Lightning would check the header of the batch script; `resolve_devices` has checked the step itself.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(auto_requeue=False)
+
+    @staticmethod
+    def _validate_srun_used() -> None: ...
+
+    @staticmethod
+    def _validate_srun_variables() -> None: ...
+
+    def validate_settings(self, num_devices: int, num_nodes: int) -> None:
+        """Accept the settings."""
+
+
+def choose_environment() -> ClusterEnvironment | None:
+    """Return what tells processes of each other; None for Lightning's choice.
+
+    Lightning takes any process within a Slurm allocation for one of several, and a script or shell there would wait for
+    others that nobody starts.
+    """
+    launcher = find_launcher()
+    if launcher is not None:
+        return SrunEnvironment() if launcher.name == "srun" else None
+    return LightningEnvironment() if "SLURM_NTASKS" in os.environ else None
 
 
 def is_started_by_lightning(trainer: pl.Trainer) -> bool:
