@@ -16,9 +16,13 @@ def apply_overrides(cfg: DictConfig) -> None:
     """Drop an experiment's settings of parts that the command line replaces or leaves out.
 
     Raises:
-        UserError: the command line sets a key of a loss that is not selected, changes a value of a preset, or gives
-            a network's name where its keys belong.
+        UserError: there is no command line, or it sets a key of a loss that is not selected, changes a value of a preset,
+            or gives a network's name where its keys belong.
     """
+    if not HydraConfig.initialized():
+        raise UserError(
+            "a command's function needs its command line; run it as a command, as in python -m segkd.train KEY=VALUE"
+        )
     _check_networks(cfg)
     _check_preset(cfg)
     _drop_unselected_losses(cfg)
