@@ -16,7 +16,7 @@ from PIL import Image
 
 from segkd.data.camvid import CamVid
 from tests.helpers.commands import Command, Result
-from tests.helpers.fake_datasets import write_camvid, write_folder, write_palette, write_voc
+from tests.helpers.fake_datasets import edit_metadata, write_camvid, write_folder, write_palette, write_voc
 
 Issues = set[tuple[str, str]]
 """File and kind of each issue."""
@@ -196,6 +196,19 @@ def test_class_without_labels_is_a_fault(command: Command, tmp_path: Path) -> No
     assert "note: weed (id 30) is in no label of train, only in those of val; " in result.out
 
 
+def test_faults_of_one_kind_do_not_hide_others(command: Command, tmp_path: Path) -> None:
+    write_camvid(tmp_path, train=30, size=(8, 12))
+    labels = sorted((tmp_path / "trainannot").iterdir())
+    for label in labels[:25]:
+        write(label, np.full((8, 12), 77, np.uint8))
+    labels[29].write_bytes(b"")
+    result, faults, _ = run_check(command, tmp_path)
+    assert (result.code, len(faults)) == (1, 26)
+    assert result.out.count("holds the id") == 10
+    assert "\n15 more faults of the kind 'ids'; output_dir=DIR writes all to check.json\n" in result.out
+    assert f"{labels[29]} is not a complete image" in result.out
+
+
 def raise_no_space(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -239,3 +252,48 @@ def test_report_is_written_completely_or_not_at_all(
     assert "No space left on device" in result.err
     assert list(report.iterdir()) == []
     monkeypatch.undo()
+
+
+def test_labels_under_another_name_are_told_once(command: Command, tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    for label in sorted((tmp_path / "labels").rglob("*.png")):
+        label.rename(label.with_stem(f"{label.stem}_mask"))
+    (tmp_path / "images/train/a.heic").touch()
+    (tmp_path / "images/val/._b.png").touch()
+    result, faults, notes = run_check(command, tmp_path, "dataset=folder")
+    assert (result.code, faults, notes) == (
+        1,
+        {(f"labels/{split}/field/0_mask.png", "label name") for split in ("train", "val")},
+        {(".", "left out")},
+    )
+    assert result.out.count("give `label_suffix: _mask.png` in classes.yaml") == 2  # one a split
+    assert f"note: {tmp_path}/images/train/a.heic is not read" in result.out
+    assert f"note: {tmp_path}/images/val/._b.png is left out as hidden" in result.out
+    edit_metadata(tmp_path, label_suffix="_mask.png")
+    result, faults, _ = run_check(command, tmp_path, "dataset=folder")
+    assert (result.code, faults) == (0, set())
+
+
+def test_size_in_the_wrong_order_is_noted(command: Command, tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    assert run_check(command, tmp_path, "dataset=folder")[2] == set()
+    edit_metadata(tmp_path, size=[60, 40])
+    result, faults, notes = run_check(command, tmp_path, "dataset=folder")
+    assert (result.code, faults, notes) == (0, set(), {("classes.yaml", "size")})
+    assert "`size: [60, 40]` is no image's height and width; write `size: [40, 60]`" in result.out
+
+
+def test_classes_are_proposed_without_classes_yaml(command: Command, tmp_path: Path) -> None:
+    """What is printed is all that is missing."""
+    write_folder(tmp_path, "colors")
+    (tmp_path / "classes.yaml").unlink()
+    (tmp_path / "labelmap.txt").write_text("soil:200,0,0::\ncrop:0,200,0::\nvoid:255,255,255::\n")
+    result = command("check", "dataset=folder", f"dataset.root={tmp_path}")
+    assert result.code == 2
+    assert f"there is no {tmp_path}/classes.yaml; the lines on stdout are a proposal" in result.err
+    (tmp_path / "classes.yaml").write_text(result.out)
+    assert yaml.safe_load(result.out)["ignore"] == [[255, 255, 255]]
+    assert run_check(command, tmp_path, "dataset=folder")[0].code == 0
+    shutil.rmtree(tmp_path / "labels")
+    (tmp_path / "classes.yaml").unlink()
+    assert "it defines the classes" in command("check", "dataset=folder", f"dataset.root={tmp_path}").err

@@ -58,6 +58,9 @@ def test_other_files_are_no_images(tmp_path: Path) -> None:
         assert not is_still_image(tmp_path / name)
     (tmp_path / "folder.png").mkdir()
     assert find_images(tmp_path) == ([], [], [], [])
+    assert find_images(tmp_path, recursive=False).paths == [
+        tmp_path / "folder.png"
+    ]  # and cannot be read, which is told
     assert not is_still_image(tmp_path / "nowhere")
     assert find_images(tmp_path / "nowhere") == ([], [], [], [])
 

@@ -88,7 +88,9 @@ def test_labels_of_other_images_are_not_offered(tmp_path: Path) -> None:
 
 def test_images_that_share_a_name_are_found() -> None:
     pairs = [(Path(name), Path("label.png")) for name in ("a.jpg", "a.png", "b.png", "b.png")]
-    assert find_same_names(pairs) == ["a.jpg and a.png differ only in their suffix; rename or remove one"]
+    assert find_same_names(pairs) == {
+        Path("a.png"): "a.jpg and a.png differ only in their suffix; rename or remove one"
+    }
 
 
 STEMS = st.text(st.sampled_from("ab01_-. "), min_size=1, max_size=6).map(lambda text: f"x{text}x")

@@ -25,18 +25,16 @@ from segkd.data.image_io import (
 )
 from segkd.data.label_io import decode_label
 from segkd.data.label_names import find_missing_labels, find_same_names
+from segkd.data.label_values import explain_unknown_values, format_values
 from segkd.data.palettes import check_palette, collect_used_colors
 from segkd.errors import UserError
-from segkd.types import IGNORE_INDEX
 from segkd.utils.threads import thread_map
 
 log = logging.getLogger(__name__)
 
 _UNKNOWN = 254  # marks, in the lookup table, a label value that the dataset does not define
-_MAX_LISTED_COLORS = 8
 _READERS = 8  # threads that open files
 _TAIL_BYTES = 64  # at the end of a PNG, which has the checksum of all pixels there
-_MIN_BLENDED_IDS, _MIN_BLENDED_COLORS = 3, 9  # from this number on, unknown values are probably blends of known ones
 
 
 class Sample(NamedTuple):
@@ -200,7 +198,7 @@ class FileDataset(SegmentationDataset):
             raise UserError(f"found no images of {self.title}{reason}; {self.download_hint}")
         for problem in (
             *find_missing_labels(self.title, self.files, self.misnamed_labels),
-            *find_same_names(self.files),
+            *find_same_names(self.files).values(),
         ):
             raise UserError(problem)
         for sentence in left_out:
@@ -266,24 +264,10 @@ class FileDataset(SegmentationDataset):
         """
         classes: Array = self._lookup_table[label]
         if (classes == _UNKNOWN).any():
-            raise UserError(self._explain_unknown(sorted(set(np.unique(label).tolist()) - self.label_map.keys()), path))
+            unknown = sorted(set(np.unique(label).tolist()) - self.label_map.keys())
+            reason = explain_unknown_values(unknown, self.label_map, self.label_encoding, self.display_name)
+            raise UserError(f"label {path} {reason}")
         return classes
-
-    def _explain_unknown(self, unknown: Sequence[int], path: Path) -> str:
-        """Return what is wrong with a label that holds values that the dataset does not define."""
-        kind = "colors" if self.label_encoding == "colors" else "ids"
-        ignored = [value for value, index in self.label_map.items() if index == IGNORE_INDEX]
-        between = [value for value in unknown if min(self.label_map) < value < max(self.label_map)]
-        if len(between) >= (_MIN_BLENDED_COLORS if kind == "colors" else _MIN_BLENDED_IDS):
-            cure = f"They lie between the {kind} of classes: if it was resized, or saved as JPEG, make it anew without mixing {kind}"
-        elif ignored:
-            cure = f"Map unlabeled pixels to an ignored one ({self.format_values(ignored)})"
-        else:
-            cure = "Correct the label, or add them to the classes or to the ignored ones"
-        return (
-            f"label {path} holds the {kind} {self.format_values(unknown)}; {self.display_name} allows "
-            f"{self.format_values(self.label_map)}. {cure}"
-        )
 
     @cached_property
     def _lookup_table(self) -> Array:
@@ -294,11 +278,7 @@ class FileDataset(SegmentationDataset):
 
     def format_values(self, values: Iterable[int]) -> str:
         """Return [0, 1, 2, 5] as '0–2, 5', or colors in hexadecimal."""
-        if self.label_encoding != "colors":
-            return _format_ranges(sorted(values))
-        colors = [f"#{value:06x}" for value in sorted(values)]
-        hidden = len(colors) - _MAX_LISTED_COLORS
-        return ", ".join(colors[:_MAX_LISTED_COLORS]) + (f" and {hidden} more" if hidden > 0 else "")
+        return format_values(values, self.label_encoding)
 
 
 def _describe_file(root: Path, path: Path) -> str:
@@ -306,13 +286,3 @@ def _describe_file(root: Path, path: Path) -> str:
     with path.open("rb") as file:
         file.seek(max(0, size - _TAIL_BYTES))
         return f"{name} {size} {file.read().hex()}"
-
-
-def _format_ranges(ids: list[int]) -> str:
-    ranges: list[list[int]] = []
-    for i in ids:
-        if ranges and i == ranges[-1][1] + 1:
-            ranges[-1][1] = i
-        else:
-            ranges.append([i, i])
-    return ", ".join(str(first) if first == last else f"{first}–{last}" for first, last in ranges)

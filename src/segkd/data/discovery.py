@@ -105,7 +105,7 @@ def _count(paths: Sequence[Path]) -> str:
 
 
 def _walk(folder: Path, recursive: bool, above: frozenset[Path] | None = None) -> Iterator[Path]:
-    """Yield the files below a folder, and links to nothing."""
+    """Yield the files below a folder, and links to nothing; if not recursive, all that is in the folder."""
     resolved = folder.resolve()
     above = frozenset(resolved.parents) if above is None else above
     if resolved in above:
@@ -117,9 +117,9 @@ def _walk(folder: Path, recursive: bool, above: frozenset[Path] | None = None) -
     except OSError as error:
         raise UserError(f"cannot read the folder {folder} ({error.strerror}); make it readable") from None
     for name, is_folder in names.items():
-        if not is_folder:
+        if not is_folder or not recursive:
             yield folder / name
-        elif recursive:
+        else:
             yield from _walk(folder / name, recursive, above | {resolved})
 
 

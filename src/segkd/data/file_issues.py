@@ -24,9 +24,9 @@ def find_file_issues(splits: Mapping[str, FileDataset]) -> Iterator[Issue]:
     for split in splits.values():
         if split.misnamed_labels:
             (sentence,) = find_missing_labels(split.title, split.files, split.misnamed_labels)
-            yield Issue(split.root, "label name", sentence)
-        for sentence in find_same_names(split.files):
-            yield Issue(split.root, "name", sentence)
+            yield Issue(next(iter(split.misnamed_labels.values())), "label name", sentence)
+        for image, sentence in find_same_names(split.files).items():
+            yield Issue(image, "name", sentence)
         for sentence in split.describe_left_out():
             yield Issue(split.root, "left out", sentence, "note")
         lossy = [label for _, label in split.files if label.suffix.lower() in LOSSY_SUFFIXES]

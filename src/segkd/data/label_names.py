@@ -76,14 +76,14 @@ def find_misnamed_labels(
     return found
 
 
-def find_same_names(pairs: Sequence[tuple[Path, Path]]) -> list[str]:
+def find_same_names(pairs: Sequence[tuple[Path, Path]]) -> dict[Path, str]:
     """Return a sentence for each image that shares its name, and so its label, with one of another suffix."""
     by_name: dict[Path, Path] = {}
-    return [
-        f"{other} and {image} differ only in their suffix; rename or remove one"
+    return {
+        image: f"{other} and {image} differ only in their suffix; rename or remove one"
         for image, _ in pairs
         if (other := by_name.setdefault(image.with_suffix(""), image)) != image
-    ]
+    }
 
 
 def find_missing_labels(title: str, pairs: Sequence[tuple[Path, Path]], misnamed: Mapping[Path, Path]) -> list[str]:
