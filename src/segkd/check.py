@@ -28,8 +28,8 @@ from segkd.utils.files import atomic_write, make_dir, write_json
 from segkd.utils.tables import print_table
 from segkd.utils.threads import thread_map
 
-MAX_PRINTED = 40
-"""Number of issues printed; check.json lists all."""
+MAX_PRINTED = 10
+"""Number of issues printed of each kind; check.json lists all."""
 _MAX_SIZES = 3  # per split, in the table
 
 
@@ -148,13 +148,25 @@ def _print_report(report: dict[str, Any]) -> None:
         hidden = f" and {len(sizes) - _MAX_SIZES} more" if len(sizes) > _MAX_SIZES else ""
         rows.append([name, str(split["images"]), ", ".join(sizes[:_MAX_SIZES]) + hidden])
     print_table(rows, "table", report["dataset"])
-    lines = [issue["what"] for issue in report["faults"]] + [f"note: {issue['what']}" for issue in report["notes"]]
-    print(*lines[:MAX_PRINTED], sep="\n", end="\n" * bool(lines))
-    if len(lines) > MAX_PRINTED:
-        print(f"and {len(lines) - MAX_PRINTED} more; output_dir=DIR writes all to check.json")
+    _print_issues(report["faults"], "fault", "")
+    _print_issues(report["notes"], "note", "note: ")
     if report["proposal"] is not None:
         print(f"proposed for {METADATA_FILE} of dataset=folder (docs/how-to/custom-dataset.md):")
         print(format_proposal(report["proposal"]))
+
+
+def _print_issues(issues: Sequence[dict[str, str]], severity: str, prefix: str) -> None:
+    """Print the first issues of each kind, and how many more there are."""
+    counts: Counter[str] = Counter()
+    for issue in issues:
+        counts[issue["kind"]] += 1
+        if counts[issue["kind"]] <= MAX_PRINTED:
+            print(f"{prefix}{issue['what']}")
+    for kind, count in counts.items():
+        if (hidden := count - MAX_PRINTED) > 0:
+            print(
+                f"{prefix}{hidden} more {severity}{'s' * (hidden > 1)} of the kind '{kind}'; output_dir=DIR writes all to check.json"
+            )
 
 
 if __name__ == "__main__":

@@ -11,9 +11,12 @@ from pydantic import Field, PositiveInt
 from segkd.builders.datasets import open_dataset
 from segkd.cli.launch import launch
 from segkd.config.schema import DatasetSpec, Settings, load_settings
+from segkd.data.coverage import explain_absent, find_absent_classes
 from segkd.data.statistics import compute_class_weights, compute_color_statistics, count_classes
 from segkd.utils.files import atomic_write, make_dir, write_json
 from segkd.utils.tables import print_table
+
+_WEIGHT_RULES = ("enet", "median_frequency")
 
 
 class StatsSettings(Settings):
@@ -43,12 +46,14 @@ def stats(cfg: DictConfig) -> None:
         "classes": [*dataset.classes, "void"],
         **counts._asdict(),
         "shares": [pixels / all_pixels for pixels in counts.pixels],
-        "weights": {rule: compute_class_weights(rule, counts) for rule in ("enet", "median_frequency")},
+        "weights": {rule: compute_class_weights(rule, counts) for rule in _WEIGHT_RULES if any(counts.pixels[:-1])},
     }
     if directory is not None:
         with atomic_write(directory / "stats.json") as partial_file:
             write_json(partial_file, report)
     _print_report(report)
+    if absent := find_absent_classes(counts):
+        print(explain_absent(dataset, absent, f"no label of {settings.split}", counts))
     for key in ("mean", "std"):
         print(f"{key}: [{', '.join(f'{value:.3f}' for value in report[key])}]")
 

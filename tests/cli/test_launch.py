@@ -37,3 +37,4 @@ def test_help_begins_with_the_purpose(command: Command, name: str) -> None:
     ended = command(name, "--help")
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.startswith(f"python -m segkd.{name}: {COMMANDS[name]}\n")
+    assert ("\nadversary: " in ended.out) == (name in ("train", "calibrate"))  # the others do not choose among losses

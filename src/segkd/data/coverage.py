@@ -63,7 +63,10 @@ def merge_counts(parts: Sequence[ClassCounts]) -> ClassCounts:
     ignored: Counter[str] = Counter()
     for part in parts:
         ignored.update(part.ignored)
-    pixels, images_with, pixels_of_images = (np.sum([part[i] for part in parts], 0).tolist() for i in range(3))
+    pixels, images_with, pixels_of_images = (
+        np.sum(rows, 0).tolist()
+        for rows in zip(*((part.pixels, part.images_with, part.pixels_of_images) for part in parts), strict=True)
+    )
     return ClassCounts(pixels, images_with, pixels_of_images, ignored)
 
 
