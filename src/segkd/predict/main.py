@@ -14,10 +14,10 @@ from segkd.builders.datasets import open_dataset
 from segkd.config.instantiate import Spec
 from segkd.config.schema import load_settings
 from segkd.data.base import SegmentationDataset
+from segkd.data.drawing import draw_legend
 from segkd.errors import UserError
 from segkd.models.base import SegmentationModel
 from segkd.predict.destination import Destination, check_destination, open_writer, resolve_destination
-from segkd.predict.drawing import draw_legend
 from segkd.predict.networks import load_checkpoints, load_students, load_with_teacher
 from segkd.predict.pipeline import run_pipeline
 from segkd.predict.rendering import STUDENT, Palette, make_renderer

@@ -10,10 +10,10 @@ import numpy as np
 
 from segkd.data.base import SegmentationDataset
 from segkd.data.cityscapes import Cityscapes
+from segkd.data.drawing import blend, colorize, draw_image_grid, draw_legend
 from segkd.data.image_io import Array, Color
 from segkd.errors import UserError
 from segkd.models.student_io import read_student_metadata
-from segkd.predict.drawing import blend, colorize, draw_image_grid, draw_legend
 from segkd.predict.pipeline import FramePrediction
 from segkd.types import IGNORE_INDEX
 

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from segkd.builders.datasets import open_dataset
 from segkd.data.base import SegmentationDataset
+from segkd.data.drawing import colorize, encode_data_uri
 from segkd.data.image_io import Color
 from segkd.errors import UserError
 from segkd.models.base import SegmentationModel
 from segkd.models.student_io import load_student
-from segkd.predict.drawing import colorize, encode_data_uri
 from segkd.predict.pipeline import predict_frames
 from segkd.predict.sources import Frame
 from segkd.report.comparison import MethodResult

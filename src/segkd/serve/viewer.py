@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from segkd.data.drawing import blend, colorize, draw_image_grid
 from segkd.data.image_io import Array
 from segkd.errors import UserError
 from segkd.models.base import SegmentationModel
-from segkd.predict.drawing import blend, colorize, draw_image_grid
 from segkd.predict.pipeline import predict_batch
 from segkd.predict.rendering import Palette
 from segkd.predict.sources import Frame, FrameSource, open_source

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from segkd.data.drawing import encode_data_uri
 from segkd.errors import UserError
-from segkd.predict.drawing import encode_data_uri
 from segkd.serve.networks import ServedNetwork
 from segkd.serve.viewer import Viewer
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segkd.data.base import SegmentationDataset
+from segkd.data.drawing import colorize, draw_image_grid
 from segkd.models.student_io import load_student
-from segkd.predict.drawing import colorize, draw_image_grid
 from segkd.predict.pipeline import make_batches, predict_frames
 from segkd.predict.sources import Frame
 from segkd.study.plan import Job, is_finished

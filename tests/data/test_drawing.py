@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from segkd.predict.drawing import colorize, draw_image_grid
+from segkd.data.drawing import colorize, draw_image_grid
 
 
 def test_colorize_paints_unknown_classes_white() -> None:
