@@ -94,9 +94,8 @@ def describe_left_out(found: FoundImages) -> list[str]:
     if found.hidden:
         sentences.append(f"{_count(found.hidden)} left out as hidden")
     if found.lost_links:
-        sentences.append(
-            f"{_count(found.lost_links)} not followed, for it was a link and leads nowhere; link or copy its folder again"
-        )
+        reason = "for the link to a folder leads nowhere, or a copy made it a text file"
+        sentences.append(f"{_count(found.lost_links)} not followed, {reason}; link or copy that folder again")
     return sentences
 
 
