@@ -209,6 +209,25 @@ def test_faults_of_one_kind_do_not_hide_others(command: Command, tmp_path: Path)
     assert f"{labels[29]} is not a complete image" in result.out
 
 
+def test_labels_are_drawn_over_images(command: Command, tmp_path: Path) -> None:
+    """Of samples without a fault alone: the image, the label over it, and the label in the colors of the classes."""
+    write_folder(tmp_path)
+    image, label = read(tmp_path / "images/train/field/1.png"), read(tmp_path / "labels/train/field/1.png")
+    (tmp_path / "labels/train/field/0.png").write_bytes(b"")
+    result, _, _ = run_check(command, tmp_path, "dataset=folder", "pictures=5")
+    assert result.code == 1
+    pictures = tmp_path / "report/pictures"
+    assert {path.name for path in pictures.iterdir()} == {"train_field_1.png", "val_field_0.png", "val_field_1.png"}
+    colors = np.full((*label.shape, 3), 255, np.uint8)
+    for value, color in {10: (200, 0, 0), 20: (0, 200, 0), 30: (0, 0, 200)}.items():
+        colors[label == value] = color[::-1]
+    drawn = read(pictures / "train_field_1.png")[24 : 24 + 40]
+    expected = (image, np.rint((image.astype(float) + colors) / 2), colors)
+    for column, content in enumerate(expected):
+        x = 6 + column * 66
+        np.testing.assert_allclose(drawn[:, x : x + 60].astype(float), content, atol=1)
+
+
 def raise_no_space(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -224,6 +243,7 @@ def raise_no_space(*_: object, **__: object) -> None:
         (("dataset=streets",), "Streets has no image and label files"),
         (("dataset.root=camvid", "output_dir=file/report"), "cannot make the folder file/report"),
         (("dataset.root=camvid", "workers=0"), "workers"),
+        (("dataset.root=camvid", "pictures=2"), "pictures=2 needs a folder; give output_dir=DIR"),
     ],
 )
 def test_mistakes_exit_with_code_2(

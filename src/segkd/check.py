@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from segkd.builders.datasets import open_splits
 from segkd.cli.launch import launch
@@ -20,6 +20,7 @@ from segkd.data.coverage import find_class_issues
 from segkd.data.file_issues import find_file_issues, find_size_issue
 from segkd.data.folder import METADATA_FILE, Folder
 from segkd.data.integrity import Issue, SampleReport, find_cross_split_issues, inspect_sample
+from segkd.data.label_pictures import draw_label_pictures
 from segkd.data.palette_issues import find_palette_issues
 from segkd.data.proposal import format_proposal, propose_class_table, propose_classes
 from segkd.data.statistics import sum_counts
@@ -44,16 +45,22 @@ class CheckSettings(Settings):
         description="folder for check.json, which lists every fault; null: it is not written",
         json_schema_extra={"values": "DIR|null"},
     )
+    pictures: NonNegativeInt = Field(
+        description="images of each split whose labels are drawn over them, in output_dir/pictures"
+    )
     workers: PositiveInt = Field(description="threads")
 
 
 def check(cfg: DictConfig) -> None:
-    """Print a table and all faults, and write `check.json` if a folder is given.
+    """Print a table and the faults, and write `check.json` and pictures of labels if a folder is given.
 
     Raises:
+        UserError: The dataset cannot be opened, or a file cannot be written.
         SystemExit: With code 1 if there are faults.
     """
     settings = load_settings(cfg, CheckSettings)
+    if settings.pictures and settings.output_dir is None:
+        raise UserError(f"pictures={settings.pictures} needs a folder; give output_dir=DIR")
     _check_has_classes(settings)
     splits = open_splits(settings.dataset, settings.splits, complete=False)
     directory = None if settings.output_dir is None else make_dir(settings.output_dir)
@@ -65,11 +72,21 @@ def check(cfg: DictConfig) -> None:
     if directory is not None:
         with atomic_write(directory / "check.json") as partial_file:
             write_json(partial_file, report)
+        _draw_pictures(splits, samples, settings.pictures, directory / "pictures")
     _print_report(report)
     images, faults = sum(map(len, samples.values())), len(report["faults"])
     print(f"{report['dataset']}: {images} images, {faults or 'no'} fault{'s' * (faults != 1)}")
     if faults:
         raise SystemExit(1)
+
+
+def _draw_pictures(
+    splits: Mapping[str, FileDataset], samples: Mapping[str, Sequence[SampleReport]], count: int, folder: Path
+) -> None:
+    """Draw labels of each split over their images, of samples without faults."""
+    for name, split in splits.items() if count else ():
+        is_faulty = [any(issue.severity == "fault" for issue in sample.issues) for sample in samples[name]]
+        draw_label_pictures(split, [i for i, faulty in enumerate(is_faulty) if not faulty], count, make_dir(folder))
 
 
 def _check_has_classes(settings: CheckSettings) -> None:
