@@ -54,6 +54,8 @@ class SampleDataset(Dataset[Batch]):
 class SegmentationDataModule(pl.LightningDataModule):
     """Training and validation batches of any dataset.
 
+    Its samplers share the images among processes, so a Trainer of several needs `use_distributed_sampler=False`.
+
     Args:
         train: Training split.
         val: Validation split.
