@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -227,3 +229,11 @@ def test_run_ends_after_max_skips_in_a_row(tmp_path: Path, monkeypatch: pytest.M
     inject_nan(module, "student", {1, 2, 3, 4})
     with pytest.raises(UserError, match=r"at step 4 .* like the 3 updates before it"):
         fit(module, tmp_path)
+
+
+@pytest.mark.parametrize(("precision", "is_refused"), [("16-mixed", True), ("bf16-mixed", False), ("32-true", False)])
+def test_a_trainer_that_scales_gradients_is_refused(precision: str, is_refused: bool) -> None:
+    module = make_distiller()
+    module._trainer = SimpleNamespace(precision=precision)  # type: ignore[assignment]
+    with pytest.raises(UserError, match="bf16-mixed") if is_refused else nullcontext():
+        module.setup("fit")

@@ -78,23 +78,23 @@ def uses_several_processes(settings: TrainerSettings) -> bool:
     return settings.devices not in (1, None) or settings.num_nodes not in (1, None)
 
 
-def check_length(steps: int, total_steps: int, steps_per_epoch: int, directory: Path) -> None:
+def check_length(checkpoint: Path, steps: int, total_steps: int, epochs: int) -> None:
     """Check that a resumed run is not longer already than it should become.
 
     Args:
-        steps: that the run has trained.
+        checkpoint: what it is resumed from.
+        steps: that it has trained.
         total_steps: that it should have at its end.
-        steps_per_epoch: batches of an epoch.
-        directory: the run's folder.
+        epochs: in which it should have them.
 
     Raises:
         UserError: it is longer.
     """
     if steps > total_steps:
-        epochs = math.ceil(steps / steps_per_epoch)
+        trained_epochs = math.ceil(steps * epochs / total_steps)
         raise UserError(
-            f"the run to resume in {directory} has trained {steps} steps, and trainer.max_epochs={total_steps // steps_per_epoch} "
-            f"asks for {total_steps}; give trainer.max_epochs={epochs} or more, or start a new run in another output_dir"
+            f"{checkpoint} has trained {steps} steps, and trainer.max_epochs={epochs} asks for {total_steps}; "
+            f"give trainer.max_epochs={trained_epochs} or more, or start a new run in another output_dir"
         )
 
 
