@@ -16,6 +16,7 @@ from segkd.builders.datasets import open_splits
 from segkd.cli.launch import launch
 from segkd.config.schema import DatasetSpec, Settings, load_settings
 from segkd.data.base import FileDataset
+from segkd.data.class_table import find_near_names
 from segkd.data.coverage import find_class_issues
 from segkd.data.file_issues import find_file_issues, find_size_issue
 from segkd.data.folder import METADATA_FILE, Folder
@@ -95,14 +96,15 @@ def _check_has_classes(settings: CheckSettings) -> None:
     Raises:
         UserError: It is missing, and labels are there to propose one from.
     """
-    root = settings.dataset.arguments.get("root")
-    if not issubclass(settings.dataset.target, Folder) or root is None or (Path(root) / METADATA_FILE).exists():
+    if not issubclass(settings.dataset.target, Folder):
         return
-    if Path(root).is_dir() and (proposal := propose_class_table(Path(root), settings.workers)):
+    path = Folder.resolve_root(settings.dataset.arguments.get("root")) / METADATA_FILE
+    if not find_near_names(path) and (proposal := propose_class_table(path.parent, settings.workers)):
         print(format_proposal(proposal))
+        layout = "" if (path.parent / "images").is_dir() else f"; {Folder.download_hint}"
         raise UserError(
-            f"there is no {Path(root) / METADATA_FILE}; the lines on stdout are a proposal: name the classes, and move what is void to "
-            f"'ignore' ({Folder.download_hint})"
+            f"there is no {path}; the lines on stdout are a proposal: name the classes, move what is void to "
+            f"'ignore', and save them there{layout}"
         )
 
 

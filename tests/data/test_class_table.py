@@ -120,6 +120,14 @@ def test_unreadable_metadata_are_refused(tmp_path: Path, content: bytes, message
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["classes.yml", "Classes.YAML"])
+def test_a_near_name_is_told(tmp_path: Path, name: str) -> None:
+    write_folder(tmp_path)
+    (tmp_path / "classes.yaml").rename(tmp_path / name)
+    with pytest.raises(UserError, match=rf"there is no .*classes\.yaml; rename {name}, which is there"):
+        Folder(tmp_path, "train")
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 def test_metadata_may_have_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
     write_folder(tmp_path)

@@ -113,6 +113,23 @@ def test_every_class_of_the_fake_data_is_read(open_split: OpenSplit) -> None:
     assert classes.tolist() == [*range(len(dataset.classes)), IGNORE_INDEX]
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("streets", "packed", "voc")])
+def test_left_out_images_are_told(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An image in another format, and a hidden one, change nothing, and are told."""
+    dataset = open_fake(name, tmp_path, "train")
+    assert isinstance(dataset, FileDataset)
+    image = dataset.files[0][0]
+    for other in (image.with_suffix(".heic"), image.with_name(f"._{image.name}")):
+        other.touch()
+    again = open_fake(name, tmp_path, "train")
+    assert isinstance(again, FileDataset)
+    assert again.files == dataset.files
+    assert [message.split()[0] for message in caplog.messages] == [
+        str(image.with_suffix(".heic")),
+        f"{image.parent}/._{image.name}",
+    ]
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("streets", "packed")])
 def test_missing_files_are_reported(name: str, tmp_path: Path) -> None:
     """An image without a label, a label without an image, and no files at all."""

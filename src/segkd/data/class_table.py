@@ -91,6 +91,12 @@ def read_class_table(path: Path, default_name: str) -> ClassTable:
     )
 
 
+def find_near_names(path: Path) -> list[Path]:
+    """Return the files that may be meant by a `classes.yaml` that is missing: in upper case, or with the suffix .yml."""
+    names = (path.name, path.with_suffix(".yml").name)
+    return [other for other in sorted(path.parent.iterdir()) if other.name.lower() in names]
+
+
 class _Loader(yaml.SafeLoader):
     """A loader that refuses a key given twice, of which PyYAML would take the last."""
 
@@ -103,7 +109,9 @@ class _Loader(yaml.SafeLoader):
 
 def _load_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise UserError(f"there is no {path}; it defines the classes ({_DOCS})")
+        near = find_near_names(path)
+        instead = f"; rename {near[0].name}, which is there" if near else f"; it defines the classes ({_DOCS})"
+        raise UserError(f"there is no {path}{instead}")
     content = read_bytes(path)
     try:
         metadata = yaml.load(content, _Loader)  # noqa: S506  a SafeLoader

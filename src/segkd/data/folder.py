@@ -60,7 +60,7 @@ class Folder(FileDataset):
 
     def find_labels_without_image(self, split: str) -> list[Path]:
         """Return the files of `labels/SPLIT` that have no image."""
-        pairs, misnamed = self.find_image_label_pairs(split), self.misnamed_labels.values()
+        pairs, misnamed = self.find_image_label_pairs(split), {*self.misnamed_labels.values()}
         labels = find_unpaired_labels(pairs, self.root / "labels" / split, self.label_suffix)
         return [label for label in labels if label not in misnamed]
 

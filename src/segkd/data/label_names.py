@@ -30,12 +30,12 @@ def pair_with_labels(
     Returns:
         Image and label; the path expected where there is no label.
     """
-    present = {_lower_suffix(path, suffix): path for path in find_images(label_root).paths}
+    present = {_lower_suffix(str(path), suffix): path for path in find_images(label_root).paths}
     pairs = []
     for image in images:
         relative = image.relative_to(image_root)
         names = [f"{label_root / stem}{suffix}" for stem in (relative.with_suffix(""), relative)]
-        labels = [present[key] for name in names if (key := _lower_suffix(Path(name), suffix)) in present]
+        labels = [present[key] for name in names if (key := _lower_suffix(name, suffix)) in present]
         pairs.append((image, labels[0] if labels else Path(names[0])))
     return pairs
 
@@ -119,9 +119,8 @@ def _explain_misnamed_labels(pairs: Sequence[tuple[Path, Path]], found: Mapping[
     return f"; {label} is there: {cure}"
 
 
-def _lower_suffix(path: Path, suffix: str) -> str:
-    """Return the path with its ending in lower case if it is `suffix`."""
-    name = str(path)
+def _lower_suffix(name: str, suffix: str) -> str:
+    """Return a name with its ending in lower case if it is `suffix`."""
     stem, ending = name[: -len(suffix)], name[-len(suffix) :].lower()
     return stem + ending if ending == suffix.lower() else name
 
