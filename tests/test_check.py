@@ -294,6 +294,24 @@ def test_labels_under_another_name_are_told_once(command: Command, tmp_path: Pat
     assert (result.code, faults) == (0, set())
 
 
+def test_lossy_labels_and_files_of_several_pages_are_noted(command: Command, tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    image, label = tmp_path / "images/train/field/0.png", tmp_path / "labels/train/field/0.png"
+    pages = [Image.open(image), Image.open(image).rotate(180)]
+    pages[0].save(image.with_suffix(".tif"), save_all=True, append_images=pages[1:])
+    image.unlink()
+    assert run_check(command, tmp_path, "dataset=folder")[1:] == (set(), {(".", "pages")})
+    for path in sorted((tmp_path / "labels").rglob("*.png")):
+        Image.fromarray(np.full_like(read(path), 20)).save(path.with_suffix(".jpg"))  # flat, so that nothing is lost
+        path.unlink()
+    assert ("labels/train/field/0.jpg", "label name") in run_check(command, tmp_path, "dataset=folder")[1]
+    edit_metadata(tmp_path, label_suffix=".jpg")
+    result, faults, notes = run_check(command, tmp_path, "dataset=folder")
+    assert {kind for _, kind in faults} == {"class"}
+    assert notes == {(".", "pages"), (".", "lossy")}
+    assert f"{label.with_suffix('.jpg')} and 1 more are JPEG, whose compression may have changed ids" in result.out
+
+
 def test_size_in_the_wrong_order_is_noted(command: Command, tmp_path: Path) -> None:
     write_folder(tmp_path)
     assert run_check(command, tmp_path, "dataset=folder")[2] == set()

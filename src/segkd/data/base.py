@@ -24,7 +24,7 @@ from segkd.data.image_io import (
     read_image,
 )
 from segkd.data.label_io import decode_label
-from segkd.data.label_names import find_missing_labels, find_same_names
+from segkd.data.label_names import find_lossy_labels, find_missing_labels, find_same_names
 from segkd.data.label_values import explain_unknown_values, format_values
 from segkd.data.palettes import check_palette, collect_used_colors
 from segkd.errors import UserError
@@ -201,7 +201,7 @@ class FileDataset(SegmentationDataset):
             *find_same_names(self.files).values(),
         ):
             raise UserError(problem)
-        for sentence in left_out:
+        for sentence in (*left_out, *find_lossy_labels(self.files)):
             log.warning("%s", sentence)
 
     @property

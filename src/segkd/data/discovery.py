@@ -90,16 +90,19 @@ def describe_left_out(found: FoundImages) -> list[str]:
     sentences = []
     if found.left_out:
         readable = " ".join(IMAGE_SUFFIXES)
-        sentences.append(f"{_count(found.left_out)} not read, for the suffix is none of {readable}; convert or remove")
+        sentences.append(
+            f"{count_files(found.left_out)} not read, for the suffix is none of {readable}; convert or remove"
+        )
     if found.hidden:
-        sentences.append(f"{_count(found.hidden)} left out as hidden")
+        sentences.append(f"{count_files(found.hidden)} left out as hidden")
     if found.lost_links:
         reason = "for the link to a folder leads nowhere, or a copy made it a text file"
-        sentences.append(f"{_count(found.lost_links)} not followed, {reason}; link or copy that folder again")
+        sentences.append(f"{count_files(found.lost_links)} not followed, {reason}; link or copy that folder again")
     return sentences
 
 
-def _count(paths: Sequence[Path]) -> str:
+def count_files(paths: Sequence[Path]) -> str:
+    """Return 'FIRST is' or 'FIRST and N more are', to begin a sentence."""
     return f"{paths[0]} is" if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more are"
 
 

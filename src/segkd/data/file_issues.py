@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image
 
 from segkd.data.base import FileDataset
+from segkd.data.discovery import count_files
 from segkd.data.folder import METADATA_FILE, Folder
 from segkd.data.integrity import Issue, SampleReport
-from segkd.data.label_names import LOSSY_SUFFIXES, find_missing_labels, find_same_names
+from segkd.data.label_names import find_lossy_labels, find_missing_labels, find_same_names
+
+_PAGED_SUFFIXES = (".tif", ".tiff", ".webp")
 
 
 def find_file_issues(splits: Mapping[str, FileDataset]) -> Iterator[Issue]:
@@ -16,7 +23,7 @@ def find_file_issues(splits: Mapping[str, FileDataset]) -> Iterator[Issue]:
 
     Yields:
         Faults for labels under another name than expected, labels without an image, and images that differ only in their
-        suffix; notes for images that are left out, and for labels that are JPEGs.
+        suffix; notes for images that are left out, for labels that are JPEGs, and for files of several pages.
     """
     unpaired = {label for name, split in splits.items() for label in split.find_labels_without_image(name)}
     for label in sorted(unpaired):
@@ -29,12 +36,12 @@ def find_file_issues(splits: Mapping[str, FileDataset]) -> Iterator[Issue]:
             yield Issue(image, "name", sentence)
         for sentence in split.describe_left_out():
             yield Issue(split.root, "left out", sentence, "note")
-        lossy = [label for _, label in split.files if label.suffix.lower() in LOSSY_SUFFIXES]
-        if lossy:
-            count = f"{lossy[0]} and {len(lossy) - 1} more labels of {split.split} are JPEGs"
-            yield Issue(
-                split.root, "lossy", f"{count}, whose compression may have changed ids; export them as PNG", "note"
-            )
+        for sentence in find_lossy_labels(split.files):
+            yield Issue(split.root, "lossy", sentence, "note")
+        paged = [path for pair in split.files for path in pair if _count_pages(path) > 1]
+        if paged:
+            message = f"{count_files(paged)} of several pages or frames, of which the first is read"
+            yield Issue(split.root, "pages", message, "note")
 
 
 def find_size_issue(dataset: FileDataset, samples: Mapping[str, Sequence[SampleReport]]) -> Iterator[Issue]:
@@ -44,3 +51,14 @@ def find_size_issue(dataset: FileDataset, samples: Mapping[str, Sequence[SampleR
     if isinstance(dataset, Folder) and dataset.size not in sizes and 2 * sizes[width, height] > sizes.total():
         message = f"`size: [{height}, {width}]` is no image's height and width; write `size: [{width}, {height}]`, which most have"
         yield Issue(dataset.root / METADATA_FILE, "size", message, "note")
+
+
+def _count_pages(path: Path) -> int:
+    """Return the number of pages or frames of a TIFF or WebP; 1 for other and for damaged files, which are reported elsewhere."""
+    if path.suffix.lower() not in _PAGED_SUFFIXES:
+        return 1
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:  # Pillow warns of large images
+            return getattr(image, "n_frames", 1)
+    except Exception:
+        return 1

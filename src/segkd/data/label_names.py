@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from segkd.data.discovery import find_images
+from segkd.data.discovery import count_files, find_images
 from segkd.data.image_io import IMAGE_SUFFIXES
 
 LOSSY_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
@@ -100,6 +100,12 @@ def find_missing_labels(title: str, pairs: Sequence[tuple[Path, Path]], misnamed
     count = f"{len(missing)} of {len(pairs)} images of {title} have no label"
     instead = _explain_misnamed_labels(pairs, misnamed) if misnamed else ""
     return [f"{count}; the first missing label is {missing[0]}{instead}"]
+
+
+def find_lossy_labels(pairs: Sequence[tuple[Path, Path]]) -> list[str]:
+    """Return a sentence if labels are JPEGs."""
+    lossy = [label for _, label in pairs if label.suffix.lower() in LOSSY_SUFFIXES]
+    return [f"{count_files(lossy)} JPEG, whose compression may have changed ids; export labels as PNG"] if lossy else []
 
 
 def _explain_misnamed_labels(pairs: Sequence[tuple[Path, Path]], found: Mapping[Path, Path]) -> str:
