@@ -38,7 +38,8 @@ def draw_legend(classes: Mapping[str, Color], width: int) -> Image.Image:
     draw = ImageDraw.Draw(sheet)
     for index, (name, color) in enumerate(classes.items()):
         x, y = _GAP + index % columns * step, index // columns * _CAPTION_HEIGHT + _CAPTION_HEIGHT // 2
-        draw.rectangle((x, y - _BOX // 2, x + _BOX, y + _BOX // 2), color)
+        outline = _TEXT_COLOR if tuple(color) == _BACKGROUND else None
+        draw.rectangle((x, y - _BOX // 2, x + _BOX, y + _BOX // 2), color, outline)
         draw.text((x + _BOX + _GAP, y), name, _TEXT_COLOR, font, anchor="lm")
     return sheet
 

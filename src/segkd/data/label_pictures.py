@@ -28,7 +28,8 @@ def draw_label_pictures(dataset: FileDataset, indices: Sequence[int], count: int
     Raises:
         UserError: A picture cannot be written.
     """
-    legend = {**dict(zip(dataset.classes, dataset.colors, strict=True)), "ignored": _VOID_COLOR}
+    legend = dict(zip(dataset.classes, dataset.colors, strict=True))
+    legend.setdefault("ignored", _VOID_COLOR)
     chosen = np.unique(np.linspace(0, len(indices) - 1, min(count, len(indices))).astype(int)).tolist()
     for index in [indices[i] for i in chosen]:
         try:
