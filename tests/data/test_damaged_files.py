@@ -35,7 +35,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "strange ids": (lambda _, label: rewrite(label, add_unknown_ids), r"LABEL holds the ids 12, 34, 200; CamVid allows 0–11. .*\(11\)"),
     "sizes": (lambda _, label: rewrite(label, lambda ids: ids[:-2]), "IMAGE is 24×36 but its label LABEL 22×36; make them the same"),
     "RGB label": (lambda _, label: rewrite(label, lambda ids: ids[..., None].repeat(3, 2)), r"LABEL is not one 8-bit .*36, 3\) uint8"),
-    "16-bit label": (lambda _, label: rewrite(label, lambda ids: ids.astype(np.uint16)), r"LABEL is not one 8-bit .*\(24, 36\) uint16"),
+    "16-bit label": (lambda _, label: rewrite(label, lambda ids: ids.astype(np.uint16) + 250), r"LABEL is .* ids from 250 to 261"),
     "half an image": (lambda image, _: truncate(image, image.stat().st_size // 2), r"IMAGE is not a complete image \(\d+ bytes\); down"),
     "half a label": (lambda _, label: truncate(label, label.stat().st_size // 2), r"LABEL is not a complete image \(\d+ bytes\)"),
     "all but the end": (lambda image, _: truncate(image, -13), r"IMAGE is not a complete image"),

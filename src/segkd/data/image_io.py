@@ -1,16 +1,23 @@
-"""Decoding of image and label files."""
+"""Decoding of image files."""
 
 from __future__ import annotations
 
-from io import BytesIO
 from pathlib import Path
 from typing import Literal, cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
+from segkd.data.image_header import (
+    is_jpeg_ended,
+    is_png_intact,
+    is_tiff,
+    open_with_pillow,
+    read_exif_orientation,
+    read_png_header,
+    turn_upright,
+)
 from segkd.errors import UserError
 
 Array = npt.NDArray[np.uint8]
@@ -20,23 +27,33 @@ LabelEncoding = Literal["ids", "palette", "colors"]
 Color = tuple[int, int, int]
 """RGB, 0..255."""
 
-IMAGE_SUFFIXES = tuple(".png .jpg .jpeg .jpe .jfif .bmp .dib .tif .tiff .webp .jp2 .pbm .pgm .ppm .pnm".split())
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib"),
+    *(".tif", ".tiff", ".webp", ".jp2", ".pbm", ".pgm", ".ppm", ".pnm"),
+)
 """Suffixes of the image files that every OpenCV reads, in lower case."""
 
 LABEL_ENCODINGS = {"ids": 1 << 8, "palette": 1 << 8, "colors": 1 << 24}
 """Number of possible values of each encoding."""
+
+MAX_PIXELS = 1 << 30  # of OpenCV, unless its environment variables say otherwise
+_MAX_SIDE = 1 << 20
+
+
+class DamagedFileError(UserError):
+    """A file that cannot be decoded."""
 
 
 def read_bytes(path: Path) -> bytes:
     """Read a file.
 
     Raises:
-        UserError: The file cannot be read.
+        DamagedFileError: The file cannot be read.
     """
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror}); restore the file") from None
+        raise DamagedFileError(f"cannot read {path} ({error.strerror}); restore the file") from None
 
 
 def read_image(path: Path, flags: int) -> Array:
@@ -47,73 +64,56 @@ def read_image(path: Path, flags: int) -> Array:
         flags: OpenCV's `IMREAD_*`; channels are in OpenCV's order.
 
     Raises:
-        UserError: The file cannot be read, or is not a complete image.
+        DamagedFileError: The file cannot be read, or is not a complete image.
     """
     return decode_image(read_bytes(path), path, flags)
 
 
 def decode_image(content: bytes, path: Path, flags: int) -> Array:
-    """Decode the bytes of an image file; see `read_image`.
+    """Decode the bytes of an image file and turn the image upright; see `read_image`.
 
     Raises:
-        UserError: The bytes are not a complete image.
+        DamagedFileError: The bytes are not a complete image, or claim to be too large a one.
     """
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
-    if image is None:
-        raise _make_damage_error(content, path)
-    return cast("Array", image)  # 16-bit images pass through; `decode_label` rejects them
-
-
-def decode_label(content: bytes, path: Path, encoding: LabelEncoding) -> LabelArray:
-    """Decode the bytes of a label file, H W.
-
-    Raises:
-        UserError: The bytes are not a complete image, or have another encoding.
-    """
-    label = decode_palette_indices(content, path) if encoding == "palette" else None
-    if label is None:
-        label = decode_image(content, path, cv2.IMREAD_UNCHANGED)
-    if encoding == "colors" and label.ndim == 3 and label.shape[2] == 3 and label.dtype == np.uint8:
-        blue, green, red = (label[..., channel].astype(np.int32) for channel in range(3))
-        return red << 16 | green << 8 | blue
-    if encoding == "colors" or label.ndim != 2 or label.dtype != np.uint8:
-        expected = "three 8-bit channels of colors" if encoding == "colors" else "one 8-bit channel of ids"
-        palette = " with a palette" if has_palette(content) else ""
-        raise UserError(
-            f"label {path} is not {expected} but {label.shape} {label.dtype}{palette}; convert it, or "
-            "configure its encoding (`python -m segkd.check` proposes a table)"
-        )
-    return label
-
-
-def decode_palette_indices(content: bytes, path: Path) -> Array | None:
-    """Return the palette indices of a PNG, H W, or None if it has no palette; OpenCV would return colors.
-
-    Raises:
-        UserError: The bytes are not a complete image.
-    """
-    if not has_palette(content):
-        return None
+    if not _is_complete(content):
+        raise make_damage_error(content, path)
     try:
-        return np.array(Image.open(BytesIO(content)))
-    except (OSError, SyntaxError, ValueError):
-        raise _make_damage_error(content, path) from None
+        # Which formats OpenCV turns by itself depends on its version and the flags; it always turns a TIFF.
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    except (cv2.error, MemoryError):
+        image = None
+    if image is None:
+        raise make_damage_error(content, path)
+    orientation = 1 if is_tiff(content) else read_exif_orientation(content)
+    upright = image if orientation == 1 else turn_upright(image, orientation)
+    return cast("Array", upright)  # 16-bit images pass through
 
 
-def read_palette(content: bytes) -> list[Color]:
-    """Return the colors of a PNG's palette."""
-    flat = Image.open(BytesIO(content)).getpalette() or []
-    return [(flat[i], flat[i + 1], flat[i + 2]) for i in range(0, len(flat) - 2, 3)]
+def _is_complete(content: bytes) -> bool:
+    """Return whether an end that OpenCV may not miss is there."""
+    if content[:2] == b"\xff\xd8":
+        return is_jpeg_ended(content)  # OpenCV 4.10 fills the missing part with gray
+    return bool(content) and (read_png_header(content) is None or is_png_intact(content, check_pixels=False))
 
 
-def has_palette(content: bytes) -> bool:
-    """Return whether the bytes are a PNG with a palette."""
-    return content[:8] == b"\x89PNG\r\n\x1a\n" and content[25:26] == b"\x03"  # color type, in the header
+def make_damage_error(content: bytes, path: Path) -> DamagedFileError:
+    """Return the error that a file cannot be decoded."""
+    width, height = _read_claimed_size(content)
+    if width * height > MAX_PIXELS or max(width, height) > _MAX_SIDE:
+        return DamagedFileError(
+            f"{path} says in its header that it is {height}×{width}, more than the {MAX_PIXELS} pixels that are read; "
+            "cut it into tiles, or copy it again if it is damaged"
+        )
+    return DamagedFileError(f"{path} is not a complete image ({len(content)} bytes); download or copy it again")
 
 
-def read_exif_orientation(content: bytes) -> int:
-    """Return the EXIF orientation of a JPEG (tag 274), 1 to 8; 1 means upright."""
-    return int(Image.open(BytesIO(content)).getexif().get(274, 1)) if content[:2] == b"\xff\xd8" else 1
+def _read_claimed_size(content: bytes) -> tuple[int, int]:
+    """Return the width and height in the header; 0 if there are none."""
+    try:
+        image = open_with_pillow(content)
+    except Exception:  # Pillow fails in many ways on damaged bytes
+        return 0, 0
+    return (0, 0) if image is None else image.size
 
 
 def make_voc_color(index: int) -> Color:
@@ -125,7 +125,3 @@ def make_voc_color(index: int) -> Color:
         sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3)) for channel in range(3)
     )
     return red, green, blue
-
-
-def _make_damage_error(content: bytes, path: Path) -> UserError:
-    return UserError(f"{path} is not a complete image ({len(content)} bytes); download or copy it again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,21 +13,15 @@ import cv2
 import numpy as np
 
 from segkd.data.base import FileDataset
-from segkd.data.image_io import (
-    Array,
-    Color,
-    decode_image,
-    decode_label,
-    decode_palette_indices,
-    read_bytes,
-    read_exif_orientation,
-    read_palette,
-)
+from segkd.data.image_header import read_exif_orientation
+from segkd.data.image_io import Array, Color, DamagedFileError, decode_image, read_bytes
+from segkd.data.label_io import decode_label
+from segkd.data.palettes import collect_used_colors
+from segkd.data.statistics import LabelCounts, count_values
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX
 
 _MAX_COLORS = 256  # in one label; a file with more is a photograph
-_FIRST_TRANSPOSED = 5  # from this EXIF orientation on, height and width are exchanged
 
 
 class Issue(NamedTuple):
@@ -48,21 +43,28 @@ class SampleReport(NamedTuple):
     """Height and width of the image; None if it cannot be read."""
     digest: str | None = None
     """Hash of the image's pixels, whatever the file format."""
+    orientation: int = 1
+    """EXIF orientation of the image."""
+    label: Path = Path()
+    """The label file, which may be missing."""
     colors: Mapping[int, Color] = {}
     """Label value → RGB, if the label's encoding is not that of the dataset."""
     label_encoding: str | None = None
     """Encoding of such a label: palette or colors."""
+    palette: Mapping[int, Color] = {}
+    """Palette index → RGB of the indices in the label, if the dataset's labels are such indices."""
+    counts: LabelCounts | None = None
+    """Pixels of each class; None if the label cannot be read."""
 
 
 def inspect_sample(dataset: FileDataset, index: int) -> SampleReport:
     """Read image and label of a sample completely and report their issues."""
     image, label = dataset.files[index]
-    report = _inspect_image(image, dataset.get_name(index))
+    report = _inspect_image(image, dataset.get_name(index))._replace(label=label)
     if not label.exists():
         issue = Issue(image, "no label", f"{image} has no label; expected {label}")
         return report._replace(issues=[*report.issues, issue])
-    issues, encoding, colors = _inspect_label(dataset, label, report.size)
-    return report._replace(issues=[*report.issues, *issues], label_encoding=encoding, colors=colors)
+    return _inspect_label(dataset, label, report)
 
 
 def _inspect_image(path: Path, name: str) -> SampleReport:
@@ -71,62 +73,82 @@ def _inspect_image(path: Path, name: str) -> SampleReport:
         image = decode_image(content, path, cv2.IMREAD_UNCHANGED)
     except UserError as error:
         return SampleReport(path, name, [Issue(path, "unreadable", str(error))])
-    issues, height, width = [], image.shape[0], image.shape[1]
+    issues = []
     if image.dtype != np.uint8:
         issues.append(Issue(path, "mode", f"{path} has {8 * image.itemsize} bits per channel; convert it to 8"))
     if image.ndim == 2:
         issues.append(Issue(path, "grey", f"{path} is grayscale; it is read as RGB", "note"))
     elif image.shape[2] == 4:
         issues.append(Issue(path, "alpha", f"{path} has an alpha channel, which is dropped", "note"))
-    if (orientation := read_exif_orientation(content)) != 1:
-        message = f"{path} is rotated by its EXIF orientation ({orientation}); its label must be rotated too"
-        issues.append(Issue(path, "turned", message, "note"))
-    size = (width, height) if orientation >= _FIRST_TRANSPOSED else (height, width)
-    return SampleReport(path, name, issues, size, _hash_pixels(image))
+    size = (image.shape[0], image.shape[1])
+    return SampleReport(path, name, issues, size, _hash_pixels(image), read_exif_orientation(content))
 
 
 def _hash_pixels(image: Array) -> str:
     return hashlib.sha256(repr((image.shape, image.dtype.name)).encode() + image.tobytes()).hexdigest()
 
 
-def _inspect_label(
-    dataset: FileDataset, path: Path, size: tuple[int, int] | None
-) -> tuple[list[Issue], str | None, Mapping[int, Color]]:
-    """Return the first issue of a label, since later ones would have the same cause, and any other encoding with its colors."""
+def _inspect_label(dataset: FileDataset, path: Path, report: SampleReport) -> SampleReport:
+    """Add the label to the report on its image: its counts, or its first issue, since later ones would have the same cause."""
+
+    def add_issue(kind: str, message: str, severity: Literal["fault", "note"] = "fault") -> SampleReport:
+        return report._replace(issues=[*report.issues, Issue(path, kind, message, severity)])
+
     try:
         content = read_bytes(path)
-        decode_image(content, path, cv2.IMREAD_UNCHANGED)
+        report = report._replace(issues=[*report.issues, *_find_turned(report, path, read_exif_orientation(content))])
+        decoded = decode_label(content, path, dataset.label_encoding)
+    except DamagedFileError as error:
+        return add_issue("unreadable", str(error))
     except UserError as error:
-        return [Issue(path, "unreadable", str(error))], None, {}
-    try:
-        label = decode_label(content, path, dataset.label_encoding)
-    except UserError as error:
-        return [Issue(path, "mode", str(error))], *_detect_encoding(content, path)
-    if size is not None and label.shape != size:
-        message = (
-            f"label {path} is {label.shape[0]}×{label.shape[1]}, its image {size[0]}×{size[1]}; make them the same size"
-        )
-        return [Issue(path, "size", message)], None, {}
+        encoding, colors = _detect_encoding(content, path)
+        return add_issue("mode", str(error))._replace(label_encoding=encoding, colors=colors)
+    label = decoded.values
+    if decoded.conversion:
+        report = add_issue("form", f"label {path} has {decoded.conversion}", "note")
+    report = report._replace(palette=collect_used_colors(decoded))
+    if report.size is not None and label.shape != report.size:
+        sizes = f"{label.shape[0]}×{label.shape[1]}, its image {report.size[0]}×{report.size[1]}"
+        return add_issue("size", f"label {path} is {sizes}; make them the same size")
     try:
         classes = dataset.to_classes(label, path)
     except UserError as error:
-        return [Issue(path, "ids", str(error))], None, {}
-    is_empty = (classes == IGNORE_INDEX).all()
-    return [Issue(path, "void", f"{path} has no labeled pixel", "note")] if is_empty else [], None, {}
+        return add_issue("ids", str(error))
+    report = report._replace(counts=count_values(dataset, label, classes))
+    if (classes == IGNORE_INDEX).all():
+        return add_issue("void", f"{path} has no labeled pixel", "note")
+    return report
+
+
+def _find_turned(report: SampleReport, label: Path, orientation: int) -> Iterator[Issue]:
+    """Note an image and a label that are turned by their EXIF orientation.
+
+    Args:
+        report: Report on the image.
+        label: The label file.
+        orientation: EXIF orientation of the label.
+    """
+    image = (report.path, "image", report.orientation)
+    for (path, _, mine), (_, other, theirs) in itertools.permutations((image, (label, "label", orientation))):
+        relation = f"and its {other} {'is not' if theirs == 1 else f'otherwise ({theirs})'}; make sure that they match"
+        relation = f"as its {other} is" if mine == theirs else relation
+        if mine != 1:
+            yield Issue(path, "turned", f"{path} is turned by its EXIF orientation ({mine}), {relation}", "note")
 
 
 def _detect_encoding(content: bytes, path: Path) -> tuple[str | None, Mapping[int, Color]]:
-    """Return the encoding of a label, and its values with their colors."""
-    if (indices := decode_palette_indices(content, path)) is not None:
-        palette = dict(enumerate(read_palette(content)))
-        return "palette", {int(index): palette.get(int(index), (0, 0, 0)) for index in np.unique(indices)}
-    try:
-        values = np.unique(decode_label(content, path, "colors")).tolist()
-    except UserError:
-        return None, {}
-    if len(values) > _MAX_COLORS:
-        return None, {}
-    return "colors", {value: (value >> 16, value >> 8 & 255, value & 255) for value in values}
+    """Return the encoding of a label that is not of its dataset's, and its values with their colors."""
+    for encoding in ("palette", "colors"):
+        try:
+            label = decode_label(content, path, encoding)
+        except UserError:
+            continue
+        if label.palette:
+            return "palette", collect_used_colors(label)
+        values = np.unique(label.values).tolist()
+        if encoding == "colors" and len(values) <= _MAX_COLORS:
+            return "colors", {value: (value >> 16, value >> 8 & 255, value & 255) for value in values}
+    return None, {}
 
 
 def find_cross_split_issues(splits: Mapping[str, Sequence[SampleReport]]) -> Iterator[Issue]:

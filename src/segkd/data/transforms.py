@@ -8,7 +8,7 @@ gives all its transforms the same random numbers: flip, crop position and bright
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import albumentations as A
 import cv2
@@ -56,7 +56,7 @@ class Augmentation:
         height, width = crop_size
         crop = A.RandomCrop(height, width, p=1.0)
         transforms: list[A.BasicTransform] = [
-            A.RandomScale(
+            RandomScale(
                 scale_limit=(scale[0] - 1, scale[1] - 1),
                 interpolation=cv2.INTER_LINEAR,
                 mask_interpolation=cv2.INTER_NEAREST,
@@ -87,6 +87,27 @@ class Augmentation:
         padded = augmented["mask"] == _PADDING
         label = np.where(padded, np.uint8(IGNORE_INDEX), augmented["mask"])
         return to_batch(augmented["image"], label, seed, ~padded)
+
+
+class RandomScale(A.RandomScale):  # type: ignore[misc]
+    """albumentations' random scale, which fails where a side becomes shorter than one pixel."""
+
+    def apply(self, img: Array, scale: float, **params: Any) -> Array:
+        """Scale an image."""
+        if min(img.shape[:2]) * scale >= 1:
+            return cast("Array", super().apply(img, scale, **params))
+        return _scale_tiny(img, scale, self.interpolation)
+
+    def apply_to_mask(self, mask: Array, scale: float, **params: Any) -> Array:
+        """Scale a label."""
+        if min(mask.shape[:2]) * scale >= 1:
+            return cast("Array", super().apply_to_mask(mask, scale, **params))
+        return _scale_tiny(mask, scale, self.mask_interpolation)
+
+
+def _scale_tiny(image: Array, scale: float, interpolation: int) -> Array:
+    height, width = (max(1, int(side * scale)) for side in image.shape[:2])
+    return cast("Array", cv2.resize(image, (width, height), interpolation=interpolation))
 
 
 def _make_jitter(jitter: ColorJitter) -> A.BasicTransform:
