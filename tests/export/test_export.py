@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -12,8 +13,10 @@ import onnx
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from segkd.config.paths import PRETRAINED
+from segkd.data.camvid import CamVid
 from segkd.data.streets import Streets
 from segkd.export import main as export_main
 from segkd.export.formats import FORMATS, write_onnx
@@ -51,6 +54,7 @@ def test_export_of_a_run_writes_file_metadata_and_model_card(command: Command) -
     scores = metadata["scores"]
     assert (scores["dataset"], scores["split"], scores["images"]) == ("CamVid", "test", 2)
     assert scores["miou"] == pytest.approx(scores["miou_before"], abs=1e-3)
+    assert (metadata["size"], scores["resized"]) == (None, 0)
     miou = f"{100 * scores['miou']:.2f}, the network {100 * scores['miou_before']:.2f}"
     assert out.splitlines()[-1] == f"run/student.onnx mIoU {miou}"
     card = Path("run/student.onnx.md").read_text()
@@ -117,11 +121,69 @@ def test_model_card_of_a_distilled_student_has_its_recipe(command: Command) -> N
         "teacher": {"checkpoint": "t.pth"},
     }
     Path("run/config.yaml").write_text(yaml.safe_dump(config))
-    Path("run/environment.json").write_text(json.dumps({"command": ["python", "-m", "segkd.train"]}))
+    arguments = ["data.crop_size=[128,128]", "loss=[cross_entropy,pixelwise]", "name=a b"]
+    Path("run/environment.json").write_text(json.dumps({"command": ["python", "-m", "segkd.train", *arguments]}))
     assert command("export", "run=run", "format=torchscript", *CAMVID).code == 0
     card = Path("run/student.torchscript.md").read_text()
     assert "cross_entropy 1, pixelwise default" in card
     assert "t.pth" in card
+    command_line = "python -m segkd.train 'data.crop_size=[128,128]' 'loss=[cross_entropy,pixelwise]' 'name=a b'"
+    assert f"- command: `{command_line}`\n" in card
+    assert json.loads(Path("run/student.torchscript.json").read_text())["recipe"]["command"] == command_line
+
+
+USES: dict[str, tuple[str, ...]] = {
+    "onnx": ("format=onnx",),
+    "normalized by the caller": ("format=onnx", "include_normalization=false"),
+    "openvino": ("format=openvino",),
+    "torchscript": ("format=torchscript", "include_normalization=false"),
+    "one size": ("format=onnx", "size=[73,99]"),
+}
+
+
+@pytest.mark.parametrize("name", USES)
+def test_lines_of_the_model_card_predict_as_segkd_does(
+    name: str, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The image is turned by its EXIF orientation; the network takes BGR."""
+    torch.manual_seed(0)
+    student = ESPNetC(11, Normalization((110, 90, 70), (55, 45.5, 60), bgr=True), p=1, q=1)
+    metadata = {"classes": list(CamVid.classes), "colors": [[i, i, i] for i in range(11)], "dataset": "CamVid"}
+    save_student(student, Path("run"), metadata)
+    assert command("export", "run=run", *USES[name], *CAMVID).code == 0
+    noise = np.random.default_rng(0).integers(0, 256, (99, 73, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn: 73 high, 99 wide
+    Image.fromarray(noise).save("run/image.png", exif=exif)
+    arguments = ("run=run", "input=run/image.png", "output=labels.png", "outputs=[class_ids]", "legend=false")
+    code, _, err = command("predict", *arguments)
+    assert code == 0, err
+    (card,) = Path("run").glob("*.md")
+    (lines,) = re.findall(r"```python\n(.*?)```", card.read_text(), re.DOTALL)
+    monkeypatch.chdir("run")
+    exec(lines, {})
+    labels = np.asarray(Image.open("labels.png"))
+    assert labels.shape == (73, 99)
+    assert (labels == np.asarray(Image.open("../labels.png"))).mean() > 0.999  # ties
+    assert len(np.unique(labels)) > 3
+
+
+def test_images_are_resized_for_the_scores_of_a_file_of_one_size(command: Command) -> None:
+    """All of them where none has the size, which is said; both scores are of the resized images."""
+    code, _, err = command("export", "run=run", "size=[64,96]", *CAMVID)
+    assert code == 0, err
+    assert "2 of 2 images of CamVid test are resized to 64×96, the size of the file, for the scores" in err
+    metadata = json.loads(Path("run/student.onnx.json").read_text())
+    assert metadata["size"] == [64, 96]
+    assert metadata["scores"]["resized"] == 2
+    assert metadata["scores"]["miou"] == pytest.approx(metadata["scores"]["miou_before"], abs=1e-3)
+    card = Path("run/student.onnx.md").read_text()
+    assert "batch × 3 × 64 × 96, and no other size" in card
+    assert "2 whole images, 2 of them resized to 64 × 96, void ignored" in card
+    assert "image.resize((96, 64), Image.Resampling.BILINEAR)" in card
+    code, _, err = command("export", "run=run", "size=[73,99]", "format=int8", *CAMVID)
+    assert code == 0, err
+    assert "resized" not in err
 
 
 def raise_disk_full(*_: object) -> str:
@@ -162,6 +224,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "no such run": (("run=runs/typo",), ("no student in runs/typo",)),
     "format": ((*CAMVID, "run=run", "format=tflite"), ("format", "'onnx', 'openvino'", "tflite")),
     "no folder": ((*CAMVID, "run=run", "output_dir=file/a"), ("cannot write to file/a (Not a directory)",)),
+    "small": ((*CAMVID, "run=run", "size=[16,96]"), ("size=[16,96] is too small for ESPNetC", "give a larger size")),
     "negative": ((*CAMVID, "run=run", "max_miou_drop=-1"), ("max_miou_drop", "greater than or equal to 0")),
     "calibration": (
         (*CAMVID, "run=run", "format=int8", "calibration.split=trian"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,11 @@ import torch
 from torch import Tensor
 
 from segkd.errors import CheckFailed, UserError
-from segkd.export.formats import FORMATS, TOLERANCE, compute_max_difference, export_and_verify
+from segkd.export.formats import FORMATS
 from segkd.export.graph import Graph
 from segkd.export.runtimes import Runtime
+from segkd.export.verification import TOLERANCE, export_and_verify, find_max_difference
 from segkd.models.base import Normalization, SegmentationModel
-from segkd.models.enet import ENet
 from segkd.models.espnet import ESPNet, ESPNetC
 
 SHAPES = ((1, 64, 96), (2, 75, 33), (1, 130, 101))
@@ -78,18 +79,46 @@ def crop_to_recorded_size(runtime: Runtime) -> Runtime:
     return lambda images: runtime(images)[..., :96, :128]
 
 
-@pytest.mark.parametrize("fault", [add_offset, return_nan_at_odd_widths, crop_to_recorded_size])
+FAULTS: dict[str, tuple[Callable[[Runtime], Runtime], str]] = {
+    "offset": (add_offset, r"at \d+×\d+ by .+ of the greatest logit"),
+    "NaN at odd widths": (return_nan_at_odd_widths, "at 101×75 by nan of the greatest logit"),
+    "size of the example": (crop_to_recorded_size, "at 101×75 by logits of 96×75 instead of 101×75"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
 def test_file_that_computes_something_else_is_refused(
-    fault: Callable[[Runtime], Runtime], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An offset, NaN at one of the sizes, or the size of the example. Without the fault the same file is accepted."""
+    """The error names the size at which it does. Without the fault the same file is accepted."""
+    fault, message = FAULTS[name]
     original = FORMATS["torchscript"]
     graph = Graph(build_network(ESPNetC))
-    assert compute_max_difference(graph, export_and_verify("torchscript", graph, tmp_path, [], 1)) < TOLERANCE
+    assert find_max_difference(graph, export_and_verify("torchscript", graph, tmp_path, [], 1)).value < TOLERANCE
     broken = original._replace(open=lambda path, threads: fault(original.open(path, threads)))
     monkeypatch.setitem(FORMATS, "torchscript", broken)
-    with pytest.raises(CheckFailed, match="differs from its network by"):
+    with pytest.raises(CheckFailed, match=f"torchscript file differs from its network {message}; not written"):
         export_and_verify("torchscript", graph, tmp_path, [], 1)
+
+
+def refuse_odd_widths(runtime: Runtime) -> Runtime:
+    def run(images: Tensor) -> Tensor:
+        if images.shape[-1] % 2:
+            raise RuntimeError("Got invalid dimensions for input: images")
+        return runtime(images)
+
+    return run
+
+
+def test_file_that_refuses_a_size_is_an_error_with_a_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of one size may be what the network allows."""
+    original = FORMATS["torchscript"]
+    broken = original._replace(open=lambda path, threads: refuse_odd_widths(original.open(path, threads)))
+    monkeypatch.setitem(FORMATS, "torchscript", broken)
+    message = r"for images of any size \(at 101×75: Got invalid .+\); give size=\[HEIGHT,WIDTH\]"
+    with pytest.raises(UserError, match=message):
+        export_and_verify("torchscript", Graph(build_network(ESPNetC)), tmp_path, [], 1)
+    export_and_verify("torchscript", Graph(build_network(ESPNetC), size=(64, 96)), tmp_path, [], 1)
 
 
 def test_int8_quantizes_larger_convolutions_only(tmp_path: Path) -> None:
@@ -109,10 +138,31 @@ def test_int8_quantizes_larger_convolutions_only(tmp_path: Path) -> None:
     assert kinds == {True, False}
 
 
-def test_network_that_cannot_be_exported_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UserError, match=r"ENet cannot be exported to onnx for images of any size \(.+\); take another"):
-        export_and_verify("onnx", Graph(ENet(7, Normalization((0,) * 3, (1,) * 3))), tmp_path, [], 1)
-    assert capsys.readouterr().out == ""
+class Unexportable(ESPNetC):
+    """A network with an operation that ONNX does not have."""
+
+    def forward_normalized(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return super().forward_normalized(images + torch.special.bessel_j0(images))
+
+
+@pytest.mark.parametrize("size", [None, (64, 96)])
+def test_network_that_cannot_be_exported_is_one_sentence(
+    size: tuple[int, int] | None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """PyTorch's C++ prints the graph that it cannot convert to the process's standard output."""
+    network = Unexportable(7, Normalization((0,) * 3, (1,) * 3), p=1, q=1)
+    sizes = (
+        r"64×96 \(.+\); take"
+        if size
+        else r"any size \(.+\); give size=\[HEIGHT,WIDTH\] for a file of one size, or take"
+    )
+    with pytest.raises(
+        UserError, match=f"Unexportable cannot be exported to onnx for images of {sizes} another format"
+    ):
+        export_and_verify("onnx", Graph(network, size=size), tmp_path, [], 1)
+    assert capfd.readouterr() == ("", "")
+    os.write(1, b"restored")
+    assert capfd.readouterr().out == "restored"
 
 
 @pytest.mark.parametrize(

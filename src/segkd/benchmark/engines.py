@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from segkd.errors import UserError, get_first_line
-from segkd.export.formats import FORMATS, export_and_verify
+from segkd.export.formats import FORMATS
 from segkd.export.graph import Graph
+from segkd.export.verification import export_and_verify
 from segkd.models.base import SegmentationModel
 
 EngineName = Literal["eager", "compiled", "channels_last", "bf16", "torchscript", "onnx", "openvino", "int8"]

@@ -1,4 +1,4 @@
-"""The formats that a network can be exported to, and the check that each file computes the network's logits."""
+"""The formats that a network can be exported to."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import errno
 import io
 import logging
+import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -15,17 +16,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from segkd.errors import CheckFailed, UserError, get_first_line
 from segkd.export.graph import Graph
 from segkd.export.runtimes import Runtime, load_onnxruntime, load_openvino, load_torchscript
 from segkd.utils.packages import require_package
 
 _OPSET = 17
-CHECKED_SHAPES = ((1, 96, 128), (2, 101, 75), (1, 64, 187))
-"""Images, height and width at which a file is compared with its network."""
-
-TOLERANCE = 1e-4
-"""Largest difference of logits, relative to the largest logit: float32 sums in another order."""
+_STDOUT = 1  # its file descriptor
 
 Writer = Callable[[Graph, Path, Iterable[Tensor]], None]
 """Writes a graph to a file; the tensors are calibration images."""
@@ -53,9 +49,9 @@ def write_torchscript(graph: Graph, path: Path, _: Iterable[Tensor] = ()) -> Non
 
 
 def write_onnx(graph: Graph, path: Path, _: Iterable[Tensor] = ()) -> None:
-    """Write ONNX with dynamic batch, height and width."""
+    """Write ONNX with a dynamic batch and, unless the graph has a size, dynamic height and width."""
     require_package("onnx", "export")
-    dynamic = {0: "batch", 2: "height", 3: "width"}
+    dynamic = {0: "batch", 2: "height", 3: "width"} if graph.size is None else {0: "batch"}
     # The tracing exporter: the one by torch.export takes 30 times as long and refuses four more networks for their odd sizes.
     with _silence_exporters():
         torch.onnx.export(
@@ -116,54 +112,6 @@ FORMATS = {
 }
 
 
-def export_and_verify(name: str, graph: Graph, folder: Path, images: Iterable[Tensor], threads: int) -> Runtime:
-    """Write a graph to a folder, open the file and compare it with the graph; return the opened file.
-
-    Args:
-        name: of the format.
-        graph: what to write.
-        folder: where to.
-        images: calibration images, for int8.
-        threads: number of threads of the opened file.
-
-    Raises:
-        UserError: the format cannot hold this network, or a package is missing.
-        CheckFailed: the file computes something else.
-    """
-    file_format = FORMATS[name]
-    path = folder / file_format.files[0]
-    try:
-        file_format.write(graph, path, images)
-        runtime = file_format.open(path, threads)
-        difference = compute_max_difference(graph, runtime)
-    except (UserError, OSError):
-        raise
-    except Exception as error:  # exporters and runtimes raise anything
-        network = type(graph.network).__name__
-        reason = get_first_line(error)[:200]
-        raise UserError(
-            f"{network} cannot be exported to {name} for images of any size ({reason}); take another format"
-        ) from None
-    if file_format.is_exact and not difference <= TOLERANCE:
-        raise CheckFailed(
-            f"the {name} file differs from its network by {difference:.1e} of the greatest logit; not written"
-        )
-    return runtime
-
-
-@torch.no_grad()
-def compute_max_difference(graph: Graph, runtime: Runtime) -> float:
-    """Return the largest difference of logits over `CHECKED_SHAPES`, relative to the largest logit; infinite if shapes differ."""
-    differences = []
-    for shape in CHECKED_SHAPES:
-        images = graph.make_example(*shape)
-        expected, logits = graph(images), runtime(images)
-        if logits.shape != expected.shape:
-            return float("inf")
-        differences.append((logits - expected).abs().max() / expected.abs().max())
-    return torch.stack(differences).max().item()  # NaN if one is, which Python's max would lose
-
-
 def _should_quantize(node: Any) -> bool:
     sizes = {attribute.name: attribute.ints for attribute in node.attribute}
     return bool(node.op_type == "Conv" and max(sizes["kernel_shape"]) > 1 and max(sizes.get("strides", [1])) == 1)
@@ -187,7 +135,24 @@ def _silence_exporters() -> Iterator[None]:
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()), _close_stdout():
             yield
     finally:
         logging.disable(disabled)
+
+
+@contextlib.contextmanager
+def _close_stdout() -> Iterator[None]:
+    """Drop what is written to the process's standard output, to which PyTorch's C++ prints a graph that it cannot convert."""
+    try:
+        former = os.dup(_STDOUT)
+    except OSError:  # closed already
+        yield
+        return
+    try:
+        with Path(os.devnull).open("wb") as null:
+            os.dup2(null.fileno(), _STDOUT)
+        yield
+    finally:
+        os.dup2(former, _STDOUT)
+        os.close(former)

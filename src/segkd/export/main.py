@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
+import shlex
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,19 +19,20 @@ from torch import Tensor
 from segkd import __version__
 from segkd.builders.datasets import open_dataset
 from segkd.config.instantiate import Spec
-from segkd.config.schema import DatasetOfRun, OptionalNetwork, Settings, load_settings
+from segkd.config.schema import CheckClasses, DatasetOfRun, OptionalNetwork, Settings, load_settings
 from segkd.data.base import SegmentationDataset
 from segkd.errors import CheckFailed, UserError
-from segkd.evaluate.loop import compute_confusion_matrix
-from segkd.export.formats import FORMATS, export_and_verify
+from segkd.export.formats import FORMATS
 from segkd.export.graph import Graph
 from segkd.export.model_card import format_model_card
 from segkd.export.runtimes import ExportedModel
+from segkd.export.scoring import compare_scores, format_miou, resize_images, score_before_and_after
+from segkd.export.verification import export_and_verify
 from segkd.metrics import Scores
-from segkd.models.base import SegmentationModel, count_parameters
+from segkd.models.base import count_parameters
 from segkd.models.student_io import save_student
 from segkd.runs.load import load_chosen_network, resolve_dataset
-from segkd.utils.files import sha256
+from segkd.utils.files import sha256, write_json
 
 
 class CalibrationSettings(Settings):
@@ -53,8 +54,13 @@ class ExportSettings(Settings):
     checkpoint: Path | None = Field(description="weights of the network", json_schema_extra={"values": "FILE"})
     format: Literal["onnx", "openvino", "torchscript", "int8"] = Field(description="format of the file")
     include_normalization: bool = Field(description="let the file normalize; false: it takes normalized images")
+    size: tuple[PositiveInt, PositiveInt] | None = Field(
+        description="the only height and width of images that the file takes; null: any",
+        json_schema_extra={"values": "[HEIGHT,WIDTH]|null"},
+    )
     dataset: DatasetOfRun = Field(description="the dataset that the file is scored on; null: the run's own")
     split: str = Field(description="the split that the file is scored on", json_schema_extra={"values": "NAME"})
+    check_classes: CheckClasses
     max_miou_drop: float = Field(
         ge=0, description="points of mIoU that the file may lose; a file that loses more is removed (exit code 1)"
     )
@@ -76,31 +82,31 @@ def export(cfg: DictConfig) -> float:
     settings = load_settings(cfg, ExportSettings)
     dataset_spec = resolve_dataset(settings.dataset, settings.run)
     dataset = open_dataset(dataset_spec, settings.split)
-    network, checkpoint = load_chosen_network(settings.run, settings.model, settings.checkpoint, dataset)
+    network, checkpoint = load_chosen_network(
+        settings.run, settings.model, settings.checkpoint, dataset, settings.check_classes
+    )
     directory = settings.output_dir or settings.run or Path("exports")
     file = FORMATS[settings.format].files[0]
-    graph = Graph(network, settings.include_normalization)
+    graph = Graph(network, settings.include_normalization, settings.size)
     with export_atomically(directory) as folder:
         images = _generate_calibration_images(settings.calibration, dataset_spec, graph)
         runtime = export_and_verify(settings.format, graph, folder, images, torch.get_num_threads())
-        before = _evaluate(network, dataset, settings, "the network")
-        if math.isnan(before.miou):
-            raise UserError(
-                f"{dataset.display_name} {settings.split} has no labeled pixel to score; choose another split"
-            )
         exported = ExportedModel(runtime, network, graph.include_normalization)
-        after = _evaluate(exported, dataset, settings, file)
+        before, after, resized = score_before_and_after(
+            network, exported, dataset, settings.size, settings.workers, file
+        )
         _check_miou_drop(before, after, file, dataset, settings)
         metadata = {
             **_describe_file(settings.format, graph, dataset, checkpoint, folder),
-            "scores": _compare_scores(before, after, dataset, settings),
+            "scores": compare_scores(before, after, resized, dataset, settings.max_miou_drop),
             "recipe": _read_recipe(settings.run),
         }
         if settings.run is None:  # the folder then is like a run's, and other commands accept it as run=DIR
-            save_student(network, folder, {"dataset": dataset.display_name, "classes": list(dataset.classes)})
-        (folder / f"{file}.json").write_text(json.dumps(metadata, indent=1, ensure_ascii=False) + "\n")
-        (folder / f"{file}.md").write_text(format_model_card(metadata))
-    print(f"{directory / file} mIoU {_format_miou(before, after)}")
+            classes, colors = list(dataset.classes), [list(color) for color in dataset.colors]
+            save_student(network, folder, {"dataset": dataset.display_name, "classes": classes, "colors": colors})
+        write_json(folder / f"{file}.json", metadata)
+        (folder / f"{file}.md").write_text(format_model_card(metadata), encoding="utf-8")
+    print(f"{directory / file} mIoU {format_miou(before, after)}")
     return after.miou
 
 
@@ -127,15 +133,8 @@ def _generate_calibration_images(settings: CalibrationSettings, dataset_spec: Sp
     count = min(settings.images, len(dataset))
     for index in range(count):
         image = dataset[index * len(dataset) // count].image
-        yield graph.prepare_input(torch.from_numpy(image.transpose(2, 0, 1)[None].copy()))
-
-
-def _evaluate(
-    network: SegmentationModel, dataset: SegmentationDataset, settings: ExportSettings, progress: str
-) -> Scores:
-    cpu = torch.device("cpu")
-    matrix = compute_confusion_matrix(network, dataset, device=cpu, workers=settings.workers, progress=progress)
-    return Scores.from_confusion_matrix(matrix, len(dataset.classes))
+        images = torch.from_numpy(image.transpose(2, 0, 1)[None].copy())
+        yield graph.prepare_input(resize_images(images, graph.size))
 
 
 def _check_miou_drop(
@@ -145,28 +144,9 @@ def _check_miou_drop(
     if not drop <= settings.max_miou_drop:  # also where it is NaN
         raise CheckFailed(
             f"{file} lost {drop:.2f} points of mIoU on {dataset.display_name} {settings.split} "
-            f"({_format_miou(before, after)}), and {settings.max_miou_drop:g} are allowed; it was not kept. "
+            f"({format_miou(before, after)}), and {settings.max_miou_drop:g} are allowed; it was not kept. "
             "See docs/how-to/export.md, or give max_miou_drop=X"
         )
-
-
-def _format_miou(before: Scores, after: Scores) -> str:
-    return f"{100 * after.miou:.2f}, the network {100 * before.miou:.2f}"
-
-
-def _compare_scores(
-    before: Scores, after: Scores, dataset: SegmentationDataset, settings: ExportSettings
-) -> dict[str, Any]:
-    scores_before, scores_after = before.to_dict(dataset.classes), after.to_dict(dataset.classes)
-    names = ("miou", "iou")
-    return {
-        "dataset": dataset.display_name,
-        "split": settings.split,
-        "images": len(dataset),
-        **{name: scores_after[name] for name in names},
-        **{f"{name}_before": scores_before[name] for name in names},
-        "max_miou_drop": settings.max_miou_drop,
-    }
 
 
 def _describe_file(
@@ -180,6 +160,7 @@ def _describe_file(
         "network": type(graph.network).__name__,
         "parameters": count_parameters(graph.network),
         "smallest": graph.network.min_size,
+        "size": graph.size,
         "outputs": graph.network.num_classes,
         "classes": list(dataset.classes),
         "normalization": {"inside": graph.include_normalization, **graph.network.normalization.to_dict()},
@@ -194,13 +175,13 @@ def _read_recipe(run: Path | None) -> dict[str, Any]:
     if run is None:
         return {}
     try:
-        config = yaml.safe_load((run / "config.yaml").read_text())
-        command = json.loads((run / "environment.json").read_text())["command"]
+        config = yaml.safe_load((run / "config.yaml").read_bytes())
+        command = json.loads((run / "environment.json").read_bytes())["command"]
     except (OSError, ValueError, KeyError, yaml.YAMLError):
         return {}
     weights = {name: node.get("weight") for name, node in config["loss"].items()}
     return {
-        "command": f"`{' '.join(command)}`",
+        "command": shlex.join(command),
         "seed": config["seed"],
         "losses and weights": ", ".join(
             f"{name} {'default' if weight is None else f'{weight:g}'}" for name, weight in weights.items()

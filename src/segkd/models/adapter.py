@@ -15,7 +15,7 @@ from torch import Tensor
 
 from segkd.errors import UserError, get_first_line
 from segkd.models.base import IMAGENET_MEAN, IMAGENET_STD, Normalization, SegmentationModel
-from segkd.models.layers import pad_to_multiple
+from segkd.models.layers import divide_up, pad_to_multiple
 from segkd.models.third_party import build_third_party_network, extract_feature, extract_logits
 from segkd.types import FeatureInfo
 
@@ -105,6 +105,10 @@ class Adapter(SegmentationModel):
         }
         return logits, {"kd_logits": logits, **features}
 
+    def find_class_keys(self) -> set[str]:
+        """Return the keys of the weights whose first dimension is the number of classes: one may be another module's."""
+        return {key for key, tensor in self.state_dict().items() if tensor.shape[:1] == (self.num_classes,)}
+
     def convert_state_dict(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return a state dict of the wrapped network under segkd's names."""
         is_converted = all(key.startswith("network.") for key in state)
@@ -168,7 +172,7 @@ class Adapter(SegmentationModel):
 def _crop(maps: Tensor, images: Tensor, padded: Tensor) -> Tensor:
     """Crop maps of padded images to the part that belongs to the images."""
     height, width = (
-        -(-side * original // full)
+        divide_up(side * original, full)
         for side, original, full in zip(maps.shape[-2:], images.shape[-2:], padded.shape[-2:], strict=True)
     )
     return maps[..., :height, :width]

@@ -72,7 +72,7 @@ class SegmentationModel(nn.Module, ABC):
 
     align_corners: bool = True
     """How the network upsamples its maps; the authors of all networks here trained with aligned corners."""
-    min_size: ClassVar[int] = 32
+    min_size: int = 32
     """The smallest height and width of an image to train on, in pixels."""
     family: ClassVar[tuple[type[SegmentationModel], ...]] = ()
     """Classes whose weights can start this network, besides its own."""
@@ -82,6 +82,8 @@ class SegmentationModel(nn.Module, ABC):
     """Whether the constructor may bring trained weights."""
     has_members: ClassVar[bool] = False
     """Whether it combines other networks, each with weights of its own."""
+    unpools: ClassVar[bool] = False
+    """Whether it unpools to the positions of maxima: where two are nearly equal, rounding decides, and logits jump."""
     can_be_student: ClassVar[bool] = True
     """Whether it can be trained."""
 
@@ -90,6 +92,8 @@ class SegmentationModel(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
+        self.classes: tuple[str, ...] | None = None
+        """Names of its classes, in order, where the file of its weights says them; a last output may be void."""
         self.normalization = normalization
         self.features: dict[str, FeatureInfo] = dict(features)
         self.arguments = arguments
@@ -118,6 +122,13 @@ class SegmentationModel(nn.Module, ABC):
     def match_checkpoint(cls, state: Mapping[str, Tensor]) -> ForeignCheckpoint | None:  # noqa: ARG003
         """Return the checkpoint if it was written by the network's original authors, by its keys and shapes, else None."""
         return None
+
+    def find_class_keys(self) -> set[str]:
+        """Return the keys of the weights that belong to classes."""
+        with torch.random.fork_rng(devices=[]):
+            larger = type(self)(num_classes=self.num_classes + 1, normalization=self.normalization, **self.arguments)
+        shapes = {key: tensor.shape for key, tensor in larger.state_dict().items()}
+        return {key for key, tensor in self.state_dict().items() if shapes.get(key) != tensor.shape}
 
     def convert_state_dict(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return a state dict of unknown origin under segkd's names."""
@@ -150,3 +161,9 @@ def add_num_batches_tracked(state: dict[str, Tensor]) -> dict[str, Tensor]:
         if key.endswith("running_mean")
     }
     return {**counters, **state}
+
+
+def add_missing_counters(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict with those of BatchNorm's counters that a network has and the state dict lacks."""
+    missing = {key: value for key, value in add_num_batches_tracked(dict(state)).items() if key not in state}
+    return {**{key: value for key, value in missing.items() if key in network.state_dict()}, **state}

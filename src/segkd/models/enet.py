@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segkd.models.base import Normalization, SegmentationModel
-from segkd.models.layers import SampleDropout2d, pad_to_multiple
+from segkd.models.layers import SampleDropout2d, pad_to_multiple, unpool
 from segkd.types import FeatureInfo
 
 _STRIDE = 8
@@ -111,7 +111,7 @@ class Up(nn.Module):
 
     def forward(self, x: Tensor, indices: Tensor) -> Tensor:
         """Return B C 2h 2w."""
-        return F.relu(F.max_unpool2d(self.shortcut(x), indices, (2, 2)) + self.branch(x))
+        return F.relu(unpool(self.shortcut(x), indices) + self.branch(x))
 
 
 def _build_upsampling(channels: int, out_channels: int) -> nn.ConvTranspose2d:
@@ -130,6 +130,8 @@ class ENet(SegmentationModel):
         dropout: share of channels dropped, per sample, at the end of each block from stride 8 on.
         dropout_early: the same in the blocks before.
     """
+
+    unpools = True
 
     def __init__(
         self, num_classes: int, normalization: Normalization, dropout: float = 0.1, dropout_early: float = 0.01

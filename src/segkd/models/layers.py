@@ -64,6 +64,24 @@ def pad_to_multiple(x: Tensor, divisor: int) -> Tensor:
     return nn.functional.pad(x, (0, -width % divisor, 0, -height % divisor))
 
 
+def unpool(x: Tensor, indices: Tensor) -> Tensor:
+    """Double B C h w; each value goes to the position of a 2×2 window's maximum that `indices` holds, and zeros elsewhere."""
+    if not torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return nn.functional.max_unpool2d(x, indices, (2, 2))
+    # Exporters have no unpooling.
+    batch, channels, height, width = x.shape
+    zeros = x.new_zeros(batch, channels, 4 * height * width)
+    return zeros.scatter(2, indices.flatten(2), x.flatten(2)).view(batch, channels, 2 * height, 2 * width)
+
+
+def divide_up(dividend: int, divisor: int) -> int:
+    """Return a quotient of positive numbers, rounded up.
+
+    Recorded divisions truncate in ONNX, where the usual `-(-a // b)` rounds down.
+    """
+    return (dividend + divisor - 1) // divisor
+
+
 def initialize_convolutions(network: nn.Module, mode: Literal["fan_in", "fan_out"] = "fan_in") -> None:
     """Set the weights of all convolutions as He et al. (2015, arXiv 1502.01852) do, and their biases to zero."""
     for module in network.modules():

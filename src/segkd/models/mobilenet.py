@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segkd.models.base import Normalization, SegmentationModel
-from segkd.models.layers import SampleDropout2d, initialize_convolutions, pad_to_multiple
+from segkd.models.layers import SampleDropout2d, divide_up, initialize_convolutions, pad_to_multiple
 from segkd.types import FeatureInfo, resize
 
 _STRIDE = 8
@@ -149,7 +149,8 @@ class MobileNetV2Plus(SegmentationModel):
         concatenated = torch.cat([*eighths, _halve(half_as_quarter), _halve(quarter)], 1)
         features = self.pyramid(self.excite(concatenated))
         up = resize(self.dropout(features), (quarter.shape[-2], quarter.shape[-1]), self.align_corners)
-        logits = self.classifier(torch.cat([up, quarter, half_as_quarter], 1))[..., : -(-height // 4), : -(-width // 4)]
+        logits = self.classifier(torch.cat([up, quarter, half_as_quarter], 1))
+        logits = logits[..., : divide_up(height, 4), : divide_up(width, 4)]
         return logits, {"encoder": features, "kd_logits": logits}
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segkd.models.base import Normalization, SegmentationModel
-from segkd.models.layers import initialize_convolutions, pad_to_multiple
+from segkd.models.layers import initialize_convolutions, pad_to_multiple, unpool
 from segkd.types import FeatureInfo
 
 _STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -25,6 +25,7 @@ class SegNet(SegmentationModel):
     after the last pooling, B 512 H/32 W/32. Images are padded with zeros to multiples of 32.
     """
 
+    unpools = True
     min_size = 33  # at 32 the deepest map has one value per image, too few for BatchNorm to train on one image
 
     def __init__(self, num_classes: int, normalization: Normalization) -> None:
@@ -49,7 +50,7 @@ class SegNet(SegmentationModel):
             pooling_indices.append(indices)
         features = x
         for stage in self.decoder:
-            x = stage(F.max_unpool2d(x, pooling_indices.pop(), (2, 2)))
+            x = stage(unpool(x, pooling_indices.pop()))
         logits = self.classifier(x)[..., :height, :width]
         return logits, {"encoder": features, "kd_logits": logits}
 
