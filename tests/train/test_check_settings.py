@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
@@ -12,7 +13,7 @@ from segkd.config.paths import CONFIGS
 from segkd.config.schema import load_settings
 from segkd.config.training import TrainSettings
 from segkd.errors import UserError
-from segkd.train.check_settings import check_length, resolve_devices, uses_several_processes
+from segkd.train.check_settings import check_devices, check_length, resolve_devices, uses_several_processes
 
 
 @pytest.fixture
@@ -65,6 +66,15 @@ def test_other_devices_than_the_launcher_started(
     with pytest.raises(UserError) as caught:
         resolve_devices(set_trainer(settings, **given))
     assert str(caught.value) == f"torchrun started 2 processes per machine on 1 machine, and {sentence}"
+
+
+def test_each_process_sees_one_gpu(settings: TrainSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    start_with_torchrun(monkeypatch, devices=2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    trainer = resolve_devices(set_trainer(settings, accelerator="gpu")).trainer
+    with pytest.raises(UserError, match=r"started 2 processes per machine, but PyTorch sees 1 GPU; .*--gpus-per-node"):
+        check_devices(trainer)
 
 
 def test_machines_with_unequal_shares(settings: TrainSettings, monkeypatch: pytest.MonkeyPatch) -> None:

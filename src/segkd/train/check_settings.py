@@ -63,9 +63,13 @@ def check_devices(settings: TrainerSettings) -> None:
     on_gpu = resolve_device(settings.accelerator, key="trainer.accelerator").type == "cuda"
     count = torch.cuda.device_count()
     if on_gpu and isinstance(settings.devices, int) and settings.devices > count:
-        raise UserError(
-            f"trainer.devices={settings.devices}, but PyTorch sees {count} GPU{'s' * (count != 1)}; lower it, or use trainer.devices=auto"
-        )
+        sees = f"but PyTorch sees {count} GPU{'s' * (count != 1)}"
+        if launcher := find_launcher():
+            raise UserError(
+                f"{launcher.name} started {launcher.devices} processes per machine, {sees}; start fewer, or show every process all "
+                "GPUs of its machine (Slurm's --gpus-per-node, not --gpus-per-task)"
+            )
+        raise UserError(f"trainer.devices={settings.devices}, {sees}; lower it, or use trainer.devices=auto")
     if settings.sync_batchnorm and uses_several_processes(settings) and not on_gpu:
         raise UserError("trainer.sync_batchnorm=true needs GPUs; leave it out on a CPU")
 
