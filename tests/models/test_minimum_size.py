@@ -11,12 +11,15 @@ from segkd.data.base import Sample
 from segkd.data.streets import Streets
 from segkd.distillation.distiller import Distiller
 from segkd.distillation.schedules import Poly
+from segkd.evaluate.inference import infer_whole_image
 from segkd.evaluate.loop import compute_confusion_matrix
 from segkd.losses.cross_entropy import CrossEntropy
 from segkd.losses.weighted_sum import LossSum
 from segkd.models.base import Normalization
+from segkd.models.ensemble import ClassRemap, Ensemble
 from segkd.models.espnet import ESPNet
 from segkd.models.minimum_size import enlarge_to_minimum
+from segkd.models.pspnet import PSPNet
 from segkd.predict.pipeline import predict_batch
 from segkd.predict.sources import Frame
 from segkd.types import Batch
@@ -76,3 +79,11 @@ def test_only_the_side_that_is_too_small_is_enlarged(network: ESPNet) -> None:
     images = torch.randint(0, 256, (2, 3, 20, 50), dtype=torch.uint8)
     enlarged = enlarge_to_minimum(images, network)
     assert torch.equal(enlarged, F.interpolate(images.float(), (32, 50), mode="bilinear", align_corners=False))
+
+
+def test_wrapped_networks_need_what_their_members_need(network: ESPNet) -> None:
+    pspnet = PSPNet(11, Normalization(Streets.mean, Streets.std), depth=18, width=8, pyramid=8).eval()
+    remap = ClassRemap(pspnet, {name: [name_id] for name_id, name in enumerate(Streets.classes)}, Streets.classes)
+    for wrapped in (remap, Ensemble({"a": network, "b": remap}).eval()):
+        assert wrapped.min_size == pspnet.min_size > network.min_size
+        assert infer_whole_image(wrapped, torch.zeros(1, 3, 32, 8)).shape == (1, 11, 32, 8)
