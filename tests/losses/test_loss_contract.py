@@ -244,3 +244,14 @@ def test_zero_feature_gets_no_huge_gradient(name: str) -> None:
     gradients = compute_gradients(make_seeded(make_factory(SPECS[name]), step)(step), step)
     assert gradients
     assert all(g.abs().max() < 100 for g in gradients)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_teacher_of_other_classes_is_taken_where_the_loss_says_so(name: str) -> None:
+    step, other = make_step(classes=5), make_step(classes=9)
+    loss = make_factory(SPECS[name])(step)
+    if loss.needs_teacher and not loss.needs_teacher_classes:
+        step = step._replace(teacher=other.teacher)
+        value = make_factory(SPECS[name])(step)(step)
+        assert value.isfinite()
+        assert any(g.abs().sum() > 0 for g in compute_gradients(value, step))

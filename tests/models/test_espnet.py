@@ -84,20 +84,18 @@ def test_checkpoint_with_a_missing_tensor_is_refused(network: type[SegmentationM
     for missing in complete:
         if not missing.endswith(("num_batches_tracked", "bias", "running_var")) and ".d" not in missing:
             rest = {key: value for key, value in complete.items() if key != missing}
-            with pytest.raises(UserError, match="is not of a ESPNet"):
+            with pytest.raises(UserError, match="holds no ESPNet"):
                 load_state(rest, network, 11, tmp_path)
 
 
 def test_networks_of_the_family_are_told_apart(tmp_path: Path) -> None:
     for is_nested in (False, True):
-        with pytest.raises(UserError, match=r"is not of a ESPNetC: .* Choose the model that it was saved from"):
+        with pytest.raises(UserError, match=r"holds no ESPNetC: .* Choose the model that it was saved from"):
             load_state(make_espnet_state(11, 1, 19, is_nested), ESPNetC, 11, tmp_path)
-    with pytest.raises(UserError, match=r"is not of a ESPNet: .* Choose the model that it was saved from"):
+    with pytest.raises(UserError, match=r"holds no ESPNet: .* Choose the model that it was saved from"):
         load_state(make_espnet_state(11, 1), ESPNet, 11, tmp_path)
-    with pytest.raises(UserError, match=r"authors\.pth is not of a ESPNet"):
+    with pytest.raises(UserError, match=r"authors\.pth holds no ESPNet"):
         load_state(make_espnet_state(11, 1, 18), ESPNet, 11, tmp_path)
-    with pytest.raises(UserError, match=r"has 20 classes, the dataset has 11"):
-        load_state(make_espnet_state(20, 1), ESPNetC, 11, tmp_path)
 
 
 def test_logits_of_an_odd_image_have_its_size() -> None:

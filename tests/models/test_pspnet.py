@@ -70,7 +70,7 @@ def test_checkpoint_with_a_missing_tensor_is_refused(tmp_path: Path) -> None:
         "bn1.bias",
     ):
         torch.save({key: value for key, value in complete.items() if key != missing}, tmp_path / "student.pth")
-        with pytest.raises(UserError, match="is not of a PSPNet"):
+        with pytest.raises(UserError, match="holds no PSPNet"):
             load_network(PSPNet, {}, tmp_path / "student.pth", 19, IDENTITY)
 
 

@@ -102,7 +102,7 @@ def test_wrong_file_changes_nothing(change, message: str, resnet_state: dict[str
     torch.save(change(resnet_state), tmp_path / "other.pth")
     network = PSPNet(5, NORMALIZATION)
     before = state_hash(network)
-    with pytest.raises(UserError, match=rf"other\.pth is not of a ResNet18: {message}"):
+    with pytest.raises(UserError, match=rf"other\.pth holds no ResNet18: {message}"):
         load_backbone(network, str(tmp_path / "other.pth"))
     assert state_hash(network) == before
 

@@ -36,7 +36,7 @@ def build(network_class: type[SegmentationModel], **arguments: Any) -> Segmentat
 
 def warm_start(network: SegmentationModel, file: Path) -> list[str]:
     """Warm-start a network; return the modules that are randomly initialized."""
-    source = read_source_network(file, (type(network), *network.family))
+    source = read_source_network(file, network)
     summary = copy_matching_weights(network, source, file)
     assert summary.startswith(f"{file.name}: ")
     return summary.rpartition("randomly initialized: ")[2].split(", ")
@@ -204,7 +204,7 @@ def test_second_stage_of_espnet_computes_the_logits_of_the_first(tmp_path: Path)
 def test_published_cityscapes_network_starts_one_for_camvid(published_files: Path) -> None:
     file = published_files / "weights/skd-authors/cityscapes/espnet_ours_64.pth"
     network = build(ESPNet, p=2, q=8, skip=19)
-    source = read_source_network(file, (ESPNet, *ESPNet.family))
+    source = read_source_network(file, network)
     summary = copy_matching_weights(network, source, file)
     assert network.normalization.bgr
     assert summary.startswith("espnet_ours_64.pth: 9")

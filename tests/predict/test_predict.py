@@ -189,6 +189,7 @@ def write_faulty_runs() -> None:
     moved = {**valid, "teacher": {**valid["teacher"], "checkpoint": "gone.safetensors"}}
     evil = {**valid, "teacher": {"_target_": "os.system", "checkpoint": "x"}}
     later = {**student, "network": "segkd.models.segnext.SegNext", "segkd": "99.1"}
+    del later["sha256"]
     for name, (config, metadata) in {
         "moved": (moved, student), "evil": (evil, student), "bare": (None, student), "later": (valid, later),
     }.items():  # fmt: skip

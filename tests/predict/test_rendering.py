@@ -76,5 +76,5 @@ def test_legend_shows_every_class_at_any_width(width: int) -> None:
 
 
 def test_student_without_class_names_is_refused(tmp_path: Path, teacher_file: Path) -> None:
-    with pytest.raises(UserError, match=r"student.yaml names no classes with their colors; copy it again"):
+    with pytest.raises(UserError, match=r"student.yaml names no classes; copy it again"):
         Palette.from_run(teacher_file.parent)

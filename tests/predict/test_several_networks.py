@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from segkd.data.cityscapes import Cityscapes
 from segkd.data.streets import Streets
 from segkd.models.base import Normalization
 from segkd.models.espnet import ESPNetC
@@ -27,7 +28,8 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, num_classes in {"baseline": 11, "distilled": 11, "city": 19}.items():
         network = ESPNetC(num_classes, Normalization(Streets.mean, Streets.std), p=1, q=1)
         Path(name).mkdir()
-        save_student(network, Path(name), METADATA)
+        other = {"classes": [*Cityscapes.classes], "colors": [*map(list, Cityscapes.colors)]} if name == "city" else {}
+        save_student(network, Path(name), {**METADATA, **other})
         torch.save(network.state_dict(), f"{name}.pth")
         Path(name, "config.yaml").write_text("dataset: {_target_: segkd.data.streets.Streets}\n")
     for name in ("camera", "other", "bare"):
@@ -112,7 +114,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
         ("run=[other,distilled]",),
         "other and distilled were trained on different data; give dataset=NAME dataset.root=DIR",
     ),
-    "other classes": (("run=[baseline,city]",), "the student in city has 19 classes, Streets has 11"),
+    "other classes": (("run=[baseline,city]",), "the student in city has 19 classes (road, sidewalk, building, wall, …), Streets has 11"),
     "no such sequence": (
         ("sequence=0001TP",),
         "no image of Streets test has a name that begins with 0001TP; the first is test_00000",

@@ -125,7 +125,7 @@ MISTAKES = {
     "teacher that moved": (("run=moved",), "moved/config.yaml names cannot be loaded: no checkpoint at gone"),
     "other classes": (
         ("run=[baseline,city]", "teacher=false"),
-        "baseline has the classes of Streets and city those of Cityscapes; give runs with the same classes",
+        "city has 19 classes (road, sidewalk, building, wall, …); give runs with the same classes in the same order",
     ),
     "no port": (("port=0",), "port"),
     "address of another machine": (("host=192.0.2.1",), "cannot listen on 192.0.2.1, port "),

@@ -40,10 +40,14 @@ def build_distiller(settings: TrainSettings, datamodule: SegmentationDataModule)
         UserError: a teacher without weights, a checkpoint that does not fit, a missing feature, or a crop that is too small.
     """
     dataset, trainer = datamodule.train.source, settings.trainer
-    losses = LossSum({name: build_loss(spec, dataset) for name, spec in settings.loss.items()})
+    terms = {name: build_loss(spec, dataset) for name, spec in settings.loss.items()}
+    losses = LossSum(terms)
     torch.manual_seed(settings.seed)
     student = _build_student(settings, dataset, losses.extra_classes)
-    teacher = _build_teacher(settings, dataset, student.num_classes)
+    needs_classes = settings.adversary is not None or any(
+        loss.needs_teacher and loss.needs_teacher_classes for loss in terms.values()
+    )
+    teacher = _build_teacher(settings, dataset, student.num_classes, needs_classes)
     teacher_features = None if teacher is None else teacher.network.features
     torch.manual_seed(settings.seed + 1)
     losses.setup(student.features, teacher_features)
@@ -87,7 +91,7 @@ def build_ema(student: SegmentationModel, decay: float) -> AveragedModel:
 
 
 def _build_student(settings: TrainSettings, dataset: SegmentationDataset, extra_classes: int) -> SegmentationModel:
-    student = build_network(settings.student, dataset, extra_classes)
+    student = build_network(settings.student, dataset, extra_classes, settings.check_classes)
     if not student.can_be_student:
         raise UserError(
             "a student is a single network for the dataset's classes; ensembles and class maps are for teachers"
@@ -116,18 +120,20 @@ def _check_void_class(settings: TrainSettings, student: SegmentationModel, num_o
         )
 
 
-def _build_teacher(settings: TrainSettings, dataset: SegmentationDataset, num_classes: int) -> Frozen | None:
+def _build_teacher(
+    settings: TrainSettings, dataset: SegmentationDataset, num_classes: int, needs_classes: bool
+) -> Frozen | None:
     if settings.teacher is None:
         return None
     check_teacher_weights(settings.teacher, "teacher")
     if not uses_teacher(settings):
         log.info("no loss uses the teacher; it is not loaded, and the student learns from labels only")
         return None
-    network = build_network(settings.teacher, dataset)
-    if network.num_classes != num_classes:
+    network = build_network(settings.teacher, dataset, check=settings.check_classes if needs_classes else None)
+    if needs_classes and network.num_classes != num_classes:
         raise UserError(
-            f"the teacher has {network.num_classes} classes, the student {num_classes}; "
-            "choose a teacher with the same classes"
+            f"the teacher has {network.num_classes} outputs, the student {num_classes}; choose a teacher with the same classes, "
+            "or map them with teacher.class_map (docs/how-to/teachers.md)"
         )
     apply_speedups(network, settings.trainer)
     return Frozen(network, settings.trainer.teacher_bf16)

@@ -13,6 +13,7 @@ from segkd.config.training import TrainerSettings
 from segkd.data.base import SegmentationDataset
 from segkd.errors import UserError
 from segkd.models.base import Normalization, SegmentationModel
+from segkd.models.class_names import ClassCheck, check_classes
 from segkd.models.ensemble import ClassRemap
 from segkd.models.pretrained import load_network
 from segkd.models.torchvision_weights import IMAGENET, load_backbone
@@ -23,11 +24,15 @@ log = logging.getLogger(__name__)
 CONSTRUCTOR_WEIGHTS = "pretrained"
 """The `checkpoint` of an adapter whose constructor loads the weights."""
 
+_OTHER_CLASSES = "take weights of the dataset's classes, or map a teacher's with class_map (docs/how-to/teachers.md)"
+
 _CONSTRUCTOR_WEIGHTS_0_1_0 = "included"
 """Its name in version 0.1.0."""
 
 
-def build_network(spec: NetworkSpec, dataset: SegmentationDataset, extra_classes: int = 0) -> SegmentationModel:
+def build_network(
+    spec: NetworkSpec, dataset: SegmentationDataset, extra_classes: int = 0, check: ClassCheck | None = "names"
+) -> SegmentationModel:
     """Return a network for the classes of a dataset.
 
     Without `checkpoint` its weights are random, and it normalizes with the dataset's statistics. With `init_from` it starts from
@@ -37,15 +42,21 @@ def build_network(spec: NetworkSpec, dataset: SegmentationDataset, extra_classes
         spec: what to build.
         dataset: the dataset whose classes it predicts.
         extra_classes: outputs beyond these classes.
+        check: what trained weights and the dataset must agree in without a `class_map`; None for weights of any classes.
 
     Raises:
         UserError: a checkpoint does not fit, or is given beside `init_from`; its classes are not the dataset's, and there is
             no `class_map`.
     """
     if spec.target.has_members:
-        return _build_ensemble(spec, dataset)
-    network = _build_single(spec, dataset, len(dataset.classes) + extra_classes)
-    return network if spec.class_map is None else ClassRemap(network, spec.class_map, dataset.classes)
+        return _build_ensemble(spec, dataset, check)
+    network = _build_single(spec, dataset, len(dataset.classes) + extra_classes, check)
+    if spec.class_map is not None:
+        return ClassRemap(network, spec.class_map, dataset.classes)
+    if check is not None:
+        file = "the network" if spec.checkpoint is None else spec.checkpoint
+        check_classes(network, dataset.classes, check, file, dataset.display_name, _OTHER_CLASSES)
+    return network
 
 
 def check_teacher_weights(spec: NetworkSpec | None, key: str) -> None:
@@ -72,7 +83,9 @@ def apply_speedups(network: nn.Module, settings: TrainerSettings) -> None:
         network.compile(dynamic=False)
 
 
-def _build_single(spec: NetworkSpec, dataset: SegmentationDataset, num_classes: int) -> SegmentationModel:
+def _build_single(
+    spec: NetworkSpec, dataset: SegmentationDataset, num_classes: int, check: ClassCheck | None
+) -> SegmentationModel:
     normalization = Normalization(dataset.mean, dataset.std)
     if spec.checkpoint is not None and spec.init_from is not None:
         raise UserError(
@@ -83,43 +96,32 @@ def _build_single(spec: NetworkSpec, dataset: SegmentationDataset, num_classes: 
         raise UserError(
             f"checkpoint={CONSTRUCTOR_WEIGHTS} is for model=adapter; a {spec.target.__name__} starts at random, give it a file"
         )
-    check_classes = spec.class_map is None
     if spec.checkpoint is not None and not loads_own_weights:
-        loaded, summary = load_network(
-            spec.target, spec.arguments, Path(spec.checkpoint), num_classes, normalization, check_classes
-        )
+        loaded, summary = load_network(spec.target, spec.arguments, Path(spec.checkpoint), num_classes, normalization)
         log.info(summary)
         return loaded
     network: SegmentationModel = spec.build(num_classes=num_classes, normalization=normalization)
-    if check_classes and network.num_classes not in (
-        num_classes,
-        num_classes + 1,
-    ):  # void may be trained as the last class
-        raise UserError(
-            f"the network has {network.num_classes} classes, the dataset has {num_classes}; "
-            "build it for these, or give a class_map (docs/how-to/teachers.md)"
-        )
     if spec.init_from is not None:
-        log.info(_warm_start(network, spec.init_from))
+        log.info(_warm_start(network, spec.init_from, dataset, check))
     return network
 
 
-def _warm_start(network: SegmentationModel, source: str) -> str:
+def _warm_start(network: SegmentationModel, source: str, dataset: SegmentationDataset, check: ClassCheck | None) -> str:
     """Initialize from torchvision's backbone or from a network of the family; return one line on what was copied."""
     if source == IMAGENET:
         return load_backbone(network, source)
-    trained = read_source_network(Path(source), (type(network), *network.family))
-    if network.takes_resnet_weights and not trained.is_identified and not shares_keys(network, trained):
+    trained = read_source_network(Path(source), network)
+    if network.takes_resnet_weights and not trained.is_identified and not shares_keys(network, trained.state):
         return load_backbone(network, source)
-    return copy_matching_weights(network, trained, Path(source))
+    return copy_matching_weights(network, trained, Path(source), dataset.classes, check or "count")
 
 
-def _build_ensemble(spec: NetworkSpec, dataset: SegmentationDataset) -> SegmentationModel:
+def _build_ensemble(spec: NetworkSpec, dataset: SegmentationDataset, check: ClassCheck | None) -> SegmentationModel:
     if spec.checkpoint is not None or spec.class_map is not None:
         raise UserError("an ensemble has no checkpoint or class_map of its own; give them to its members")
     members = {}
     for name, member in (spec.arguments.get("members") or {}).items():
         check_teacher_weights(member, f"teacher.members.{name}")
-        members[name] = build_network(member, dataset)
+        members[name] = build_network(member, dataset, check=check)
     network: SegmentationModel = spec.build(members=members)
     return network

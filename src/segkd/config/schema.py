@@ -9,6 +9,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     PlainValidator,
     ValidationError,
 )
@@ -16,6 +17,7 @@ from pydantic import (
 from segkd.config.instantiate import NetworkSpec, Spec, list_accepted_keys, parse_optional_spec, parse_spec
 from segkd.config.renamed_values import check_values
 from segkd.errors import UserError
+from segkd.models.class_names import ClassCheck
 
 
 class DatasetRoot(NamedTuple):
@@ -26,6 +28,11 @@ class DatasetRoot(NamedTuple):
 
 Accelerator = Literal["auto", "cpu", "gpu", "cuda"]
 """Device to compute on."""
+
+CheckClasses = Annotated[
+    ClassCheck,
+    Field(description="what weights and the dataset must agree in: names and order of classes, or their count alone"),
+]
 
 RequiredSpec = Annotated[Spec, PlainValidator(parse_spec)]
 OptionalSpec = Annotated[Spec | None, PlainValidator(parse_optional_spec)]

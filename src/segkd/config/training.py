@@ -7,7 +7,16 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PositiveInt, StrictBool
 
-from segkd.config.schema import Accelerator, DatasetSpec, OptionalSpec, RequiredSpec, Settings, Student, Teacher
+from segkd.config.schema import (
+    Accelerator,
+    CheckClasses,
+    DatasetSpec,
+    OptionalSpec,
+    RequiredSpec,
+    Settings,
+    Student,
+    Teacher,
+)
 
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -124,6 +133,7 @@ class TrainSettings(Settings):
     check_teacher: Literal["stop", "warn", "off"] = Field(
         description="what to do if the teacher is no better than the best constant class"
     )
+    check_classes: CheckClasses
     # The run's folder depends on it before it is validated, so only true is true.
     dry_run: StrictBool = Field(description="print networks, losses and their costs; train and write nothing")
     dataset: DatasetSpec = Field(description="the dataset")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from segkd.builders.datasets import open_dataset
 from segkd.config.renamed_values import refuse_renamed
-from segkd.config.schema import Accelerator, DatasetOfRun, OptionalNetwork, Settings, Teacher, load_settings
+from segkd.config.schema import Accelerator, CheckClasses, DatasetOfRun, OptionalNetwork, Settings, Teacher, load_settings
 from segkd.data.base import SegmentationDataset
 from segkd.data.cityscapes import Cityscapes
 from segkd.data.corruptions import CORRUPTIONS, SEVERITIES, Corruption
@@ -74,6 +74,7 @@ class EvaluateSettings(Settings):
     )
     dataset: DatasetOfRun = Field(description="the dataset to score on; null: the run's own")
     split: str = Field(description="split to score on", json_schema_extra={"values": "NAME"})
+    check_classes: CheckClasses
     protocol: Annotated[Literal["standard", "espnet"], refuse_renamed({"usual": "standard"})] = Field(
         description="espnet: half-size input and upsampled classes, as its authors did on Cityscapes"
     )
@@ -113,7 +114,9 @@ def evaluate(cfg: DictConfig) -> float:
     """Score a network, write `evaluation.json`, print a table and, as the last line of stdout, the mIoU."""
     settings = load_settings(cfg, EvaluateSettings)
     dataset = open_dataset(resolve_dataset(settings.dataset, settings.run), settings.split)
-    network, checkpoint = load_chosen_network(settings.run, settings.model, settings.checkpoint, dataset)
+    network, checkpoint = load_chosen_network(
+        settings.run, settings.model, settings.checkpoint, dataset, settings.check_classes
+    )
     protocol = _make_protocol(settings)
     inferer = protocol.make_inferer(dataset, network)
     metrics = make_metrics(settings, dataset, protocol, inferer)
@@ -178,7 +181,8 @@ def make_metrics(
             case "calibration":
                 return CalibrationReport(dataset, device)
             case "teacher_agreement":
-                return AgreementReport(dataset, load_teacher(settings.run, settings.teacher, dataset), inferer, device)
+                teacher = load_teacher(settings.run, settings.teacher, dataset, settings.check_classes)
+                return AgreementReport(dataset, teacher, inferer, device)
             case "category_iou":
                 return CategoryReport(_require_cityscapes(dataset, name))
             case "instance_iou":

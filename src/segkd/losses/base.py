@@ -28,6 +28,8 @@ class Loss(nn.Module, ABC):
     """
 
     needs_teacher: ClassVar[bool] = True
+    needs_teacher_classes: bool = True
+    """Whether the teacher's classes must be the student's; its features may be those of any classes."""
     extra_classes = 0
     """Student outputs beyond the classes of the dataset."""
     exemptions: ClassVar[Mapping[str, str]] = {}
@@ -63,6 +65,8 @@ class FeatureLoss(Loss):
         weight: see `Loss`.
         feature: name of the compared feature, in both networks.
     """
+
+    needs_teacher_classes = False
 
     def __init__(self, weight: float, feature: str) -> None:
         super().__init__(weight)

@@ -42,6 +42,7 @@ class Channelwise(Loss):
         super().__init__(weight)
         self.temperature = temperature
         self.feature = feature
+        self.needs_teacher_classes = feature == "kd_logits"
         self.projector: nn.Module = nn.Identity()
 
     def setup(self, student: FeatureInfos, teacher: FeatureInfos | None) -> None:

@@ -47,7 +47,8 @@ def check_same_num_classes(student: FeatureInfos, teacher: FeatureInfos, feature
     if student_feature.channels != teacher_logits.channels:
         raise UserError(
             f"the student's feature '{feature}' has {student_feature.channels} channels, and the teacher has "
-            f"{teacher_logits.channels} classes; choose a feature that holds class logits, and a teacher with the same classes"
+            f"{teacher_logits.channels} classes; choose a feature that holds class logits, and a teacher with the same classes, "
+            "or map them with teacher.class_map (docs/how-to/teachers.md)"
         )
     return student_feature.channels
 

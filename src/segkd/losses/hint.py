@@ -37,6 +37,7 @@ class Hint(Loss):
         feature: name of the compared feature, in both networks.
     """
 
+    needs_teacher_classes = False
     exemptions: ClassVar[Mapping[str, str]] = {
         "zero_at_equality": "the projector first has to learn that the features are equal"
     }

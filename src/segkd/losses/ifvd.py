@@ -44,6 +44,7 @@ class IFVD(FeatureLoss):
         feature: name of the compared feature, in both networks.
     """
 
+    needs_teacher_classes = True
     exemptions: ClassVar[Mapping[str, str]] = {
         "labels_do_not_matter": "regions come from the labels, unless class_source is teacher"
     }

@@ -8,9 +8,11 @@ down up to 11 times.
 from __future__ import annotations
 
 import hashlib
+import logging
 import pickle
 import warnings
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -21,12 +23,18 @@ from torch import Tensor, nn
 
 from segkd.errors import UserError
 
+log = logging.getLogger(__name__)
+
 DENORMAL_THRESHOLD = 1e-20
 """Weights below this are zeroed: float32 is denormal below 1.2e-38, and a product of two factors gets there sooner."""
 
 StateDict = dict[str, Tensor]
 
-_WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys under which training checkpoints hold the state dict
+# Keys under which training checkpoints hold the state dict, the likeliest first, and how deep.
+_WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "network", "student", "module")
+_MAX_DEPTH = 3
+_SHARED_PREFIXES = ("module.", "_orig_mod.")  # of DataParallel, and of torch.compile
+_COUNTERS = ("total_ops", "total_params")  # that thop's profiler leaves in a network
 
 
 def read_state_dict(path: Path) -> StateDict:
@@ -44,14 +52,7 @@ def read_state_dict(path: Path) -> StateDict:
         content = load_file(path) if path.suffix == ".safetensors" else safe_load(path)
     except SafetensorError as error:
         raise UserError(f"{path} is not a readable safetensors file ({error}); fetch or copy it again") from None
-    for wrapper in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not _is_state_dict(content):
-        raise UserError(
-            f"{path} holds no state dict (names → tensors); export one with torch.save(network.state_dict(), FILE)"
-        )
-    return _strip_wrappers(content)
+    return _strip_wrappers(_unwrap(content, path), path, is_own=is_training_state(content))
 
 
 def safe_load(path: Path) -> Any:
@@ -61,6 +62,7 @@ def safe_load(path: Path) -> Any:
         UserError: the file is damaged, no checkpoint, or holds objects whose loading would run code.
     """
     try:
+        _check_archive(path)
         # PyTorch warns about unusual files; the errors below are clearer.
         with warnings.catch_warnings(action="ignore"):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -72,6 +74,16 @@ def safe_load(path: Path) -> Any:
         raise UserError(
             f"{path} is not a checkpoint that PyTorch can read, or is damaged; fetch or copy it again"
         ) from None
+
+
+def is_training_state(content: Any) -> bool:
+    """Return whether the content of a file is a training checkpoint of segkd."""
+    return (
+        isinstance(content, Mapping)
+        and content.keys() >= {"student", "state_dict"}
+        and isinstance(content["student"], Mapping)
+        and "network" in content["student"]
+    )
 
 
 def load_state_dict_strict(
@@ -86,7 +98,7 @@ def load_state_dict_strict(
         name: what the error calls the network; its class if None.
 
     Raises:
-        UserError: keys are missing, unknown or of another shape; the message counts them and names the first.
+        UserError: keys are missing, unknown or of another shape, or weights are not finite; the message counts them.
     """
     expected = network.state_dict()
     mismatches = {
@@ -105,9 +117,30 @@ def load_state_dict_strict(
     ]
     if parts:
         raise UserError(
-            f"{path} is not of a {name or type(network).__name__}: {'; '.join(parts)}. Choose the model that it was saved from"
+            f"{path} holds no {name or type(network).__name__}: {'; '.join(parts)}. Choose the model that it was saved from"
         )
+    check_finite(state, path)
     network.load_state_dict(dict(state))
+
+
+def check_finite(state: Mapping[str, Tensor], path: Path) -> None:
+    """Check that weights and running statistics are numbers.
+
+    Raises:
+        UserError: some are NaN or infinite; the message counts them.
+    """
+    if count := count_not_finite(state):
+        total = sum(tensor.numel() for tensor in state.values())
+        raise UserError(
+            f"{path} holds {count:,} weights that are not finite, of {total:,}; it was saved after a training had diverged. "
+            "Take an earlier checkpoint, or train again with a lower learning rate"
+        )
+
+
+def count_not_finite(state: Mapping[str, Tensor]) -> int:
+    """Return how many weights and running statistics are NaN or infinite."""
+    floating = [tensor for tensor in state.values() if tensor.is_floating_point()]
+    return sum(tensor.numel() - int(tensor.isfinite().sum()) for tensor in floating)
 
 
 @torch.no_grad()
@@ -125,6 +158,11 @@ def flush_denormals(state: StateDict) -> int:
 def describe_zeroed(count: int) -> str:
     """Return ", N denormal weights zeroed"; nothing where none was."""
     return f", {count} denormal weights zeroed" if count else ""
+
+
+def describe_names(names: Sequence[str]) -> str:
+    """Return "'a' is", or "'a' and 2 more are"."""
+    return f"'{names[0]}' is" if len(names) == 1 else f"'{names[0]}' and {len(names) - 1} more are"
 
 
 def state_hash(network: nn.Module) -> str:
@@ -151,10 +189,52 @@ def _is_bare_pickle(path: Path) -> bool:
     return opcode == pickle.PROTO and protocol > b"\2"
 
 
-def _strip_wrappers(state: Mapping[str, Tensor]) -> StateDict:
-    """Remove DataParallel's `module.` prefix; of a training checkpoint, keep only the student's weights."""
+def _check_archive(path: Path) -> None:
+    """Check the checksums of PyTorch's archive, which PyTorch does not; files of the older format have none."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if (record := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(record)
+
+
+def _unwrap(content: object, path: Path) -> Mapping[str, Tensor]:
+    """Return the state dict in the content of a file, and say which others it holds."""
+    for _ in range(_MAX_DEPTH):
+        if _is_state_dict(content) or not isinstance(content, Mapping):
+            break
+        inner = {str(key): value for key, value in content.items() if _holds_state_dict(value)}
+        known = [name for name in _WRAPPERS if name in inner]
+        if len(inner) > 1 and not known:
+            raise UserError(
+                f"{path} holds several state dicts ({', '.join(inner)}); save one of them in a file of its own"
+            )
+        if not inner:
+            break
+        name = (known or [*inner])[0]
+        if others := [other for other in inner if other != name]:
+            log.info("%s: the weights under '%s' are taken; %s left out", path, name, describe_names(others))
+        content = inner[name]
+    if _is_state_dict(content):
+        return content
+    raise UserError(
+        f"{path} holds no state dict (names → tensors); export one with torch.save(network.state_dict(), FILE)"
+    )
+
+
+def _holds_state_dict(value: object) -> bool:
+    return _is_state_dict(value) or (isinstance(value, Mapping) and any(map(_is_state_dict, value.values())))
+
+
+def _strip_wrappers(state: Mapping[str, Tensor], path: Path, is_own: bool) -> StateDict:
+    """Return the student's weights of a training checkpoint, without prefixes that all keys share and without counters."""
     if any(key.startswith("student.") for key in state):
+        rest = [key for key in state if not key.startswith("student.")]
+        if rest and not is_own:
+            log.info("%s: the weights under 'student.' are taken; %s left out", path, describe_names(rest))
         state = {key.removeprefix("student."): value for key, value in state.items() if key.startswith("student.")}
-    if all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-    return dict(state)
+    while prefix := next((p for p in _SHARED_PREFIXES if all(key.startswith(p) for key in state)), None):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    counters = [key for key in state if key.rpartition(".")[2] in _COUNTERS]
+    if counters:
+        log.info("%s: %s left out, which a profiler added", path, describe_names(counters))
+    return {key: value for key, value in state.items() if key not in counters}

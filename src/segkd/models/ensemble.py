@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from segkd.errors import UserError
 from segkd.models.base import Normalization, SegmentationModel
+from segkd.models.class_names import find_by_name
 from segkd.types import FeatureInfo, NetworkOutput
 
-ClassMap = Mapping[str, Sequence[int]]
-"""Class of the dataset → classes of the network that are merged into it."""
+ClassMap = Mapping[str, Sequence[int | str]]
+"""Class of the dataset → classes of the network that are merged into it, by index or, where its file says them, by name."""
 
 _MIN_PROBABILITY = 1e-12  # the logarithm of zero is not finite
 
@@ -37,12 +38,13 @@ class ClassRemap(SegmentationModel):
     can_be_student = False
 
     def __init__(self, network: SegmentationModel, class_map: ClassMap, classes: Sequence[str]) -> None:
-        groups = _parse_class_map(class_map, classes, network.num_classes)
+        groups = _parse_class_map(class_map, classes, network)
         features = {**network.features, "kd_logits": FeatureInfo(len(classes), network.features["kd_logits"].stride)}
         super().__init__(len(classes), _make_identity_normalization(), features)
-        self.align_corners = network.align_corners
+        self.align_corners, self.min_size = network.align_corners, network.min_size
         self.network = network
         self.groups = groups
+        self.classes = tuple(classes)
 
     def forward_normalized(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return merged logits and the network's features of images in 0..255."""
@@ -88,6 +90,7 @@ class Ensemble(SegmentationModel):
         features = {**first.features, "kd_logits": FeatureInfo(first.num_classes, first.features["kd_logits"].stride)}
         super().__init__(first.num_classes, _make_identity_normalization(), features)
         self.align_corners = first.align_corners
+        self.min_size = max(member.min_size for member in members.values())
         self.members = nn.ModuleDict(members)
         self.weights = [all_weights[name] / total for name in members]
 
@@ -110,7 +113,7 @@ def _make_identity_normalization() -> Normalization:
     return Normalization((0, 0, 0), (1, 1, 1))
 
 
-def _parse_class_map(class_map: ClassMap, classes: Sequence[str], num_network_classes: int) -> list[list[int]]:
+def _parse_class_map(class_map: ClassMap, classes: Sequence[str], network: SegmentationModel) -> list[list[int]]:
     """Return the network's classes for each class of the dataset, in order."""
     if unknown := class_map.keys() - set(classes):
         raise UserError(f"class_map names {', '.join(sorted(unknown))}; the classes are {', '.join(classes)}")
@@ -118,14 +121,25 @@ def _parse_class_map(class_map: ClassMap, classes: Sequence[str], num_network_cl
         raise UserError(
             f"class_map leaves out {', '.join(missing)}; give the network's classes for each class of the dataset"
         )
-    groups = [list(class_map[name]) for name in classes]
+    groups = [_parse_group(class_map[name], network) for name in classes]
     flat = [index for group in groups for index in group]
     if repeated := sorted({index for index in flat if flat.count(index) > 1}):
         raise UserError(
-            f"class_map has {', '.join(map(str, repeated))} in two classes; put each class of the network into one"
+            f"class_map has {', '.join(map(str, repeated))} in two classes; put each class of the network into one. A network "
+            "of coarser classes cannot be mapped: take one that tells them apart, or losses of features alone (pairwise, hint, …)"
         )
-    if invalid := [index for index in flat if not 0 <= index < num_network_classes]:
+    if invalid := [index for index in flat if not 0 <= index < network.num_classes]:
         raise UserError(
-            f"class_map has {', '.join(map(str, invalid))}; the network's classes are 0 to {num_network_classes - 1}"
+            f"class_map has {', '.join(map(str, invalid))}; the network's classes are 0 to {network.num_classes - 1}"
         )
     return groups
+
+
+def _parse_group(group: Sequence[int | str] | int | str, network: SegmentationModel) -> list[int]:
+    """Return the indices of the network's classes that are merged into one."""
+    entries = [group] if isinstance(group, (int, str)) else list(group)
+    indices = [entry if type(entry) is int else find_by_name(network.classes or (), str(entry)) for entry in entries]
+    if None in indices:
+        known = ", ".join(network.classes or ()) or f"not known by name: give indices, 0 to {network.num_classes - 1}"
+        raise UserError(f"class_map names {entries[indices.index(None)]!r}; the network's classes are {known}")
+    return [index for index in indices if index is not None]

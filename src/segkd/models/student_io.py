@@ -1,11 +1,14 @@
 """Saving and loading students: `student.safetensors` (weights) and `student.yaml` (how to rebuild the network).
 
-A *spec* is that description of a network as plain values; training checkpoints hold one too.
+A *spec* is that description of a network as plain values; training checkpoints hold one too. `student.yaml` begins with the
+SHA-256 of the weights and of its own other entries, so that no damage goes unnoticed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,16 @@ from safetensors.torch import save
 from segkd import __version__
 from segkd.errors import UserError
 from segkd.models.base import Normalization, SegmentationModel
-from segkd.models.checkpoint_io import flush_denormals, load_state_dict_strict, read_state_dict, safe_load
+from segkd.models.checkpoint_io import (
+    StateDict,
+    count_not_finite,
+    flush_denormals,
+    is_training_state,
+    load_state_dict_strict,
+    read_state_dict,
+    safe_load,
+)
+from segkd.utils.files import sha256
 
 RENAMED_ARGUMENTS = {"segkd.models.adapter.Adapter": {"taps": "features"}}
 """Constructor arguments that version 0.1.0 wrote under another name, by network."""
@@ -35,12 +47,19 @@ def save_student(student: SegmentationModel, directory: Path, metadata: Mapping[
         metadata: further entries of the yaml, such as the classes.
 
     Raises:
+        UserError: weights are not finite.
         OSError: a file cannot be written; earlier files of that name stay as they were.
     """
     state = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in student.state_dict().items()}
+    if count := count_not_finite(state):
+        raise UserError(
+            f"{count:,} of the student's weights are not finite: its training has diverged, and no student was written to "
+            f"{directory}; train again with a lower learning rate or trainer.gradient_clip"
+        )
     zeroed = flush_denormals(state)
-    description = yaml.safe_dump({**to_spec(student), **metadata}, sort_keys=False, allow_unicode=True)
-    contents = {directory / "student.safetensors": save(state), directory / "student.yaml": description.encode()}
+    weights = save(state)
+    description = _format_description({**to_spec(student), **metadata}, weights)
+    contents = {directory / "student.safetensors": weights, directory / "student.yaml": description.encode()}
     # Both files are complete before either gets its name. A full disk stays an OSError: `train` says how to resume.
     partial = {path: path.with_name(f"{path.name}.partial") for path in contents}
     for path, content in contents.items():
@@ -60,7 +79,7 @@ def load_student(directory: str | Path) -> SegmentationModel:
     metadata = read_student_metadata(directory)
     try:
         student = from_spec(metadata, path)
-        load_state_dict_strict(student, read_state_dict(path), path)
+        load_state_dict_strict(student, read_weights(path, metadata), path)
     except UserError as error:
         saved_by = str(metadata.get("segkd", __version__))
         if saved_by == __version__:
@@ -89,18 +108,49 @@ def read_metadata(checkpoint: Path) -> dict[str, Any] | None:
     """
     if checkpoint.suffix == ".ckpt":
         content = safe_load(checkpoint)
-        spec = content.get("student") if isinstance(content, Mapping) else None
-        return update_names(spec) if isinstance(spec, Mapping) else None
+        return _check_spec(content["student"], checkpoint) if is_training_state(content) else None
     path = checkpoint.with_suffix(".yaml")
     if checkpoint.suffix != ".safetensors" or not path.is_file():
         return None
     try:
         metadata = yaml.safe_load(path.read_bytes())
-    except yaml.YAMLError:
+    except (
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ):  # what PyYAML raises on damaged files
         metadata = None
     if not isinstance(metadata, dict) or not metadata.keys() >= _SPEC_KEYS:
         raise UserError(f"{path} does not describe a network; copy it again from the run, beside {checkpoint.name}")
-    return update_names(metadata)
+    expected = _read_hash(metadata, "description")
+    if expected is not None and expected != _hash_description(metadata):
+        raise UserError(
+            f"{path} differs from its sha256 and is damaged or was edited; copy it again from the run, or delete its entry "
+            "'sha256' if the change is yours"
+        )
+    return _check_spec(metadata, path)
+
+
+def read_weights(checkpoint: Path, metadata: Mapping[str, Any] | None) -> StateDict:
+    """Return the state dict in a file.
+
+    Args:
+        checkpoint: the file.
+        metadata: what `read_metadata` returns for it.
+
+    Raises:
+        UserError: see `read_state_dict`; or the weights differ from the hash in `student.yaml`.
+    """
+    state = read_state_dict(checkpoint)
+    expected = _read_hash(metadata or {}, "weights")
+    if expected is not None and expected != sha256(checkpoint):
+        raise UserError(
+            f"{checkpoint} differs from the sha256 in {checkpoint.with_suffix('.yaml').name} and is damaged or was replaced; copy "
+            "both again from the run, or delete the entry 'sha256' there if the change is yours"
+        )
+    return state
 
 
 def to_spec(network: SegmentationModel) -> dict[str, Any]:
@@ -114,7 +164,7 @@ def to_spec(network: SegmentationModel) -> dict[str, Any]:
 
 
 def from_spec(spec: Mapping[str, Any], checkpoint: Path) -> SegmentationModel:
-    """Build the network that a spec describes, with random weights.
+    """Build the network that a spec describes, with random weights; it knows its classes where the spec names them.
 
     Raises:
         UserError: the spec of `checkpoint` names no network of segkd, or one that cannot be built so.
@@ -129,9 +179,11 @@ def from_spec(spec: Mapping[str, Any], checkpoint: Path) -> SegmentationModel:
         raise UserError(f"{file} names '{spec['network']}', which is no network of segkd; copy it again from the run")
     normalization = parse_normalization(spec, file)
     try:
-        return network(num_classes=spec["num_classes"], normalization=normalization, **spec["arguments"])
-    except (TypeError, ValueError, RuntimeError) as error:
+        built = network(num_classes=spec["num_classes"], normalization=normalization, **spec["arguments"])
+    except (TypeError, ValueError, RuntimeError, MemoryError, OverflowError, ArithmeticError) as error:
         raise UserError(f"{file} describes no {name} that can be built ({error}); copy it again from the run") from None
+    built.classes = spec.get("classes")
+    return built
 
 
 def parse_normalization(spec: Mapping[str, Any], file: Path) -> Normalization:
@@ -157,3 +209,38 @@ def update_names(spec: Mapping[str, Any]) -> dict[str, Any]:
             features = updated.pop(old) or {}
             updated[new] = {RENAMED_FEATURES.get(name, name): path for name, path in features.items()}
     return {**spec, "arguments": updated}
+
+
+def _check_spec(spec: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Return a spec with today's names, and with the names of its classes as a tuple of strings, where it has them.
+
+    Raises:
+        UserError: `file` names other classes than the network has outputs.
+    """
+    if not spec.keys() >= _SPEC_KEYS:
+        raise UserError(f"{file} does not describe a network; copy it again from the run")
+    updated, classes, num_outputs = update_names(spec), spec.get("classes"), spec["num_classes"]
+    if classes is None:
+        return updated
+    if not isinstance(classes, (list, tuple)) or num_outputs not in (len(classes), len(classes) + 1):
+        raise UserError(f"{file} does not name the classes of {num_outputs} outputs; copy it again from the run")
+    return {**updated, "classes": tuple(map(str, classes))}
+
+
+def _format_description(entries: Mapping[str, Any], weights: bytes) -> str:
+    """Return `student.yaml`: the entries, below the SHA-256 of the weights and of the entries."""
+    text = yaml.safe_dump(dict(entries), sort_keys=False, allow_unicode=True)
+    # What a reader of the text gets is hashed, not what was written: a tuple, for example, becomes a list.
+    hashes = {"weights": hashlib.sha256(weights).hexdigest(), "description": _hash_description(yaml.safe_load(text))}
+    return yaml.safe_dump({"sha256": hashes}, sort_keys=False) + text
+
+
+def _hash_description(entries: Mapping[str, Any]) -> str:
+    others = {str(key): value for key, value in entries.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(others, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _read_hash(metadata: Mapping[str, Any], name: str) -> str | None:
+    """Return a hash of `student.yaml`; None where it has none, as in version 0.1.0."""
+    hashes = metadata.get("sha256")
+    return str(hashes.get(name)) if isinstance(hashes, Mapping) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from segkd.errors import UserError
 from segkd.models.base import IMAGENET_MEAN, IMAGENET_STD, Normalization, SegmentationModel, add_num_batches_tracked
 from segkd.models.checkpoint_io import describe_zeroed, flush_denormals, load_state_dict_strict, read_state_dict
+from segkd.models.prefixes import has_all_keys, select_network
 
 IMAGENET = "imagenet"
 """The value of `init_from` that selects torchvision's own weights."""
@@ -40,10 +42,11 @@ def load_backbone(network: SegmentationModel, source: str) -> str:
         )
     depth: int = network.arguments["depth"]
     path = _download(URLS[depth]) if source == IMAGENET else Path(source)
-    state = {key: value for key, value in read_state_dict(path).items() if not key.startswith("fc.")}
+    backbone = network.get_submodule("backbone")
+    selected = select_network(read_state_dict(path), partial(has_all_keys, backbone), path)
+    state = {key: value for key, value in selected.items() if not key.startswith("fc.")}
     zeroed = flush_denormals(state)
     network.normalization = Normalization(IMAGENET_MEAN, IMAGENET_STD)  # torchvision's weights were trained with it
-    backbone = network.get_submodule("backbone")
     load_state_dict_strict(backbone, add_num_batches_tracked(state), path, name=f"ResNet{depth}")
     return f"{path.name}: the ResNet{depth} of a PSPNet{describe_zeroed(zeroed)}; normalizing as on ImageNet"
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,8 +13,11 @@ from torch import Tensor
 
 from segkd.errors import UserError
 from segkd.models.base import Normalization, SegmentationModel, add_num_batches_tracked
-from segkd.models.checkpoint_io import StateDict, flush_denormals, read_state_dict
-from segkd.models.student_io import parse_normalization, read_metadata
+from segkd.models.checkpoint_io import StateDict, check_finite, flush_denormals
+from segkd.models.class_names import ClassCheck, describe_difference, find_class_difference
+from segkd.models.prefixes import select_network
+from segkd.models.pretrained import match_foreign
+from segkd.models.student_io import parse_normalization, read_metadata, read_weights
 
 
 class SourceNetwork(NamedTuple):
@@ -27,6 +31,8 @@ class SourceNetwork(NamedTuple):
     """The normalization it was trained with, where that is known."""
     state: StateDict
     """Its weights under segkd's names."""
+    classes: tuple[str, ...] | None = None
+    """Its classes, in order, where they are known."""
 
     @property
     def is_identified(self) -> bool:
@@ -34,44 +40,55 @@ class SourceNetwork(NamedTuple):
         return self.normalization is not None
 
 
-def read_source_network(checkpoint: Path, classes: Iterable[type[SegmentationModel]]) -> SourceNetwork:
+def read_source_network(checkpoint: Path, network: SegmentationModel) -> SourceNetwork:
     """Return the network in a file.
 
     Args:
-        checkpoint: a file of segkd, of the original authors of one of the classes, or any state dict with segkd's names.
-        classes: the network classes whose authors' files are recognized.
+        checkpoint: a file of segkd, of the original authors of the network or its family, or any state dict with segkd's names.
+        network: the network that starts from it.
 
     Raises:
-        UserError: the file is missing, damaged, or would run code.
+        UserError: the file is missing, damaged, not finite, or would run code.
     """
-    state, spec = read_state_dict(checkpoint), read_metadata(checkpoint)
+    spec = read_metadata(checkpoint)
+    state = read_weights(checkpoint, spec)
+    check_finite(state, checkpoint)
     flush_denormals(state)
     if spec is not None:
         name = str(spec["network"]).rpartition(".")[2]
         normalization = parse_normalization(spec, checkpoint.with_suffix(".yaml"))
-        return SourceNetwork(name, spec["arguments"], normalization, state)
-    for network_class in classes:
-        if foreign := network_class.match_checkpoint(state):
+        return SourceNetwork(name, spec["arguments"], normalization, state, spec.get("classes"))
+    for network_class in (type(network), *network.family):
+        if foreign := match_foreign(network_class, state, checkpoint):
             return SourceNetwork(network_class.__name__, foreign.arguments, foreign.normalization, foreign.state)
+    state = select_network(state, partial(shares_keys, network), checkpoint, is_exact=False)
     return SourceNetwork("a state dict", {}, None, add_num_batches_tracked(state))
 
 
-def shares_keys(network: SegmentationModel, source: SourceNetwork) -> bool:
-    """Return whether the source has most of the network's keys."""
+def shares_keys(network: SegmentationModel, state: Mapping[str, Tensor]) -> bool:
+    """Return whether a state dict has most of the network's keys."""
     keys = network.state_dict().keys()
-    return 2 * len(keys & source.state.keys()) > len(keys)
+    return 2 * len(keys & network.convert_state_dict(state).keys()) > len(keys)
 
 
 @torch.no_grad()
-def copy_matching_weights(network: SegmentationModel, source: SourceNetwork, checkpoint: Path) -> str:
+def copy_matching_weights(
+    network: SegmentationModel,
+    source: SourceNetwork,
+    checkpoint: Path,
+    classes: Sequence[str] | None = None,
+    check: ClassCheck = "names",
+) -> str:
     """Copy the modules whose weights all match in name and shape, and the normalization; describe them in one line.
 
-    The other modules keep their random weights.
+    The other modules keep their random weights, and so do those that depend on the classes where these differ.
 
     Args:
         network: the network to initialize, in place.
         source: the network to copy from.
         checkpoint: its file, for messages.
+        classes: those of the network; None if they are not known.
+        check: what must agree for classes to be the same.
 
     Raises:
         UserError: less than half of the network's weights match, or an adapter's own normalization differs.
@@ -80,8 +97,14 @@ def copy_matching_weights(network: SegmentationModel, source: SourceNetwork, che
     depth = next((depth for depth in range(1, 9) if len(_group_by_module(own, depth)) > 1), 1)
     modules = _group_by_module(own, depth)
     source_modules = _group_by_module(network.convert_state_dict(source.state), depth)
+    reason, class_keys = "", set()
+    if source.classes and classes and find_class_difference(source.classes, classes, check) is not None:
+        reason = f", since {describe_difference(source.classes, classes, checkpoint.name, 'the dataset')}"
+        class_keys = network.find_class_keys()
     matching = [
-        name for name, part in modules.items() if _get_shapes(part) == _get_shapes(source_modules.get(name, {}))
+        name
+        for name, part in modules.items()
+        if _get_shapes(part) == _get_shapes(source_modules.get(name, {})) and not class_keys & part.keys()
     ]
     copied: StateDict = {key: tensor for name in matching for key, tensor in source_modules[name].items()}
     num_copied, total = (sum(tensor.numel() for tensor in state.values()) for state in (copied, own))
@@ -96,7 +119,7 @@ def copy_matching_weights(network: SegmentationModel, source: SourceNetwork, che
     rest = ", ".join(name for name in modules if name not in matching)
     return (
         f"{checkpoint.name}: {100 * num_copied / total:.1f} % of the weights are {source.name}'s; "
-        f"randomly initialized: {rest or 'nothing'}"
+        f"randomly initialized: {rest or 'nothing'}{reason}"
     )
 
 

@@ -36,7 +36,8 @@ def predict(cfg: DictConfig) -> None:
     settings = load_settings(cfg, PredictSettings)
     destination = resolve_destination(settings)
     dataset = _open_dataset(settings)
-    palette = Palette.from_runs(settings.runs) if dataset is None else Palette.from_dataset(dataset)
+    check = settings.check_classes
+    palette = Palette.from_runs(settings.runs, check) if dataset is None else Palette.from_dataset(dataset)
     # A folder has one legend.png, and its images keep their size.
     legend = palette.classes if settings.legend and destination.suffix else {}
     renderers = [make_renderer(output, palette, settings.opacity, legend) for output in destination.outputs]
@@ -99,10 +100,10 @@ def _load_networks(
     """Return the networks; beside a run's only student, in `side_by_side`, also its teacher."""
     if settings.model is not None:
         assert dataset is not None
-        return load_checkpoints(settings.model, settings.checkpoints, dataset)
-    students = load_students(settings.runs, dataset)
+        return load_checkpoints(settings.model, settings.checkpoints, dataset, settings.check_classes)
+    students = load_students(settings.runs, dataset, settings.check_classes)
     if "side_by_side" in destination.outputs and len(settings.runs) == 1:
-        return load_with_teacher(settings.runs[0], students[STUDENT])
+        return load_with_teacher(settings.runs[0], students[STUDENT], settings.check_classes)
     return students
 
 

@@ -10,17 +10,21 @@ from segkd.config.instantiate import NetworkSpec
 from segkd.data.base import SegmentationDataset
 from segkd.errors import UserError
 from segkd.models.base import SegmentationModel
+from segkd.models.class_names import ClassCheck
 from segkd.models.student_io import load_student
 from segkd.predict.rendering import STUDENT
 from segkd.runs.load import load_chosen_network, load_run_teacher
 
 
-def load_students(runs: Sequence[Path], dataset: SegmentationDataset | None) -> dict[str, SegmentationModel]:
+def load_students(
+    runs: Sequence[Path], dataset: SegmentationDataset | None, check: ClassCheck
+) -> dict[str, SegmentationModel]:
     """Return the students of runs, by the parts in which their folders differ; a single one is "student".
 
     Args:
         runs: folders of runs.
         dataset: if given, the classes must be those of the dataset.
+        check: what classes must agree in.
 
     Raises:
         UserError: a run has no student, or one of other classes.
@@ -31,13 +35,13 @@ def load_students(runs: Sequence[Path], dataset: SegmentationDataset | None) -> 
                 f"{run} is not the folder of a run; for a file of weights, use model=NAME checkpoint={run} and dataset=NAME"
             )
     return {
-        name: load_student(run) if dataset is None else load_chosen_network(run, None, None, dataset)[0]
+        name: load_student(run) if dataset is None else load_chosen_network(run, None, None, dataset, check)[0]
         for name, run in zip(name_paths(runs), runs, strict=True)
     }
 
 
 def load_checkpoints(
-    spec: NetworkSpec, checkpoints: Sequence[Path], dataset: SegmentationDataset
+    spec: NetworkSpec, checkpoints: Sequence[Path], dataset: SegmentationDataset, check: ClassCheck
 ) -> dict[str, SegmentationModel]:
     """Return a network with each of the checkpoints, by the parts in which the files differ; a single one is "student".
 
@@ -46,13 +50,14 @@ def load_checkpoints(
     """
     names = name_paths([file.with_suffix("") for file in checkpoints])
     return {
-        name: load_chosen_network(None, spec, file, dataset)[0] for name, file in zip(names, checkpoints, strict=True)
+        name: load_chosen_network(None, spec, file, dataset, check)[0]
+        for name, file in zip(names, checkpoints, strict=True)
     }
 
 
-def load_with_teacher(run: Path, student: SegmentationModel) -> dict[str, SegmentationModel]:
-    """Return a run's student and, if the run had one, its teacher."""
-    teacher = load_run_teacher(run)
+def load_with_teacher(run: Path, student: SegmentationModel, check: ClassCheck) -> dict[str, SegmentationModel]:
+    """Return a run's student and, if the run had one of the same classes, its teacher."""
+    teacher = load_run_teacher(run, check)
     return {STUDENT: student} if teacher is None else {STUDENT: student, "teacher": teacher}
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from segkd.data.base import SegmentationDataset
 from segkd.data.cityscapes import Cityscapes
 from segkd.data.drawing import blend, colorize, draw_image_grid, draw_legend
-from segkd.data.image_io import Array, Color
+from segkd.data.image_io import Array, Color, make_voc_color
 from segkd.errors import UserError
+from segkd.models.class_names import ClassCheck, explain_difference, find_class_difference
 from segkd.models.student_io import read_student_metadata
 from segkd.predict.pipeline import FramePrediction
 from segkd.types import IGNORE_INDEX
@@ -41,32 +42,37 @@ class Palette(NamedTuple):
 
     @classmethod
     def from_run(cls, run: Path) -> Palette:
-        """Return the classes that `student.yaml` names.
+        """Return the classes that `student.yaml` names, in its colors or, without any, in VOC's.
 
         Raises:
             UserError: the file is missing or names none.
         """
         metadata = read_student_metadata(run)
-        classes, colors = metadata.get("classes"), metadata.get("colors")
-        if not (isinstance(classes, list) and isinstance(colors, list) and len(classes) == len(colors)):
-            raise UserError(f"{run / 'student.yaml'} names no classes with their colors; copy it again from the run")
-        named = {str(name): (color[0], color[1], color[2]) for name, color in zip(classes, colors, strict=True)}
+        classes = metadata.get("classes")
+        if not classes:
+            raise UserError(f"{run / 'student.yaml'} names no classes; copy it again from the run")
+        colors = metadata.get("colors", [make_voc_color(i + 1) for i in range(len(classes))])
+        try:
+            named = {name: (int(r), int(g), int(b)) for name, (r, g, b) in zip(classes, colors, strict=True)}
+        except (TypeError, ValueError):
+            raise UserError(
+                f"{run / 'student.yaml'} has no color [R, G, B] for each class; copy it again from the run"
+            ) from None
         return cls(str(metadata.get("dataset")), named)
 
     @classmethod
-    def from_runs(cls, runs: Sequence[Path]) -> Palette:
-        """Return the classes that all runs share.
+    def from_runs(cls, runs: Sequence[Path], check: ClassCheck = "names") -> Palette:
+        """Return the classes that all runs share, in the colors of the first.
 
         Raises:
             UserError: the runs have different classes.
         """
         first, *others = (cls.from_run(run) for run in runs)
         for run, other in zip(runs[1:], others, strict=True):
-            if other.classes != first.classes:
-                raise UserError(
-                    f"{runs[0]} has the classes of {first.dataset} and {run} those of {other.dataset}; "
-                    "give runs with the same classes"
-                )
+            names = [*first.classes], [*other.classes]
+            if find_class_difference(*names, check) is not None:
+                cure = "give runs with the same classes in the same order"
+                raise UserError(explain_difference(*names, str(runs[0]), str(run), cure))
         return first
 
 

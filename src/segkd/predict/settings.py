@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, PositiveInt, StrictBool
 
 from segkd.config.renamed_values import refuse_renamed
-from segkd.config.schema import Accelerator, DatasetOfRun, OptionalNetwork, Settings
+from segkd.config.schema import Accelerator, CheckClasses, DatasetOfRun, OptionalNetwork, Settings
 from segkd.predict.rendering import OutputKind
 
 _RENAMED_OUTPUTS = {"labels": "class_ids", "city_ids": "label_ids", "colors": "color_masks"}
@@ -36,6 +36,7 @@ class PredictSettings(Settings):
     split: str | None = Field(
         description="a split of the dataset, in place of input", json_schema_extra={"values": "NAME|null"}
     )
+    check_classes: CheckClasses
     sequence: str = Field(
         description="beginning of the image names to predict in the split; '': all",
         json_schema_extra={"values": "TEXT"},

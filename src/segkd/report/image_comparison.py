@@ -11,11 +11,10 @@ from segkd.data.drawing import colorize, encode_data_uri
 from segkd.data.image_io import Color
 from segkd.errors import UserError
 from segkd.models.base import SegmentationModel
-from segkd.models.student_io import load_student
 from segkd.predict.pipeline import predict_frames
 from segkd.predict.sources import Frame
 from segkd.report.comparison import MethodResult
-from segkd.runs.load import load_teacher, read_spec
+from segkd.runs.load import load_chosen_network, load_teacher, read_spec
 from segkd.runs.run import Run
 from segkd.utils.indices import space_indices
 
@@ -78,7 +77,7 @@ def _load_networks(
     if distilled.terms:
         networks["teacher"] = load_teacher(distilled.directory, None, dataset).eval()
     for method in methods:
-        networks[method.name] = load_student(method.runs[0].directory)
+        networks[method.name], _ = load_chosen_network(method.runs[0].directory, None, None, dataset)
     return networks
 
 

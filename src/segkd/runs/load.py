@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -14,8 +17,11 @@ from segkd.config.schema import DatasetRoot
 from segkd.data.base import SegmentationDataset
 from segkd.errors import UserError
 from segkd.models.base import SegmentationModel
+from segkd.models.class_names import ClassCheck, OtherClassesError, check_classes
 from segkd.models.student_io import load_student, read_student_metadata
 from segkd.runs.compatibility import rename_network_keys
+
+log = logging.getLogger(__name__)
 
 _CHOOSE_DATA = "give dataset=NAME dataset.root=DIR"
 
@@ -65,22 +71,32 @@ def relocate(spec: Spec, root: str | None, run: Path) -> Spec:
 
 
 def load_chosen_network(
-    run: Path | None, spec: NetworkSpec | None, checkpoint: Path | None, dataset: SegmentationDataset
+    run: Path | None,
+    spec: NetworkSpec | None,
+    checkpoint: Path | None,
+    dataset: SegmentationDataset,
+    check: ClassCheck = "names",
 ) -> tuple[SegmentationModel, Path]:
-    """Return the network and the file that its weights come from.
+    """Return the network and the file that its weights come from; it has the classes of the dataset, as far as `check` says.
 
     Raises:
         UserError: neither or both of run and network are given, or it does not fit the dataset.
     """
     match run, spec, checkpoint:
         case Path(), None, None:
-            return _load_student_for(run, dataset), run / "student.safetensors"
+            student = load_student(run)
+            cure = "use the dataset it was trained on"
+            check_classes(student, dataset.classes, check, f"the student in {run}", dataset.display_name, cure)
+            return student, run / "student.safetensors"
         case None, NetworkSpec(), Path():
-            return build_network(dataclasses.replace(spec, checkpoint=str(checkpoint)), dataset), checkpoint
+            weighted = dataclasses.replace(spec, checkpoint=str(checkpoint))
+            return build_network(weighted, dataset, check=check), checkpoint
     raise UserError("no network given; give run=DIR, or model=NAME and checkpoint=FILE")
 
 
-def load_teacher(run: Path | None, spec: NetworkSpec | None, dataset: SegmentationDataset) -> SegmentationModel:
+def load_teacher(
+    run: Path | None, spec: NetworkSpec | None, dataset: SegmentationDataset, check: ClassCheck = "names"
+) -> SegmentationModel:
     """Return the network that is given, or else the teacher of the run.
 
     Raises:
@@ -88,32 +104,36 @@ def load_teacher(run: Path | None, spec: NetworkSpec | None, dataset: Segmentati
     """
     if spec is None and run is not None:
         spec = _read_network(run, "teacher", "give model@teacher=NAME")
+        check = _choose_check(check, read_config(run, "give model@teacher=NAME"))
     if spec is None:
         raise UserError("there is no teacher to compare with; give model@teacher=NAME and teacher.checkpoint=FILE")
     check_teacher_weights(spec, "teacher")
-    return build_network(spec, dataset)
+    return build_network(spec, dataset, check=check)
 
 
-def load_run_teacher(run: Path) -> SegmentationModel | None:
-    """Return the teacher of a run, for the data that the run names; None if it had none.
+def load_run_teacher(run: Path, check: ClassCheck = "names") -> SegmentationModel | None:
+    """Return the teacher of a run, for the data that the run names; None if it had none, or one of other classes.
 
     Raises:
         UserError: there is no config.yaml, or the data or the teacher's weights are no longer where it says.
     """
     path = run / "config.yaml"
-    if not path.is_file():
+    config = read_config(run, "copy it again from the run, or leave the teacher out")
+    if config is None:
         raise UserError(f"{path} is missing, which names the teacher; copy it again, or leave the teacher out")
     try:
-        config = yaml.safe_load(path.read_bytes())
         if config["teacher"]["_target_"] is None:
             return None
         spec = parse_optional_spec(rename_network_keys(config["teacher"]))
         if not isinstance(spec, NetworkSpec):
             raise ValueError
         dataset = open_dataset(parse_spec(config["dataset"]), config["data"]["val_split"])  # for its statistics
-        return build_network(spec, dataset)
-    except (KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError):
+        return build_network(spec, dataset, check=_choose_check(check, config))
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise UserError(f"{path} describes no teacher that can be built; copy it again from the run") from None
+    except OtherClassesError as error:  # the run used its features alone
+        log.warning("the teacher of %s is left out: %s", run, error)
+        return None
     except UserError as error:
         raise UserError(f"the teacher that {path} names cannot be loaded: {error}") from None
 
@@ -124,15 +144,39 @@ def read_spec(run: Path, name: str, cure: str) -> Spec | None:
     Raises:
         UserError: it describes nothing that can be built; the sentence ends with the cure.
     """
-    config = run / "config.yaml"
-    if not config.is_file():
+    config = read_config(run, cure)
+    if config is None:
         return None
     try:
-        node = yaml.safe_load(config.read_bytes())[name]
+        node = config[name]
         return None if node["_target_"] is None else parse_optional_spec(rename_network_keys(node))
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{config} names no {name} that can be built ({reason}); {cure}") from None
+        raise UserError(f"{run / 'config.yaml'} names no {name} that can be built ({reason}); {cure}") from None
+
+
+def read_config(run: Path, cure: str) -> dict[str, Any] | None:
+    """Return a run's config; None where there is none.
+
+    Raises:
+        UserError: it is damaged; the sentence ends with the cure.
+    """
+    path = run / "config.yaml"
+    if not path.is_file():
+        return None
+    try:
+        config = yaml.safe_load(path.read_bytes())
+        if isinstance(config, dict):
+            return config
+        reason = "it holds no keys"
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+    raise UserError(f"{path} is damaged ({reason}); {cure}")
+
+
+def _choose_check(given: ClassCheck, config: Mapping[str, Any] | None) -> ClassCheck:
+    """Return what a run's teacher and its data must agree in: as little as the command or the training asks for."""
+    return "count" if given == "count" or (config or {}).get("check_classes") == "count" else "names"
 
 
 def _read_network(run: Path, name: str, cure: str) -> NetworkSpec | None:
@@ -145,13 +189,3 @@ def _read_network(run: Path, name: str, cure: str) -> NetworkSpec | None:
 def _is_same_dataset(one: Spec, other: Spec) -> bool:
     shared = one.arguments.keys() & other.arguments.keys()
     return one.target is other.target and all(one.arguments[key] == other.arguments[key] for key in shared)
-
-
-def _load_student_for(run: Path, dataset: SegmentationDataset) -> SegmentationModel:
-    student = load_student(run)
-    if student.num_classes not in (len(dataset.classes), len(dataset.classes) + 1):
-        raise UserError(
-            f"the student in {run} has {student.num_classes} classes, {dataset.display_name} has {len(dataset.classes)}; "
-            "use the dataset it was trained on"
-        )
-    return student

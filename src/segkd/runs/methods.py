@@ -13,7 +13,7 @@ BASELINE = "baseline"
 """Name of a method without distillation."""
 
 IGNORED_KEYS = (
-    "seed", "name", "output_dir", "resume", "check_teacher", "dry_run", "wandb", "checkpoint", "data.workers",
+    "seed", "name", "output_dir", "resume", "check_teacher", "check_classes", "dry_run", "wandb", "checkpoint", "data.workers",
     "trainer.progress", "trainer.log_every", "trainer.log_gradient_shares_every", "trainer.validate_every", "dataset.root",
 )  # fmt: skip
 """Keys that do not change what is learned."""

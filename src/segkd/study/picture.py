@@ -7,9 +7,9 @@ from pathlib import Path
 
 from segkd.data.base import SegmentationDataset
 from segkd.data.drawing import colorize, draw_image_grid
-from segkd.models.student_io import load_student
 from segkd.predict.pipeline import make_batches, predict_frames
 from segkd.predict.sources import Frame
+from segkd.runs.load import load_chosen_network
 from segkd.study.plan import Job, is_finished
 from segkd.utils.files import atomic_write, make_dir
 
@@ -37,7 +37,7 @@ def draw_picture(jobs: Sequence[Job], dataset: SegmentationDataset, count: int, 
             folders.setdefault(job.method, job.directory)
     if not folders:
         return False
-    networks = {name: load_student(folder) for name, folder in folders.items()}
+    networks = {name: load_chosen_network(folder, None, None, dataset)[0] for name, folder in folders.items()}
     samples = [dataset[i] for i in range(min(count, len(dataset)))]
     frames = [Frame(dataset.get_name(i), sample.image) for i, sample in enumerate(samples)]
     batches = predict_frames(networks, make_batches(frames, len(frames)), len(dataset.classes))

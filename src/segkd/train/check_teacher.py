@@ -13,6 +13,7 @@ from segkd.distillation.distiller import Distiller
 from segkd.errors import UserError
 from segkd.evaluate.loop import compute_confusion_matrix
 from segkd.metrics import Scores, constant_class_miou
+from segkd.models.class_names import has_classes
 from segkd.utils.devices import resolve_device
 
 NUM_IMAGES = 16
@@ -31,6 +32,12 @@ def check_teacher(settings: TrainSettings, distiller: Distiller, datamodule: Seg
     if teacher is None or settings.check_teacher == "off":
         return
     dataset, num_classes = datamodule.val.source, len(distiller.classes)
+    if not has_classes(teacher.network, distiller.classes, settings.check_classes):
+        log.info(
+            "the teacher has other classes than %s; its features alone are used, and it is not scored",
+            dataset.display_name,
+        )
+        return
     device = resolve_device("auto" if settings.dry_run else settings.trainer.accelerator, key="trainer.accelerator")
     score = partial(compute_confusion_matrix, teacher.network, dataset, device=device, limit=NUM_IMAGES)
     matrix = score()

@@ -52,7 +52,7 @@ def _train(cfg: DictConfig, settings: TrainSettings, directory: Path, shutdown: 
     datamodule = build_datamodule(settings)
     distiller = build_distiller(settings, datamodule)
     steps_per_epoch = count_steps_per_epoch(settings.trainer, datamodule)
-    fingerprint = compute_resume_fingerprint(settings, len(datamodule.train), steps_per_epoch)
+    fingerprint = compute_resume_fingerprint(settings, datamodule.train.source, len(datamodule.train), steps_per_epoch)
     files = CheckpointFiles(directory)
     state = load_for_resume(settings, files, distiller, fingerprint)
     if (

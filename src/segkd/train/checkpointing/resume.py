@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from segkd.config.training import TrainSettings
+from segkd.data.base import SegmentationDataset
 from segkd.distillation.distiller import Distiller
 from segkd.errors import UserError
 from segkd.models.checkpoint_io import load_state_dict_strict, safe_load
+from segkd.models.class_names import ClassCheck, explain_difference, find_class_difference
 from segkd.models.student_io import to_spec, update_names
+from segkd.train.check_settings import check_length
 from segkd.train.checkpointing.files import CheckpointFiles, has_hash, hash_matches
 from segkd.train.checkpointing.state import KEYS, State, count_steps
 
@@ -20,15 +24,21 @@ RENAMED_FINGERPRINT_KEYS = {"data.unlabelled": "data.unlabeled"}
 """Key of the fingerprint in checkpoints of version 0.1.0 → the key now."""
 
 
-def compute_resume_fingerprint(settings: TrainSettings, num_images: int, steps_per_epoch: int) -> State:
+ADDED_FINGERPRINT_KEYS = {"classes", "labels"}
+"""Keys that checkpoints of version 0.1.0 lack; they are compared by name, and not at all with `check_classes=count`."""
+
+
+def compute_resume_fingerprint(
+    settings: TrainSettings, dataset: SegmentationDataset, num_images: int, steps_per_epoch: int
+) -> State:
     """Return what a run must share with the one that it resumes, or else a step would mean something else.
 
     Everything else may differ: workers, devices, the number of epochs, loss weights, augmentation.
     """
-    dataset = {key: value for key, value in settings.dataset.arguments.items() if key != "root"}
+    arguments = {key: value for key, value in settings.dataset.arguments.items() if key != "root"}
     return {
         "dataset._target_": settings.dataset.path,
-        **{f"dataset.{key}": value for key, value in dataset.items()},
+        **{f"dataset.{key}": value for key, value in arguments.items()},
         "data.train_split": settings.data.train_split,
         "data.batch_size": settings.data.batch_size,
         "data.unlabeled": settings.data.unlabeled is not None,
@@ -37,6 +47,8 @@ def compute_resume_fingerprint(settings: TrainSettings, num_images: int, steps_p
         "seed": settings.seed,
         "loss": sorted(settings.loss),
         "trainer.ema": settings.trainer.ema,
+        "classes": list(dataset.classes),
+        "labels": {int(value): int(index) for value, index in dataset.label_map.items()},
     }
 
 
@@ -56,13 +68,16 @@ def load_for_resume(
         return None
     state = _read_state(checkpoint)
     saved = {RENAMED_FINGERPRINT_KEYS.get(key, key): value for key, value in state["recipe"].items()}
+    _check_classes(checkpoint, saved, fingerprint, settings.check_classes)
     _check_fingerprint(checkpoint, saved, fingerprint)
     load_state_dict_strict(distiller, state["state_dict"], checkpoint)
-    if update_names(state["student"]) != to_spec(distiller.student):
+    student = {key: value for key, value in update_names(state["student"]).items() if key != "classes"}
+    if student != to_spec(distiller.student):
         raise UserError(
             f"the student in {checkpoint} differs from this run's; give the student's keys of the run that it comes from"
         )
     _check_optimizers(checkpoint, distiller, state)
+    check_length(checkpoint, count_steps(state), distiller.total_steps, settings.trainer.max_epochs)
     damaged = f" ({files.last.name} is damaged)" if settings.resume == "auto" and checkpoint != files.last else ""
     log.info("resuming from %s, step %d of %d%s", checkpoint, count_steps(state), distiller.total_steps, damaged)
     return state
@@ -89,8 +104,30 @@ def _read_state(checkpoint: Path) -> State:
     return content
 
 
+def _check_classes(checkpoint: Path, saved: State, current: State, check: ClassCheck) -> None:
+    if not saved.keys() >= ADDED_FINGERPRINT_KEYS:
+        return
+    names, classes = saved["classes"], current["classes"]
+    cure = "resume with the classes that it was trained on"
+    if find_class_difference(names, classes, check) is not None:
+        raise UserError(explain_difference(names, classes, str(checkpoint), "the dataset", cure))
+    shared = saved["labels"].keys() & current["labels"].keys()
+    moved = [value for value in sorted(shared) if saved["labels"][value] != current["labels"][value]]
+    if moved and check == "names":
+        was, now = (_name_class(state["labels"][moved[0]], state["classes"]) for state in (saved, current))
+        raise UserError(f"label {moved[0]} was {was} in the training of {checkpoint} and is {now}; {cure}")
+
+
+def _name_class(index: int, classes: Sequence[str]) -> str:
+    return f"'{classes[index]}'" if index < len(classes) else "ignored"
+
+
 def _check_fingerprint(checkpoint: Path, saved: State, current: State) -> None:
-    keys = [key for key in (*current, *saved.keys() - current.keys()) if saved.get(key) != current.get(key)]
+    keys = [
+        key
+        for key in (*current, *saved.keys() - current.keys())
+        if key not in ADDED_FINGERPRINT_KEYS and saved.get(key) != current.get(key)
+    ]
     if keys:
         differences = "; ".join(f"{key} was {saved.get(key)} and is {current.get(key)}" for key in keys)
         raise UserError(

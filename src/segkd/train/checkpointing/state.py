@@ -1,7 +1,7 @@
 """The state of a run, which a checkpoint holds.
 
 - `segkd`: the version that wrote it
-- `student`: what rebuilds the network (`to_spec`)
+- `student`: what rebuilds the network (`to_spec`), and its classes
 - `state_dict`: the Distiller's: student, discriminator, projectors, memories, EMA, step_count
 - `optimizers`: by phase
 - `seconds`: of training
@@ -33,7 +33,7 @@ def collect_state(trainer: pl.Trainer, distiller: Distiller, epochs: int, finger
     optimizers = zip(names, trainer.optimizers, strict=True)
     return {
         "segkd": __version__,
-        "student": to_spec(distiller.student),
+        "student": {**to_spec(distiller.student), "classes": list(distiller.classes)},
         "state_dict": distiller.state_dict(),
         "optimizers": {name: optimizer.state_dict() for name, optimizer in optimizers},
         "epochs": epochs,
