@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Iterator
 from io import BytesIO
@@ -9,12 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import BmpImagePlugin, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 PNG_GRAY, PNG_RGB, PNG_PALETTE, PNG_GRAY_ALPHA = 0, 2, 3, 4
 """Color types of PNG."""
 
 _ORIENTATION_TAG = 274
+_INTEGERS = {1: "B", 3: "H", 4: "I"}
+"""Type of an EXIF entry → its format."""
 _JPEG_APP1, _JPEG_SCAN = 0xE1, 0xDA
 _PILLOW_READERS: dict[bytes, type[ImageFile.ImageFile]] = {
     b"\x89PNG": PngImagePlugin.PngImageFile,
@@ -89,16 +92,21 @@ def is_jpeg_ended(content: bytes) -> bool:
 
 def read_exif_orientation(content: bytes) -> int:
     """Return the EXIF orientation of a JPEG, PNG, WebP or TIFF, 1 to 8; 1 means upright, and so does an invalid value."""
-    block = _find_exif(content)
-    if block is None:
+    block = (_find_exif(content) or b"").removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
+    if order is None:
         return 1
-    exif = Image.Exif()
     try:
-        exif.load(block)
-        orientation = exif.get(_ORIENTATION_TAG, 1)
-        return int(orientation) if orientation in range(1, 9) else 1
-    except Exception:  # Pillow's parser fails in many ways on damaged bytes
-        return 1
+        (start,) = struct.unpack_from(f"{order}4xI", block)
+        (count,) = struct.unpack_from(f"{order}H", block, start)
+        for position in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind, length = struct.unpack_from(f"{order}HHI", block, position)
+            if tag == _ORIENTATION_TAG and kind in _INTEGERS and length == 1:
+                (value,) = struct.unpack_from(order + _INTEGERS[kind], block, position + 8)
+                return int(value) if 1 <= value <= 8 else 1
+    except struct.error:  # the end is missing
+        pass
+    return 1
 
 
 def _find_exif(content: bytes) -> bytes | None:
