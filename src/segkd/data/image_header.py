@@ -65,7 +65,7 @@ def iterate_png_chunks(content: bytes) -> Iterator[PngChunk]:
 
 
 def is_png_intact(content: bytes, check_pixels: bool) -> bool:
-    """Return whether a PNG ends properly, and the checksums of its critical chunks and its EXIF data are right.
+    """Return whether a PNG ends properly and its checksums are right.
 
     Args:
         content: The file.
@@ -73,8 +73,7 @@ def is_png_intact(content: bytes, check_pixels: bool) -> bool:
     """
     name = b""
     for name, data, checksum in iterate_png_chunks(content):
-        is_checked = check_pixels if name == b"IDAT" else name[:1].isupper() or name == b"eXIf"
-        if is_checked and zlib.crc32(data, zlib.crc32(name)) != checksum:
+        if (check_pixels or name != b"IDAT") and zlib.crc32(data, zlib.crc32(name)) != checksum:
             return False
     return name == b"IEND"
 
