@@ -19,6 +19,7 @@ from segkd.config.schema import Accelerator, CheckClasses, DatasetOfRun, Optiona
 from segkd.data.base import SegmentationDataset
 from segkd.data.cityscapes import Cityscapes
 from segkd.data.corruptions import CORRUPTIONS, SEVERITIES, Corruption
+from segkd.data.coverage import warn_of_absent_classes
 from segkd.errors import UserError
 from segkd.evaluate.inference import Inferer
 from segkd.evaluate.metrics_report import (
@@ -132,6 +133,8 @@ def evaluate(cfg: DictConfig) -> float:
         device=device,
         workers=settings.workers,
     )
+    if settings.submission_dir is None:  # a split to submit has no labels
+        warn_of_absent_classes(dataset)
     matrices = compute_matrices(callbacks=[*metrics.values(), *writers], progress=title)
     scores = Scores.from_confusion_matrix(matrices.sum(0), len(dataset.classes))
     if math.isnan(scores.miou):

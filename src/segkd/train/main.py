@@ -17,6 +17,7 @@ from segkd.config.schema import load_settings
 from segkd.config.training import TrainSettings
 from segkd.errors import CheckFailed
 from segkd.runs.record import read_finished_miou
+from segkd.train.check_labels import check_labels
 from segkd.train.check_settings import check_settings, is_multirun
 from segkd.train.check_teacher import check_teacher
 from segkd.train.checkpointing.files import CheckpointFiles
@@ -62,6 +63,7 @@ def _train(cfg: DictConfig, settings: TrainSettings, directory: Path, shutdown: 
     ):
         return miou
     if is_rank_zero():  # the other processes run this command too
+        check_labels(datamodule.train.source, datamodule.val.source)
         print_summary(settings, distiller, datamodule.train.source)
         check_teacher(settings, distiller, datamodule)
     if settings.dry_run:
