@@ -19,8 +19,8 @@ from segkd.report.comparison import (
     build_class_table,
     compare_methods,
     compute_paired_difference,
-    load_comparable_runs,
 )
+from segkd.runs.comparable import load_comparable_runs
 from segkd.runs.methods import group_by_method
 from segkd.runs.run import Run, find_runs
 from segkd.utils.tables import build_rich_table

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from segkd.cli.launch import launch
 from segkd.config.schema import RunFolders, Settings, load_settings
-from segkd.report.comparison import build_class_table, build_summary_table, compare_methods, load_comparable_runs
+from segkd.report.comparison import build_class_table, build_summary_table, compare_methods
+from segkd.runs.comparable import load_comparable_runs
 from segkd.runs.methods import BASELINE, group_by_method
 from segkd.utils.tables import TableFormat, print_table
 
@@ -34,9 +35,9 @@ class CompareSettings(Settings):
 def compare(cfg: DictConfig) -> None:
     """Print a table of methods: scores, gains at equal steps and at equal time, and costs; or the gains by class."""
     settings = load_settings(cfg, CompareSettings)
-    runs, left_out = load_comparable_runs(settings.runs)
-    for reason in left_out:
-        log.info(f"{reason}; left out")
+    runs, notes = load_comparable_runs(settings.runs)
+    for note in notes:
+        log.info(note)
     methods = compare_methods(group_by_method(runs), settings.confidence, settings.teacher_seconds)
     if not any(method.is_baseline for method in methods):
         log.info(

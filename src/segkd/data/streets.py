@@ -52,6 +52,10 @@ class Streets(SegmentationDataset):
             self._samples[index] = scene.to_sample()
         return self._samples[index]
 
+    def list_contents(self) -> list[str]:
+        """Return what the scenes are painted from."""
+        return [f"{self.images} scenes of {self.split} from seed {self.scene_seed}"]
+
     def get_name(self, index: int) -> str:
         """Return split and index."""
         return f"{self.split}_{index:05d}"

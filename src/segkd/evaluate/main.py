@@ -15,11 +15,21 @@ from torch import Tensor
 
 from segkd.builders.datasets import open_dataset
 from segkd.config.renamed_values import refuse_renamed
-from segkd.config.schema import Accelerator, CheckClasses, DatasetOfRun, OptionalNetwork, Settings, Teacher, load_settings
+from segkd.config.schema import (
+    Accelerator,
+    CheckClasses,
+    DatasetOfRun,
+    OptionalNetwork,
+    Settings,
+    Teacher,
+    load_settings,
+)
 from segkd.data.base import SegmentationDataset
 from segkd.data.cityscapes import Cityscapes
 from segkd.data.corruptions import CORRUPTIONS, SEVERITIES, Corruption
 from segkd.data.coverage import warn_of_absent_classes
+from segkd.data.identity import identify_data
+from segkd.data.small_images import log_small_images
 from segkd.errors import UserError
 from segkd.evaluate.inference import Inferer
 from segkd.evaluate.metrics_report import (
@@ -135,6 +145,7 @@ def evaluate(cfg: DictConfig) -> float:
     )
     if settings.submission_dir is None:  # a split to submit has no labels
         warn_of_absent_classes(dataset)
+    log_small_images(dataset, network.min_size, type(network).__name__)
     matrices = compute_matrices(callbacks=[*metrics.values(), *writers], progress=title)
     scores = Scores.from_confusion_matrix(matrices.sum(0), len(dataset.classes))
     if math.isnan(scores.miou):
@@ -162,7 +173,7 @@ def _make_protocol(settings: EvaluateSettings) -> Protocol:
 
 
 def _name_folder() -> Path:
-    return Path("runs") / f"evaluation_{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    return Path("runs") / f"evaluation_{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
 
 
 def make_metrics(
@@ -212,6 +223,7 @@ def _describe_subject(
     return {
         "images": len(dataset),
         "dataset": dataset.display_name,
+        "data": identify_data(dataset),
         "split": settings.split,
         "classes": list(dataset.classes),
         "checkpoint": str(checkpoint),

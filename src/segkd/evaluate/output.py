@@ -12,6 +12,7 @@ from typing import Any
 
 from segkd.evaluate.metrics_report import MetricResult, compute_nanmean, format_percent
 from segkd.metrics import Scores
+from segkd.runs.compatibility import rename_metrics
 from segkd.utils.files import atomic_write, write_json
 from segkd.utils.tables import TableFormat, print_table
 
@@ -21,8 +22,9 @@ log = logging.getLogger(__name__)
 def write_evaluation(file: Path, evaluation: dict[str, Any]) -> None:
     """Write the file; warn on stderr if it replaces scores of something else, because runs are compared by it."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        former = json.loads(file.read_bytes())
-        if any(former[key] != evaluation[key] for key in ("dataset", "split", "images", "protocol")):
+        former = rename_metrics(json.loads(file.read_bytes()))
+        keys = ("dataset", "split", "images", "protocol", *(["data"] if "data" in former else []))
+        if any(former[key] != evaluation[key] for key in keys):
             log.warning("%s held scores of %s %s; output_dir=DIR keeps both", file, former["dataset"], former["split"])
     with atomic_write(file) as part:
         write_json(part, evaluation)

@@ -81,7 +81,7 @@ class Protocol:
     def to_dict(self, dataset: SegmentationDataset, network: SegmentationModel) -> dict[str, Any]:
         """Describe the protocol in words, for `evaluation.json`.
 
-        Scores are compared only if these words are equal, so they stay as earlier versions wrote them.
+        Scores are compared only if these words are equal; `runs/compatibility.py` has those of earlier versions.
         """
         scales = "single scale" if self.scales == [1] else f"scales {', '.join(f'{s:g}' for s in self.scales)}"
         window = self.window
@@ -89,10 +89,10 @@ class Protocol:
         size, upsampling = "the label's size", ""
         if self.name == "espnet":
             region = "whole image at half its size"
-            size, upsampling = "the input's size", "; classes doubled by nearest neighbour"
+            size, upsampling = "the input's size", "; classes doubled by nearest neighbor"
         return {
             "void": self.void,
-            "competing": "all outputs of the network" if self.void_competes else "the data set's classes",
+            "competing": "all outputs of the network" if self.void_competes else "the dataset's classes",
             "input": f"{region}, {scales}, {'flip' if self.flip else 'no flip'}",
             "logits": f"enlarged bilinearly to {size}, align_corners={network.align_corners}{upsampling}",
             "mean_over": f"{len(dataset.classes)} classes, from one confusion matrix over all images (rows = truth)",

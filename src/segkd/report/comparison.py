@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import NamedTuple
 
 from scipy.stats import t
 
-from segkd.errors import UserError
-from segkd.runs.methods import find_baselines, group_by_method
-from segkd.runs.run import Run, find_runs
+from segkd.runs.methods import find_baselines
+from segkd.runs.run import Run
 from segkd.utils.tables import Rows
 
 TITLES = ("method", "seeds", "mIoU", "at equal steps", "at equal time", "steps", "ms per step", "seconds", "teacher seconds")  # fmt: skip
@@ -60,51 +58,6 @@ class MethodResult(NamedTuple):
     def seconds_per_step(self) -> float:
         """Seconds per step of the fastest run, which other work on the machine disturbed least."""
         return min(run.seconds / run.steps for run in self.runs)
-
-
-def load_comparable_runs(patterns: Sequence[str]) -> tuple[list[Run], list[str]]:
-    """Return the scored runs that match, and a sentence on each folder that is left out.
-
-    Raises:
-        UserError: if there is none; if they were scored on different data, splits or protocols; or if a method has two
-            runs with one seed.
-    """
-    runs, other_paths = find_runs(patterns)
-    left_out = [f"{path} holds no run" for path in other_paths]
-    left_out += [
-        f"{run.directory} {'was never scored' if run.summary else 'did not finish'}"
-        for run in runs
-        if run.score is None
-    ]
-    scored = [run for run in runs if run.score is not None]
-    if not scored:
-        raise UserError("none of these runs has finished; continue one with resume=DIR/last.ckpt")
-    _check_same_evaluation(scored)
-    _check_one_run_per_seed(scored)
-    return scored, left_out
-
-
-def _check_same_evaluation(runs: Sequence[Run]) -> None:
-    examples = {run.score.measured_on: run for run in runs if run.score is not None}
-    if len(examples) == 1:
-        return
-    shared = set.intersection(*(set(measured_on.split("; ")) for measured_on in examples))
-    differences = []
-    for measured_on, run in examples.items():
-        own = [part for part in measured_on.split("; ") if part not in shared]
-        differences.append(f"{run.directory} on {', '.join(own) or 'nothing more'}")
-    raise UserError(
-        f"scores of different data, splits or protocols cannot be compared: {'; '.join(differences)}; "
-        "score all alike with segkd.evaluate"
-    )
-
-
-def _check_one_run_per_seed(runs: Sequence[Run]) -> None:
-    for name, method_runs in group_by_method(runs).items():
-        for seed, count in Counter(run.seed for run in method_runs).items():
-            if count > 1:
-                folders = " and ".join(str(run.directory) for run in method_runs if run.seed == seed)
-                raise UserError(f"'{name}' is there {count} times with seed {seed}: {folders}; leave all but one out")
 
 
 def compare_methods(

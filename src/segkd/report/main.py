@@ -13,8 +13,9 @@ from pydantic import Field
 from segkd import __version__
 from segkd.config.schema import RunFolders, Settings, load_settings
 from segkd.errors import UserError
-from segkd.report.comparison import MethodResult, compare_methods, load_comparable_runs
+from segkd.report.comparison import MethodResult, compare_methods
 from segkd.report.image_comparison import compare_images
+from segkd.runs.comparable import load_comparable_runs
 from segkd.runs.methods import group_by_method
 from segkd.runs.run import Run
 from segkd.utils.files import atomic_write, make_dir
@@ -43,13 +44,13 @@ def report(cfg: DictConfig) -> None:
     """Write the page, and print its path as the last line of stdout."""
     settings = load_settings(cfg, ReportSettings)
     template, build_sections = _load_extra()
-    runs, left_out = load_comparable_runs(settings.runs)
+    runs, notes = load_comparable_runs(settings.runs)
     methods = compare_methods(group_by_method(runs), settings.confidence, settings.teacher_seconds)
     page = template.render(
         _describe_runs(runs, methods),
         sections=build_sections(methods),
         comparison=compare_images(methods, settings.images),
-        left_out=left_out,
+        notes=notes,
         confidence=f"{100 * settings.confidence:g}",
         version=__version__,
         written=f"{datetime.now():%Y-%m-%d %H:%M}",

@@ -164,7 +164,11 @@ def _build_costs(methods: Sequence[MethodResult]) -> Section | None:
         return None
     note = "" if len(points) == len(methods) else "Methods whose teacher's training time is unknown are left out."
     svg = draw_scatter(points, _list_names(methods), "seconds of training, with the teacher's", "mIoU %")
-    return Section("Cost", figures=[Figure(svg, "The line joins the methods on the Pareto front.")], note=note)
+    return Section(
+        "Cost",
+        figures=[Figure(svg, "Methods on the line are beaten by none in both score and cost (Pareto front).")],
+        note=note,
+    )
 
 
 def _list_names(methods: Sequence[MethodResult]) -> list[str]:

@@ -33,9 +33,22 @@ RENAMED_NETWORK_KEYS = {"backbone_checkpoint": "init_from", "taps": "features"}
 """Key of a network in the `config.yaml` of earlier versions → the key now."""
 
 
+RENAMED_PROTOCOL_WORDS = {"data set": "dataset", "nearest neighbour": "nearest neighbor"}
+"""Words in the `protocol` of an `evaluation.json` of earlier versions → the words now, by which scores are compared."""
+
+
 def rename_metrics(evaluation: dict[str, Any]) -> dict[str, Any]:
-    """Return the content of an `evaluation.json` under today's keys."""
-    return {RENAMED_METRICS.get(key, key): value for key, value in evaluation.items()}
+    """Return the content of an `evaluation.json` under today's keys, with its protocol in today's words."""
+    renamed = {RENAMED_METRICS.get(key, key): value for key, value in evaluation.items()}
+    if isinstance(protocol := renamed.get("protocol"), dict):
+        renamed["protocol"] = {key: _rename_words(value) for key, value in protocol.items()}
+    return renamed
+
+
+def _rename_words(value: Any) -> Any:
+    for old, new in RENAMED_PROTOCOL_WORDS.items():
+        value = value.replace(old, new) if isinstance(value, str) else value
+    return value
 
 
 def rename_targets(node: Any) -> Any:

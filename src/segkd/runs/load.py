@@ -6,7 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -20,8 +20,12 @@ from segkd.models.base import SegmentationModel
 from segkd.models.class_names import ClassCheck, OtherClassesError, check_classes
 from segkd.models.student_io import load_student, read_student_metadata
 from segkd.runs.compatibility import rename_network_keys
+from segkd.runs.paths import list_places, locate_paths
+from segkd.utils.files import sha256
 
 log = logging.getLogger(__name__)
+
+_changed_configs: set[str] = set()  # hashes of those that were named
 
 _CHOOSE_DATA = "give dataset=NAME dataset.root=DIR"
 
@@ -63,10 +67,13 @@ def relocate(spec: Spec, root: str | None, run: Path) -> Spec:
                 f"{run} was trained on data without files; leave dataset.root out, or choose another with dataset=NAME"
             )
         return spec
-    path = Path(spec.arguments["root"] if root is None else root)
-    if not path.exists():
-        relative = ", seen from where the training started" if root is None else ""
-        raise UserError(f"the data of {run} are not at {path}{relative}; give dataset.root=DIR")
+    recorded = spec.arguments["root"]
+    if root is None and recorded is None:
+        raise UserError(f"{run} does not say where its data are; give dataset.root=DIR")
+    places = list_places(recorded, run) if root is None else [Path(root)]
+    path = next((place for place in places if place.exists()), None)
+    if path is None:
+        raise UserError(f"the data of {run} are not at {' or '.join(map(str, places))}; give dataset.root=DIR")
     return dataclasses.replace(spec, arguments={**spec.arguments, "root": str(path.resolve())})
 
 
@@ -156,7 +163,7 @@ def read_spec(run: Path, name: str, cure: str) -> Spec | None:
 
 
 def read_config(run: Path, cure: str) -> dict[str, Any] | None:
-    """Return a run's config; None where there is none.
+    """Return a run's config, with its paths as they are found from here; None where there is none.
 
     Raises:
         UserError: it is damaged; the sentence ends with the cure.
@@ -167,11 +174,21 @@ def read_config(run: Path, cure: str) -> dict[str, Any] | None:
     try:
         config = yaml.safe_load(path.read_bytes())
         if isinstance(config, dict):
-            return config
+            _warn_of_changes(run, path)
+            return cast("dict[str, Any]", locate_paths(config, run))
         reason = "it holds no keys"
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())
     raise UserError(f"{path} is damaged ({reason}); {cure}")
+
+
+def _warn_of_changes(run: Path, config: Path) -> None:
+    """Say once that a config is not as its training wrote it, which may have been meant."""
+    if (run / "student.yaml").is_file():
+        expected, found = read_student_metadata(run).get("config_sha256"), sha256(config)
+        if expected is not None and expected != found and found not in _changed_configs:
+            _changed_configs.add(found)
+            log.warning("%s is not as the training wrote it; it is read as it is now", config)
 
 
 def _choose_check(given: ClassCheck, config: Mapping[str, Any] | None) -> ClassCheck:

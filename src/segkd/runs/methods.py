@@ -18,7 +18,9 @@ IGNORED_KEYS = (
 )  # fmt: skip
 """Keys that do not change what is learned."""
 
+_TRAIN_DATA = "train data"
 _LABELS = "labels"  # the losses that do not use the teacher; no key of a config
+_HASH_DIGITS = 8
 _MIN_DIGITS, _MAX_DIGITS = 3, 17  # of a number in a method's name; 17 tell any two floats apart
 _LENGTH_KEYS = ("trainer.max_epochs", "trainer.limit_train_batches")
 
@@ -97,4 +99,12 @@ def get_method_keys(run: Run) -> dict[str, Any]:
         if not any(key == prefix or key.startswith(f"{prefix}.") for prefix in excluded)
     }
     label_losses = sorted(name for name in run.config["loss"] if name not in run.terms)
-    return {**keys, _LABELS: " + ".join(label_losses) or "none"}
+    return {**keys, **_describe_train_data(run), _LABELS: " + ".join(label_losses) or "none"}
+
+
+def _describe_train_data(run: Run) -> dict[str, str]:
+    """Return the number of training images and the start of their hash; nothing for data that the config tells, or unknown."""
+    data = run.train_data
+    if "root" not in run.config.get("dataset", {}) or data.get("contents") is None:
+        return {}
+    return {_TRAIN_DATA: f"{data['images']} images ({data['contents'][:_HASH_DIGITS]})"}

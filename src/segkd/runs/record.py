@@ -8,6 +8,7 @@ import math
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ import torch
 import yaml
 
 from segkd import __version__
+from segkd.data.base import SegmentationDataset
+from segkd.data.identity import identify_data
 from segkd.runs.layout import RECORD_FILES, SUMMARY_FILE
+from segkd.runs.paths import STARTED_IN
 from segkd.utils.files import write_json
 
 log = logging.getLogger(__name__)
@@ -33,14 +37,23 @@ _PACKAGES = (
 )
 
 
-def write_record(directory: Path, config: dict[str, Any], seed: int) -> None:
-    """Write `config.yaml` (resolved) and `environment.json` (command, versions, seed, git state, machine)."""
+def write_record(directory: Path, config: dict[str, Any], seed: int, splits: Mapping[str, SegmentationDataset]) -> None:
+    """Write `config.yaml` (resolved) and `environment.json` (command, versions, seed, data, git state, machine).
+
+    Args:
+        directory: the folder of the run.
+        config: the resolved config.
+        seed: of the run.
+        splits: train and val, whose contents are hashed.
+    """
     config_file, environment_file = (directory / name for name in RECORD_FILES)
     config_file.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
     environment = {
         "segkd": __version__,
         "command": ["python", "-m", "segkd.train", *sys.argv[1:]],
+        STARTED_IN: str(Path.cwd()),
         "seed": seed,
+        "data": {name: identify_data(dataset) for name, dataset in splits.items()},
         "python": platform.python_version(),
         "packages": {name: _find_version(name) for name in _PACKAGES},
         "git": _read_git_state(),

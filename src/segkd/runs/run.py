@@ -18,6 +18,7 @@ from segkd.errors import UserError
 from segkd.models.student_io import read_student_metadata
 from segkd.runs.compatibility import RENAMED_CURVES, rename_metrics, rename_targets
 from segkd.runs.layout import EVALUATION_FILE, METRICS_FILE, RECORD_FILES, RECORD_SUFFIX, SUMMARY_FILE
+from segkd.runs.paths import locate_paths
 
 CONFIG_FILE, ENVIRONMENT_FILE = RECORD_FILES
 
@@ -30,6 +31,8 @@ class Score(NamedTuple):
     """Class → IoU, for the classes that are labeled or predicted."""
     measured_on: str
     """Dataset, split and protocol. Only scores measured on the same can be compared."""
+    data: dict[str, Any]
+    """What `identify_data` says of the split; empty if the score was recorded by an earlier version."""
 
 
 class Run(NamedTuple):
@@ -40,8 +43,11 @@ class Run(NamedTuple):
     summary: dict[str, Any] | None
     """None if the run did not finish."""
     score: Score | None
+    """That of `evaluation.json` or, if there is none, of the last validation; None if the run did not finish."""
     evaluation: dict[str, Any] | None
     """Content of `evaluation.json`. None if the score is that of the last validation."""
+    validation: Score | None
+    """The score of the last validation; None if the run did not finish, or is a record."""
     environment: dict[str, Any]
     teacher_seconds: float | None
     """Training time of its teacher: 0 without a teacher, None if the teacher's run is not next to its weights."""
@@ -79,6 +85,15 @@ class Run(NamedTuple):
         return list_distillation_terms(self.config)
 
     @property
+    def train_data(self) -> dict[str, Any]:
+        """What `identify_data` says of the training split; empty in runs of earlier versions."""
+        return dict((self.environment.get("data") or {}).get("train") or {})
+
+    def score_by_validation(self) -> Run:
+        """Return the run with the score of its last validation, and without its evaluation."""
+        return self._replace(score=self.validation, evaluation=None)
+
+    @property
     def command(self) -> str:
         """The command that started the run."""
         return shlex.join(self.environment.get("command", []))
@@ -98,13 +113,14 @@ def find_runs(patterns: Iterable[str]) -> tuple[list[Run], list[Path]]:
     """Return the runs that match glob patterns, in order, and the matching paths that hold no run.
 
     Args:
-        patterns: of run folders, or of the record files that `segkd.study` writes.
+        patterns: of run folders, or of the record files that `segkd.study` writes. A path that exists is taken as it is,
+            whatever brackets it has.
 
     Raises:
         UserError: if nothing matches, or nothing that matches is a run.
     """
     patterns = list(patterns)
-    matches = {Path(path) for pattern in patterns for path in glob.glob(pattern)}  # noqa: PTH207  Path.glob refuses absolute ones
+    matches = {path for pattern in patterns for path in _match(pattern)}
     paths = sorted((path for path in matches if path.is_dir() or path.suffix == RECORD_SUFFIX), key=_number_parts)
     run_paths = [path for path in paths if _is_run(path)]
     runs = [read_run(path) for path in run_paths]
@@ -114,6 +130,12 @@ def find_runs(patterns: Iterable[str]) -> tuple[list[Run], list[Path]]:
             "give folders that segkd.train wrote, as in runs='runs/quickstart/*'"
         )
     return runs, [path for path in paths if path not in run_paths]
+
+
+def _match(pattern: str) -> list[Path]:
+    if Path(pattern).exists():
+        return [Path(pattern)]
+    return [Path(path) for path in glob.glob(pattern)]  # noqa: PTH207  Path.glob refuses absolute ones
 
 
 def read_run(path: Path) -> Run:
@@ -158,11 +180,13 @@ def _read_folder(directory: Path) -> Run:
     evaluation = _read_json(directory / EVALUATION_FILE)
     if evaluation is not None:
         evaluation = rename_metrics(evaluation)
-    score = None
-    if summary is not None:
-        score = _score_evaluation(evaluation) if evaluation else _score_validation(directory, config)
     environment = _read_json(directory / ENVIRONMENT_FILE) or {}
-    return Run(directory, config, summary, score, evaluation, environment, _sum_teacher_seconds(config))
+    score = validation = None
+    if summary is not None:
+        validation = _score_validation(directory, config, environment)
+        score = _score_evaluation(evaluation) if evaluation else validation
+    seconds = _sum_teacher_seconds(locate_paths(config, directory))
+    return Run(directory, config, summary, score, evaluation, validation, environment, seconds)
 
 
 def _read_record(file: Path) -> Run:
@@ -171,7 +195,8 @@ def _read_record(file: Path) -> Run:
     config = rename_targets(record["config"])
     list_distillation_terms(config)  # fails here, where read_run reports it, if the config is damaged
     score = _score_evaluation(evaluation)
-    return Run(file, config, record["summary"], score, evaluation, record["environment"], record["teacher_seconds"])
+    environment, seconds = record["environment"], record["teacher_seconds"]
+    return Run(file, config, record["summary"], score, evaluation, None, environment, seconds)
 
 
 def _sum_teacher_seconds(config: dict[str, Any]) -> float | None:
@@ -190,17 +215,18 @@ def _score_evaluation(evaluation: dict[str, Any]) -> Score:
     protocol = [f"{key.replace('_', ' ')}: {value}" for key, value in evaluation["protocol"].items()]
     data = f"{evaluation['dataset']} {evaluation['split']}, {evaluation['images']} images"
     iou = {name: value for name, value in evaluation["iou"].items() if value is not None}
-    return Score(evaluation["miou"], iou, "; ".join([data, *protocol]))
+    return Score(evaluation["miou"], iou, "; ".join([data, *protocol]), evaluation.get("data") or {})
 
 
-def _score_validation(directory: Path, config: dict[str, Any]) -> Score | None:
+def _score_validation(directory: Path, config: dict[str, Any], environment: dict[str, Any]) -> Score | None:
     rows = [row for row in _read_metrics(directory) if row.get("val/miou")]
     if not rows:
         return None
     last = rows[-1]
     iou = {key.removeprefix("val/iou/"): float(x) for key, x in last.items() if key.startswith("val/iou/") and x}
     measured_on = f"{_name_dataset(directory, config)} {config['data']['val_split']}, at the end of training"
-    return Score(float(last["val/miou"]), {name: x for name, x in iou.items() if not math.isnan(x)}, measured_on)
+    data = (environment.get("data") or {}).get("val") or {}
+    return Score(float(last["val/miou"]), {name: x for name, x in iou.items() if not math.isnan(x)}, measured_on, data)
 
 
 def _name_dataset(directory: Path, config: dict[str, Any]) -> str:

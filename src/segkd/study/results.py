@@ -17,6 +17,7 @@ from segkd.errors import UserError
 from segkd.models.base import count_parameters
 from segkd.models.student_io import load_student
 from segkd.report.comparison import TITLES, build_summary_table, compare_methods
+from segkd.runs.comparable import check_same_data
 from segkd.runs.layout import EVALUATION_FILE
 from segkd.runs.run import Run, read_run
 from segkd.study.plan import STUDENT_FILE, Job, is_finished
@@ -105,7 +106,7 @@ def build_table(results: Path, order: Sequence[str], columns: Sequence[str] | No
         Rows, the titles first; none if there are no records.
 
     Raises:
-        UserError: if a column does not exist.
+        UserError: if a column does not exist, or records are of different data.
     """
     by_method: dict[str, list[Path]] = {}
     for file in sorted(results.glob("*.json")):
@@ -114,6 +115,7 @@ def build_table(results: Path, order: Sequence[str], columns: Sequence[str] | No
     if not names:
         return []
     runs = {name: [read_run(file) for file in by_method[name]] for name in names}
+    check_same_data([run for method_runs in runs.values() for run in method_runs])
     table = _build_columns(runs)
     table[PARAMETERS] = [_read_parameters(by_method[name][0]) for name in names]
     if columns is None:

@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 from typing import Any, cast
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from segkd.builders.datamodule import build_datamodule, count_steps_per_epoch
@@ -15,13 +14,15 @@ from segkd.builders.distiller import build_distiller
 from segkd.config.overrides import apply_overrides
 from segkd.config.schema import load_settings
 from segkd.config.training import TrainSettings
+from segkd.data.small_images import log_small_images
 from segkd.errors import CheckFailed
 from segkd.runs.record import read_finished_miou
 from segkd.train.check_labels import check_labels
-from segkd.train.check_settings import check_settings, is_multirun
+from segkd.train.check_settings import check_settings, is_multirun, resolve_devices
 from segkd.train.check_teacher import check_teacher
 from segkd.train.checkpointing.files import CheckpointFiles
 from segkd.train.checkpointing.resume import compute_resume_fingerprint, load_for_resume
+from segkd.train.claim_folder import choose_run_folder, lock_run_folder
 from segkd.train.fit import fit
 from segkd.train.run_folder import RunFolder, explain_full_disk
 from segkd.train.summary import print_summary
@@ -37,12 +38,13 @@ def train(cfg: DictConfig) -> float:
         UserError: the settings, the data or the checkpoints do not allow this run.
         CheckFailed: in a sweep, where the score is NaN.
     """
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for package in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(package).setLevel(logging.WARNING)
     apply_overrides(cfg)
-    settings = load_settings(cfg, TrainSettings)
-    directory = Path(HydraConfig.get().runtime.output_dir)
-    check_settings(settings, directory)
-    with GracefulShutdown() as shutdown, explain_full_disk(directory):
+    settings = resolve_devices(load_settings(cfg, TrainSettings))
+    directory = choose_run_folder(cfg, settings)
+    with GracefulShutdown() as shutdown, explain_full_disk(directory), lock_run_folder(directory, settings):
+        check_settings(settings, directory)
         miou = _train(cfg, settings, directory, shutdown)
     if is_multirun() and math.isnan(miou):
         raise CheckFailed(f"val/miou of {directory} is NaN, so a sweep cannot rank it; is any pixel of val labeled?")
@@ -64,12 +66,15 @@ def _train(cfg: DictConfig, settings: TrainSettings, directory: Path, shutdown: 
         return miou
     if is_rank_zero():  # the other processes run this command too
         check_labels(datamodule.train.source, datamodule.val.source)
+        log_small_images(datamodule.val.source, distiller.student.min_size, type(distiller.student).__name__)
         print_summary(settings, distiller, datamodule.train.source)
         check_teacher(settings, distiller, datamodule)
     if settings.dry_run:
         return math.nan
     config = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
-    with RunFolder(directory, settings, config, distiller) as run:
+    config["trainer"] |= settings.trainer.model_dump(include={"devices", "num_nodes"})
+    splits = {"train": datamodule.train.source, "val": datamodule.val.source}
+    with RunFolder(directory, settings, config, distiller, splits) as run:
         trainer, checkpoint = build_run_trainer(settings, run, files, fingerprint, state, shutdown)
         fit(trainer, distiller, datamodule, steps_per_epoch, state)
         return run.finish(trainer, distiller, datamodule.train.source, checkpoint.elapsed)

@@ -6,7 +6,8 @@ import contextlib
 import errno
 import logging
 import math
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,12 +23,13 @@ from segkd.distillation.distiller import Distiller
 from segkd.errors import UserError
 from segkd.models.checkpoint_io import describe_zeroed
 from segkd.models.student_io import save_student
-from segkd.runs.layout import LAST_CHECKPOINT, METRICS_FILE, RECORD_FILES, SUMMARY_FILE
+from segkd.runs.layout import LAST_CHECKPOINT, LOCK_FILE, METRICS_FILE, RECORD_FILES, SUMMARY_FILE
 from segkd.runs.record import write_record
 from segkd.train.check_settings import is_multirun
 from segkd.train.loggers.csv import MetricsFileLogger
 from segkd.train.loggers.wandb import ResilientWandbLogger
-from segkd.utils.files import atomic_write, write_json
+from segkd.utils.files import atomic_write, sha256, write_json
+from segkd.utils.memory import is_out_of_memory
 from segkd.utils.processes import is_rank_zero
 
 log = logging.getLogger(__name__)
@@ -53,27 +55,37 @@ def explain_full_disk(directory: Path) -> Iterator[None]:
 class RunFolder:
     """Writes a run's record when it is entered, and its result by `finish`.
 
-    A run that a user's mistake ends before its first checkpoint leaves nothing behind.
+    A run that a user's mistake or a lack of memory ends before its first checkpoint leaves nothing behind.
 
     Args:
         directory: the folder; made if it is not there.
         settings: of the training.
         config: the resolved config, which becomes `config.yaml`.
         distiller: what is trained.
+        splits: train and val.
     """
 
-    def __init__(self, directory: Path, settings: TrainSettings, config: dict[str, Any], distiller: Distiller) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        settings: TrainSettings,
+        config: dict[str, Any],
+        distiller: Distiller,
+        splits: Mapping[str, SegmentationDataset],
+    ) -> None:
         self.directory, self.settings = directory, settings
         self._config = {**config, "output_dir": str(directory)}
+        self._splits = splits
         self._step_count = int(distiller.step_count)
         self._teacher_hash = _hash_teacher(distiller)
         self._is_trained = False
 
     def __enter__(self) -> RunFolder:
-        self.directory.mkdir(parents=True, exist_ok=True)
         self._curves = MetricsFileLogger(self.directory)
         if is_rank_zero():
-            write_record(self.directory, self._config, self.settings.seed)
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._is_new = not any(path.name != LOCK_FILE for path in self.directory.iterdir())
+            write_record(self.directory, self._config, self.settings.seed, self._splits)
             self._curves.truncate_after(self._step_count)
         options = self.settings.wandb.model_dump(exclude={"panels", "panels_every", "group"})
         self.wandb = ResilientWandbLogger(
@@ -84,9 +96,10 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, UserError) and not self._is_trained and is_rank_zero():
-            _remove_partial_run(self.directory)
         self.wandb.finish()
+        is_refused = isinstance(error, UserError) or (error is not None and is_out_of_memory(error))
+        if is_refused and not self._is_trained and is_rank_zero():
+            _remove_partial_run(self.directory, self._is_new)
 
     @property
     def loggers(self) -> list[Logger]:
@@ -130,6 +143,7 @@ class RunFolder:
             "experiment": self.settings.name,
             "seed": self.settings.seed,
             "segkd": __version__,
+            "config_sha256": sha256(self.directory / RECORD_FILES[0]),
         }
 
 
@@ -147,7 +161,9 @@ def _name_group(settings: TrainSettings) -> str | None:
     return settings.wandb.group or (Path(HydraConfig.get().sweep.dir).name if is_multirun() else None)
 
 
-def _remove_partial_run(directory: Path) -> None:
+def _remove_partial_run(directory: Path, is_new: bool) -> None:
     if not (directory / LAST_CHECKPOINT).exists():
         for name in (*RECORD_FILES, METRICS_FILE):
             (directory / name).unlink(missing_ok=True)
+        if is_new:
+            shutil.rmtree(directory / "wandb", ignore_errors=True)
