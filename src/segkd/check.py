@@ -21,8 +21,8 @@ from segkd.data.coverage import find_class_issues
 from segkd.data.file_issues import find_file_issues, find_size_issue
 from segkd.data.folder import METADATA_FILE, Folder
 from segkd.data.integrity import Issue, SampleReport, find_cross_split_issues, inspect_sample
+from segkd.data.label_issues import find_conversions, find_palette_issues
 from segkd.data.label_pictures import draw_label_pictures
-from segkd.data.palette_issues import find_palette_issues
 from segkd.data.proposal import format_proposal, propose_class_table, propose_classes
 from segkd.data.statistics import sum_counts
 from segkd.errors import UserError
@@ -142,6 +142,7 @@ def _collect_issues(
     issues += find_class_issues(next(iter(splits.values())), samples, is_complete)
     issues += find_size_issue(next(iter(splits.values())), samples)
     issues += find_palette_issues(next(iter(splits.values())), [*itertools.chain(*samples.values())])
+    issues += find_conversions([*itertools.chain(*samples.values())])
     return sorted(dict.fromkeys(issues), key=lambda issue: (issue.severity == "note", issue.path))
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from segkd.data.folder import Folder
 from segkd.data.integrity import inspect_sample
-from segkd.data.palette_issues import find_palette_issues
+from segkd.data.label_issues import find_palette_issues
 from segkd.errors import UserError
 from tests.helpers.fake_datasets import write_folder, write_palette
 

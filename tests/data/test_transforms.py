@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import albumentations as A
 import cv2
 import numpy as np
 import pytest
@@ -231,3 +232,34 @@ def test_parameters_are_independent(kind: type[Augmentation]) -> None:
     largest = np.abs(correlations - np.eye(len(correlations))).max()
     # Among 1,500 independent pairs the largest of ten correlations exceeds 0.1 once in a thousand times.
     assert largest > 0.8 if kind is OneSeed else largest < 0.1, correlations.round(2)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 400), (300, 1), (2, 3)])
+def test_tiny_images_are_scaled_to_a_pixel_at_least(size: tuple[int, int]) -> None:
+    """albumentations alone makes a side of zero pixels, which OpenCV refuses."""
+    sample = Sample(np.full((*size, 3), 7, np.uint8), np.full(size, 2, np.uint8))
+    for augmentation in (Augmentation((16, 24), (0.1, 2.0)), Augmentation((16, 24), (0.3, 0.3))):
+        for seed in range(20):
+            batch = augmentation(sample, seed)
+            assert batch.valid.any()
+            assert (batch.target[batch.valid] == 2).all()
+            assert (batch.images[:, batch.valid] == 7).all()
+    params = DeviceAugmentation((16, 24), (0.1, 2.0)).sample_params(range(20), size)
+    images, labels = (
+        torch.from_numpy(part)[None].expand(20, *part.shape) for part in (sample.image.transpose(2, 0, 1), sample.label)
+    )
+    _, target, valid = DeviceAugmentation((16, 24), (0.1, 2.0))(images, labels, params)
+    assert valid.flatten(1).any(1).all()
+    assert (target[valid] == 2).all()
+    with pytest.raises(cv2.error, match="inv_scale"):
+        A.RandomScale((-0.9, -0.9), p=1.0)(image=np.zeros((1, 4, 3), np.uint8))
+
+
+def test_scaling_of_other_images_is_that_of_albumentations(monkeypatch: pytest.MonkeyPatch) -> None:
+    augmentation = Augmentation((64, 64))
+    ours = [augmentation(SCENE, seed) for seed in range(5)]
+    monkeypatch.setattr(transforms, "RandomScale", A.RandomScale)
+    augmentation = Augmentation((64, 64))
+    for batch, seed in zip(ours, range(5), strict=True):
+        assert torch.equal(batch.images, augmentation(SCENE, seed).images)
+        assert torch.equal(batch.target, augmentation(SCENE, seed).target)

@@ -51,6 +51,8 @@ class SampleReport(NamedTuple):
     """Label value → RGB, if the label's encoding is not that of the dataset."""
     label_encoding: str | None = None
     """Encoding of such a label: palette or colors."""
+    conversion: str = ""
+    """How the stored form of the label differs from the usual one; see `Label`."""
     palette: Mapping[int, Color] = {}
     """Palette index → RGB of the indices in the label, if the dataset's labels are such indices."""
     counts: LabelCounts | None = None
@@ -104,9 +106,7 @@ def _inspect_label(dataset: FileDataset, path: Path, report: SampleReport) -> Sa
         encoding, colors = _detect_encoding(content, path)
         return add_issue("mode", str(error))._replace(label_encoding=encoding, colors=colors)
     label = decoded.values
-    if decoded.conversion:
-        report = add_issue("form", f"label {path} has {decoded.conversion}", "note")
-    report = report._replace(palette=collect_used_colors(decoded))
+    report = report._replace(palette=collect_used_colors(decoded), conversion=decoded.conversion)
     if report.size is not None and label.shape != report.size:
         sizes = f"{label.shape[0]}×{label.shape[1]}, its image {report.size[0]}×{report.size[1]}"
         return add_issue("size", f"label {path} is {sizes}; make them the same size")

@@ -1,4 +1,4 @@
-"""Comparison of the palettes of all label files of a dataset."""
+"""Comparison of the label files of a dataset: their forms and palettes."""
 
 from __future__ import annotations
 
@@ -29,3 +29,14 @@ def find_palette_issues(dataset: FileDataset, samples: Sequence[SampleReport]) -
                 if color != expected and label not in reported:
                     reported.add(label)
                     yield Issue(label, "palette", describe_other_color(label, index, color, expected, source))
+
+
+def find_conversions(samples: Sequence[SampleReport]) -> Iterator[Issue]:
+    """Note once for each unusual form in which labels are stored, how it is read."""
+    labels_by_conversion: dict[str, list[Path]] = defaultdict(list)
+    for sample in samples:
+        if sample.conversion:
+            labels_by_conversion[sample.conversion].append(sample.label)
+    for conversion, labels in labels_by_conversion.items():
+        subject = f"label {labels[0]} has" if len(labels) == 1 else f"label {labels[0]} and {len(labels) - 1} more have"
+        yield Issue(labels[0], "form", f"{subject} {conversion}", "note")
