@@ -131,7 +131,7 @@ def count_frames_alive(keep: bool) -> int:
         return prediction.labels["net"]
 
     written: list[str] = []
-    write = lambda name, _: written.append(name)  # noqa: E731
+    write = lambda name, *_: written.append(name)  # noqa: E731
     assert run_pipeline(generate_frames(), {"net": StrongestChannel().eval()}, 3, [(render, write)], 4, "") == 200
     assert written == [f"{i}" for i in range(200)]
     gc.collect()

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from segkd.data.drawing import blend, draw_image_grid, draw_legend
 
 from segkd.data.cityscapes import Cityscapes
+from segkd.data.drawing import blend, draw_image_grid, draw_legend
 from segkd.errors import UserError
 from segkd.predict.pipeline import FramePrediction
 from segkd.predict.rendering import Palette, make_label_id_table, make_renderer

@@ -108,13 +108,16 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "no dataset": ((*TWO_CHECKPOINTS, "checkpoint=[baseline.pth,city.pth]"), "dataset=NAME dataset.root=DIR"),
     "dataset that moved": (
         ("run=[camera,distilled]",),
-        "the data of camera are not at camvid, seen from where the training started; give dataset.root=DIR",
+        "the data of camera are not at camvid",
     ),
     "different data": (
         ("run=[other,distilled]",),
         "other and distilled were trained on different data; give dataset=NAME dataset.root=DIR",
     ),
-    "other classes": (("run=[baseline,city]",), "the student in city has 19 classes (road, sidewalk, building, wall, …), Streets has 11"),
+    "other classes": (
+        ("run=[baseline,city]",),
+        "the student in city has 19 classes (road, sidewalk, building, wall, …), Streets has 11",
+    ),
     "no such sequence": (
         ("sequence=0001TP",),
         "no image of Streets test has a name that begins with 0001TP; the first is test_00000",

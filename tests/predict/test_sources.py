@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -14,8 +15,9 @@ from PIL import Image
 
 from segkd.data.image_io import Array
 from segkd.errors import UserError
+from segkd.predict.frame_times import FrameTime
 from segkd.predict.sources import Camera, Frame, Video, open_source, require_av
-from segkd.predict.writers import write_video
+from segkd.predict.writers import write_gif, write_video
 
 SCENE = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)  # odd sides, and all pixels differ
 GRAY = SCENE[..., 0]
@@ -70,6 +72,107 @@ def test_equal_names_are_refused(tmp_path: Path) -> None:
         Image.fromarray(SCENE).save(tmp_path / name)
     with pytest.raises(UserError, match=r"a.jpg and .*a.png differ only in their suffix"):
         open_source(str(tmp_path))
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".TIFF", ".webp", ".bmp", ".jfif", ".PNG", ".photo"])
+def test_single_image_keeps_its_name_whatever_its_suffix(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.b{suffix}"
+    kind = {".jfif": "JPEG", ".photo": "PNG"}.get(suffix) or Image.registered_extensions()[suffix.lower()]
+    Image.fromarray(SCENE).save(path, kind)
+    frames = open_source(str(path))
+    (frame,) = frames
+    assert (frame.name, frame.image.shape, frames.rate) == ("a.b", SCENE.shape, None)
+
+
+def test_folder_with_all_kinds_of_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What is read is found through links and in any case; what looks like an image and is not read is in `skipped`."""
+    (tmp_path / "elsewhere").mkdir()
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
+    for name in ("in/a.TIF", "in/b.webp", "in/c.JPEG", "elsewhere/d.bmp", "in/._a.png"):
+        Image.fromarray(SCENE).save(tmp_path / name)
+    (folder / "e.heic").write_bytes(b"\0" * 40)
+    Image.fromarray(SCENE).save(folder / "large.png")
+    content = bytearray((folder / "large.png").read_bytes())
+    content[16:24] = (60_000).to_bytes(4, "big") * 2
+    (folder / "large.png").write_bytes(content)
+    frames = open_source(str(folder))
+    assert [frame.name for frame in frames] == ["a", "b", "c", "link/d"]
+    assert sorted(frames.skipped) == [str(folder / "e.heic"), str(folder / "large.png")]
+    assert caplog.messages == [f"{folder / '._a.png'} is left out as hidden"]
+
+
+def test_folder_with_nothing_but_images_that_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_bytes(b"\0" * 40)
+    with pytest.raises(UserError, match=r"no image that is read \(.*a.heic is of another kind\); give a folder"):
+        open_source(str(tmp_path))
+
+
+def test_first_of_several_pages_is_taken_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pages = [Image.fromarray(np.full((8, 8, 3), value, np.uint8)) for value in (10, 20, 30)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    pages[1].save(tmp_path / "b.tif")
+    frames = [*open_source(str(tmp_path))]
+    assert [int(frame.image.max()) for frame in frames] == [10, 20]
+    assert caplog.messages == [f"{tmp_path / 'a.tif'} is predicted on page 1 of 3 alone; save each page as a file"]
+
+
+TIMES = (0.0, 0.03, 0.06, 0.5, 1.3, 1.35, 3.2, 3.25, 4.4)
+"""Seconds at which frames are shown, whose average rate is 2."""
+
+
+def write_timed_video(path: Path, times: Sequence[float], last: float = 0.3) -> None:
+    with write_video(path, 30) as write:
+        for i, (start, end) in enumerate(pairwise((*times, times[-1] + last))):
+            image = np.full((64, 96, 3), (200, 30, 60), np.uint8)
+            image[:, 8 * i :] = (20, 200, 90)
+            write("", image, FrameTime(start, end - start))
+
+
+def read_times(path: Path) -> tuple[list[float], float]:
+    """Return the seconds at which frames are shown, and the duration."""
+    with require_av().open(str(path)) as container:
+        stream = container.streams.video[0]
+        return [float(frame.pts * frame.time_base) for frame in container.decode(stream)], float(
+            stream.duration * stream.time_base
+        )
+
+
+@pytest.mark.parametrize("is_copied", [False, True])
+def test_video_of_variable_rate_keeps_its_times(is_copied: bool, tmp_path: Path) -> None:
+    """As written by segkd, and as read and written again."""
+    path = tmp_path / "a.mp4"
+    write_timed_video(path, TIMES)
+    if is_copied:
+        frames = open_source(str(path))
+        with write_video(tmp_path / "copy.mp4", frames.rate or 0) as write:
+            for frame in frames:
+                write(frame.name, frame.image, frame.time)
+        path = tmp_path / "copy.mp4"
+    times, duration = read_times(path)
+    assert times == pytest.approx(TIMES, abs=1e-4)
+    assert duration == pytest.approx(4.7, abs=1e-3)
+
+
+def test_gif_of_variable_rate_keeps_its_times(tmp_path: Path) -> None:
+    write_timed_video(tmp_path / "a.mp4", TIMES)
+    frames = open_source(str(tmp_path / "a.mp4"))
+    with write_gif(tmp_path / "a.gif", frames.rate or 0) as write:
+        for frame in frames:
+            write(frame.name, frame.image, frame.time)
+    with Image.open(tmp_path / "a.gif") as gif:
+        durations = [gif.seek(i) or gif.info["duration"] for i in range(gif.n_frames)]
+    assert durations == [30, 30, 440, 800, 50, 1850, 50, 1150, 300]
+
+
+def test_rounded_times_of_a_constant_rate_are_not_variable(tmp_path: Path) -> None:
+    """A container that counts milliseconds; with one frame left out it is variable."""
+    thirds = [round(i / 30, 3) for i in range(12)]
+    write_timed_video(tmp_path / "a.mp4", thirds, 1 / 30)
+    assert all(frame.time is None for frame in open_source(str(tmp_path / "a.mp4")))
+    write_timed_video(tmp_path / "b.mp4", [*thirds[:5], *thirds[8:]], 1 / 30)
+    assert all(frame.time is not None for frame in open_source(str(tmp_path / "b.mp4")))
 
 
 @pytest.fixture
@@ -178,5 +281,5 @@ def test_text_file_is_not_a_video(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("FFmpeg draws the letters of a text file.\n" * 50)
     with require_av().open(str(tmp_path / "notes.txt")) as container:
         assert container.streams.video
-    with pytest.raises(UserError, match=r"notes.txt is neither an image \(.*\) nor a video"):
+    with pytest.raises(UserError, match=r"notes.txt is neither an image nor a video"):
         open_source(str(tmp_path / "notes.txt"))

@@ -55,7 +55,9 @@ def predict(cfg: DictConfig) -> None:
             for output in destination.outputs
         ]
         outputs = [*zip(renderers, writers, strict=True)]
-        limited = islice(frames, settings.limit)
+        # A rate that is given takes the place of the input's times.
+        timed = frames if settings.fps is None else (frame._replace(time=None) for frame in frames)
+        limited = islice(timed, settings.limit)
         count = run_pipeline(limited, networks, len(palette.classes), outputs, settings.batch_size, title, length)
         if not count:
             raise UserError(f"no frame of {title} can be read; copy it again")

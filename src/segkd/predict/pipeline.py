@@ -14,6 +14,7 @@ from torch import Tensor
 from segkd.data.image_io import Array
 from segkd.models.base import SegmentationModel
 from segkd.models.minimum_size import enlarge_to_minimum
+from segkd.predict.frame_times import FrameTime
 from segkd.predict.sources import Frame
 from segkd.types import resize
 from segkd.utils.progress import track
@@ -29,8 +30,8 @@ class FramePrediction(NamedTuple):
     labels: dict[str, Array]
 
 
-Output = tuple[Callable[[FramePrediction], Array], Callable[[str, Array], None]]
-"""A renderer, and a writer that takes the frame's name and the rendered image."""
+Output = tuple[Callable[[FramePrediction], Array], Callable[[str, Array, FrameTime | None], None]]
+"""A renderer, and a writer that takes the frame's name, the rendered image and the frame's time."""
 
 
 def run_pipeline(
@@ -59,7 +60,7 @@ def run_pipeline(
     count = 0
     for prediction in track((one for batch in batches for one in batch), title, length):
         for render, write in outputs:
-            write(prediction.frame.name, render(prediction))
+            write(prediction.frame.name, render(prediction), prediction.frame.time)
         count += 1
     return count
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -15,8 +16,13 @@ import cv2
 import numpy as np
 
 from segkd.data.base import SegmentationDataset
-from segkd.data.image_io import IMAGE_SUFFIXES, Array, read_image
+from segkd.data.discovery import count_files, describe_left_out, find_images, is_still_image
+from segkd.data.image_header import open_with_pillow
+from segkd.data.image_io import IMAGE_SUFFIXES, Array, decode_image, read_bytes
 from segkd.errors import UserError
+from segkd.predict.frame_times import FrameTime, read_frame_times
+
+log = logging.getLogger(__name__)
 
 
 class Frame(NamedTuple):
@@ -25,6 +31,8 @@ class Frame(NamedTuple):
     name: str
     image: Array
     """H W 3, RGB."""
+    time: FrameTime | None = None
+    """When it is shown, in a video of variable rate."""
 
 
 class FrameSource(ABC):
@@ -53,18 +61,20 @@ class FrameSource(ABC):
 
 
 class ImageFiles(FrameSource):
-    """Image files, converted to upright 8-bit RGB; alpha is dropped.
+    """Image files, converted to upright 8-bit RGB; alpha is dropped, and of several pages the first is taken, which is logged.
 
     Args:
         root: names are paths relative to it, without suffixes.
         files: the images.
+        left_out: files that look like images and are not read.
 
     Raises:
         UserError: two files have the same name.
     """
 
-    def __init__(self, root: Path, files: list[Path]) -> None:
+    def __init__(self, root: Path, files: list[Path], left_out: Sequence[Path] = ()) -> None:
         super().__init__()
+        self.skipped += map(str, left_out)
         self.files: dict[str, Path] = {}
         for path in files:
             name = path.relative_to(root).with_suffix("").as_posix()
@@ -74,11 +84,22 @@ class ImageFiles(FrameSource):
         self.length = len(files)
 
     def __iter__(self) -> Iterator[Frame]:
+        of_several: dict[Path, int] = {}
         for name, path in self.files.items():
             try:
-                yield Frame(name, np.ascontiguousarray(read_image(path, cv2.IMREAD_COLOR)[..., ::-1]))
+                content = read_bytes(path)
+                image = np.ascontiguousarray(decode_image(content, path, cv2.IMREAD_COLOR)[..., ::-1])
             except UserError:
                 self.skipped.append(str(path))
+                continue
+            if (pages := _count_pages(content)) > 1:
+                of_several[path] = pages
+            yield Frame(name, image)
+        if of_several:
+            pages = next(iter(of_several.values()))
+            log.warning(
+                "%s predicted on page 1 of %d alone; save each page as a file", count_files([*of_several]), pages
+            )
 
 
 class Video(FrameSource):
@@ -97,9 +118,10 @@ class Video(FrameSource):
                     raise ValueError("FFmpeg would draw the letters of a text file")
                 stream = container.streams.video[0]
                 self.length, self.rate = stream.frames or None, float(stream.average_rate or stream.guessed_rate)
+                self.times = read_frame_times(container, stream, self.rate)
         except (self.av.error.FFmpegError, IndexError, TypeError, ValueError):
             raise UserError(
-                f"{path} is neither an image ({', '.join(IMAGE_SUFFIXES)}) nor a video that can be read; convert it to mp4"
+                f"{path} is neither an image nor a video that can be read; convert it to .png or .mp4"
             ) from None
 
     def __iter__(self) -> Iterator[Frame]:
@@ -124,7 +146,7 @@ class Video(FrameSource):
                 for frame in decoded:
                     # Phones record as the sensor lies, and store the rotation as metadata.
                     upright = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-                    yield Frame(f"{number:06d}", np.ascontiguousarray(upright))
+                    yield Frame(f"{number:06d}", np.ascontiguousarray(upright), self.times.get(frame.pts))
                     number += 1
 
 
@@ -185,13 +207,31 @@ def open_source(source: str) -> FrameSource:
         return Camera(int(number or 0))
     path = Path(source)
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-        if not files:
-            raise UserError(f"input={path} contains no image ({', '.join(IMAGE_SUFFIXES)}); give a folder with images")
-        return ImageFiles(path, files)
+        return _open_folder(path)
     if not path.is_file():
         raise UserError(f"input={source} is no file or folder; give an image, a folder, a video, camera or camera:N")
-    return ImageFiles(path.parent, [path]) if path.suffix.lower() in IMAGE_SUFFIXES else Video(path)
+    is_image = path.suffix.lower() in IMAGE_SUFFIXES or is_still_image(path)
+    return ImageFiles(path.parent, [path]) if is_image else Video(path)
+
+
+def _open_folder(path: Path) -> ImageFiles:
+    found = find_images(path)
+    if not found.paths:
+        others = f" ({count_files(found.left_out)} of another kind)" if found.left_out else ""
+        raise UserError(
+            f"input={path} contains no image that is read{others}; give a folder with images: {' '.join(IMAGE_SUFFIXES)}"
+        )
+    for sentence in describe_left_out(found._replace(left_out=[])):  # what is left out is counted as skipped
+        log.warning("%s", sentence)
+    return ImageFiles(path, found.paths, found.left_out)
+
+
+def _count_pages(content: bytes) -> int:
+    """Return the number of pages of a TIFF, or of frames of an animated image."""
+    try:
+        return int(getattr(open_with_pillow(content), "n_frames", 1))
+    except Exception:  # Pillow fails in many ways on what OpenCV reads
+        return 1
 
 
 def open_sequence(dataset: SegmentationDataset, prefix: str) -> DatasetFrames:

@@ -1,5 +1,7 @@
 """Writers of images: a folder, one file, a video or a GIF. Each is a context that gives a function `write(name, image)`.
 
+A video and a GIF also take the time of an image, `write(name, image, time)`, and are of constant rate without.
+
 Files are renamed to their name when they are complete, so there is no partial file. If a file cannot be written, a
 UserError says why.
 """
@@ -10,19 +12,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
 from segkd.data.image_io import Array
 from segkd.errors import UserError
+from segkd.predict.frame_times import FrameTime
 from segkd.predict.sources import require_av
 from segkd.utils.files import atomic_write, make_dir
 
-Write = Callable[[str, Array], None]
+
+class Write(Protocol):
+    """A function that writes images; folders and files have no use for their time."""
+
+    def __call__(self, name: str, image: Array, time: FrameTime | None = None, /) -> None:
+        """Write an image."""
+
 
 _X264_OPTIONS = {"crf": "20"}  # from 0, lossless, to 51; the default 23 blurs the edges of classes
 _BT709, _LIMITED_RANGE = 1, 1  # H.264's numbers of color space and range; without them, players guess
+_TIME_UNIT = Fraction(1, 90_000)  # seconds; MPEG's unit
 _GIF_COLORS = 64  # per frame; half as many save a quarter of the file and flatten the photograph
 
 
@@ -31,7 +42,7 @@ def write_folder(path: Path) -> Iterator[Write]:
     """Write PNG files, NAME.png, into a folder."""
     make_dir(path, "output")
 
-    def write(name: str, image: Array) -> None:
+    def write(name: str, image: Array, _: FrameTime | None = None) -> None:
         file_path = path / f"{name}.png"
         make_dir(file_path.parent, "output")
         with atomic_write(file_path, "output") as part:
@@ -49,7 +60,7 @@ def write_file(path: Path) -> Iterator[Write]:
     """Write one image, PNG or JPEG by its suffix."""
     make_dir(path.parent, "output")
 
-    def write(_: str, image: Array) -> None:
+    def write(_name: str, image: Array, _: FrameTime | None = None) -> None:
         with atomic_write(path, "output") as part:
             Image.fromarray(image).save(part, "PNG" if path.suffix.lower() == ".png" else "JPEG")
 
@@ -77,18 +88,31 @@ def write_video(path: Path, fps: float, width: int | None = None) -> Iterator[Wr
         codec, fit = stream.codec_context, _make_fit(path, width)
         codec.colorspace = codec.color_primaries = codec.color_trc = _BT709
         codec.color_range = _LIMITED_RANGE
+        durations: dict[int, int] = {}
 
-        def write(name: str, image: Array) -> None:
+        def mux(packets: list[Any]) -> None:
+            for packet in packets:
+                packet.duration = durations.pop(packet.pts, packet.duration)  # the encoder knows the rate alone
+            container.mux(packets)
+
+        def write(name: str, image: Array, time: FrameTime | None = None) -> None:
             image = fit(name, image)
             image = np.pad(image, ((0, image.shape[0] % 2), (0, image.shape[1] % 2), (0, 0)), mode="edge")
             if not codec.is_open:
                 codec.height, codec.width = image.shape[:2]
+                if time is not None:
+                    # Frames that are stored out of order would make the file's duration wrong.
+                    codec.time_base, codec.max_b_frames = _TIME_UNIT, 0
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            container.mux(stream.encode(frame.reformat(format="yuv420p", dst_colorspace="ITU709")))
+            frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
+            if time is not None:
+                frame.time_base, frame.pts = _TIME_UNIT, round(time.start / _TIME_UNIT)
+                durations[frame.pts] = round(time.duration / _TIME_UNIT)
+            mux(stream.encode(frame))
 
         try:
             yield write
-            container.mux(stream.encode())
+            mux(stream.encode())
             container.close()
         finally:
             with suppress(OSError):  # the cause is already raised
@@ -110,7 +134,11 @@ def write_gif(path: Path, fps: float, width: int | None = None) -> Iterator[Writ
     frames: list[Image.Image] = []
     fit = _make_fit(path, width)
 
-    def write(name: str, image: Array) -> None:
+    durations: list[int] = []
+
+    def write(name: str, image: Array, time: FrameTime | None = None) -> None:
+        # Browsers play shorter frames at a tenth of a second.
+        durations.append(max(20, 10 * round(100 / fps if time is None else 100 * time.duration)))
         # Dithering would take most of the file.
         frames.append(Image.fromarray(fit(name, image)).quantize(_GIF_COLORS, dither=Image.Dither.NONE))
 
@@ -118,8 +146,7 @@ def write_gif(path: Path, fps: float, width: int | None = None) -> Iterator[Writ
     yield write
     with atomic_write(path, "output") as part:
         first, *others = frames
-        duration = max(20, 10 * round(100 / fps))  # browsers play shorter ones at a tenth of a second
-        first.save(part, "GIF", save_all=True, append_images=others, duration=duration, loop=0)
+        first.save(part, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
 
 
 def _make_fit(path: Path, width: int | None) -> Callable[[str, Array], Array]:

@@ -73,7 +73,7 @@ class Viewer(NamedTuple):
             for frame in islice(frames, self.max_frames):
                 images, seconds = self._predict_frame(self._limit_size(frame))
                 columns = {name: [image] for name, image in images.items()}
-                write(frame.name, np.asarray(draw_image_grid(columns, {}, scale=1)))
+                write(frame.name, np.asarray(draw_image_grid(columns, {}, scale=1)), frame.time)
                 times.append(seconds)
             if not times:
                 raise _make_read_error(path)
