@@ -175,3 +175,19 @@ def test_curves_are_averaged_over_windows(tmp_path: Path) -> None:
     assert len(steps) == 60
     assert steps[-1] == 239
     assert np.allclose(values, 0.5)
+
+
+def test_class_names_are_no_markup_in_page_and_figures(command: Command, tmp_path: Path) -> None:
+    """Odd numbers of dollars would be a broken formula, brackets a tag, and wide letters a warning each."""
+    names = ["[/b]", "sign [front]", "$x^2", "<b>&amp;", "a|b", "道路", "שדה", "läufer", "\\frac{", "_x_"]
+    for terms, miou in (((), 0.4), (PIXELWISE, 0.5)):
+        run = write_run_folder(tmp_path, miou, terms)
+        iou, matrix = dict.fromkeys(names, miou), np.eye(len(names), dtype=int).tolist()
+        evaluation = {**EVALUATION, "miou": miou, "iou": iou, "classes": names, "confusion_matrix": matrix}
+        (run / "evaluation.json").write_text(json.dumps(evaluation))
+    result = command("report", f"runs={tmp_path}/*", f"output={tmp_path / 'report.html'}", "images=0")
+    assert result.code == 0, result.err
+    assert "Warning" not in result.err
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert [row[0] for row in Page(text).tables[1]][1:] == names
+    assert text.count("道路") == 4  # in the table, among the bars, and on both axes of the heatmap

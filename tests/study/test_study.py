@@ -12,12 +12,13 @@ from statistics import fmean
 import pytest
 import torch
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from segkd.config.paths import CONFIGS
 from segkd.errors import UserError
 from segkd.models.checkpoint_io import load_file
 from segkd.study.main import EMPTY_TABLE
-from segkd.study.plan import MethodSettings, plan_jobs
+from segkd.study.plan import MethodSettings, format_override, plan_jobs
 from segkd.study.results import build_table, update_markdown_table
 from tests.helpers.commands import Command, in_own_process, start_process
 from tests.helpers.run_folders import write_record
@@ -51,6 +52,12 @@ def test_jobs_have_arguments_and_dependencies() -> None:
         f"teacher.members.m{i}.checkpoint=runs/baseline/{i}/student.safetensors" for i in (0, 1)
     ]
     assert ensemble.depends_on == (runs / "baseline/0", runs / "baseline/1")
+
+
+@pytest.mark.parametrize("text", ["runs/a_1.b", "run [1]", "a b", 'say "x"', "back\\", '\\"', "l'ä{u},=fer", ""])
+def test_overrides_take_any_path(text: str) -> None:
+    (override,) = OverridesParser.create().parse_overrides([format_override("output_dir", text)])
+    assert override.value() == text
 
 
 def test_selected_methods_include_their_teachers() -> None:

@@ -28,7 +28,7 @@ from segkd.models.checkpoint_io import (
     read_state_dict,
     safe_load,
 )
-from segkd.utils.files import sha256
+from segkd.utils.files import dump_yaml, sha256
 
 RENAMED_ARGUMENTS = {"segkd.models.adapter.Adapter": {"taps": "features"}}
 """Constructor arguments that version 0.1.0 wrote under another name, by network."""
@@ -229,7 +229,7 @@ def _check_spec(spec: Mapping[str, Any], file: Path) -> dict[str, Any]:
 
 def _format_description(entries: Mapping[str, Any], weights: bytes) -> str:
     """Return `student.yaml`: the entries, below the SHA-256 of the weights and of the entries."""
-    text = yaml.safe_dump(dict(entries), sort_keys=False, allow_unicode=True)
+    text = dump_yaml(dict(entries))
     # What a reader of the text gets is hashed, not what was written: a tuple, for example, becomes a list.
     hashes = {"weights": hashlib.sha256(weights).hexdigest(), "description": _hash_description(yaml.safe_load(text))}
     return yaml.safe_dump({"sha256": hashes}, sort_keys=False) + text

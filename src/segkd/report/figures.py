@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import textwrap
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -169,6 +170,7 @@ def _open_figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
     colored = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     style: Any = {
         **dict.fromkeys(colored, _INK),
+        "text.parse_math": False,  # a name with $ is no formula
         "svg.fonttype": "none",  # text stays text, for screen readers and copying
         "svg.hashsalt": "segkd",  # the same figure has the same bytes
         "font.family": "sans-serif",
@@ -176,7 +178,8 @@ def _open_figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
         "axes.spines.top": False,
         "axes.spines.right": False,
     }
-    with mpl.rc_context(style):
+    with mpl.rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # the page's font draws the text, whatever the measuring one lacks
         figure = Figure((width, height))
         figure.subplots_adjust(bottom=_BOTTOM / height)
         yield figure, figure.subplots()

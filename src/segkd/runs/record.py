@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from segkd import __version__
 from segkd.data.base import SegmentationDataset
 from segkd.data.identity import identify_data
 from segkd.runs.layout import RECORD_FILES, SUMMARY_FILE
 from segkd.runs.paths import STARTED_IN
-from segkd.utils.files import write_json
+from segkd.utils.files import dump_yaml, write_json
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +46,7 @@ def write_record(directory: Path, config: dict[str, Any], seed: int, splits: Map
         splits: train and val, whose contents are hashed.
     """
     config_file, environment_file = (directory / name for name in RECORD_FILES)
-    config_file.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    config_file.write_text(dump_yaml(config), encoding="utf-8")
     environment = {
         "segkd": __version__,
         "command": ["python", "-m", "segkd.train", *sys.argv[1:]],

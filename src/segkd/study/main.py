@@ -16,7 +16,7 @@ from segkd.config.schema import Settings, load_settings
 from segkd.data.base import SegmentationDataset
 from segkd.errors import CheckFailed, UserError
 from segkd.study.picture import draw_picture
-from segkd.study.plan import Job, MethodSettings, plan_jobs
+from segkd.study.plan import Job, MethodSettings, format_override, plan_jobs
 from segkd.study.results import build_table, score_jobs, update_markdown_table
 from segkd.study.scheduler import run_jobs
 from segkd.utils.signals import GracefulShutdown
@@ -96,7 +96,7 @@ class StudySettings(Settings):
     @property
     def root_overrides(self) -> list[str]:
         """The override that says where the dataset is."""
-        return [] if self.dataset.root is None else [f"dataset.root={self.dataset.root}"]
+        return [] if self.dataset.root is None else [format_override("dataset.root", self.dataset.root)]
 
 
 def _check_stages(stages: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -89,7 +90,7 @@ def plan_jobs(
                 *_format_teacher_overrides(teachers),
                 *overrides,
                 f"seed={seed}",
-                f"output_dir={directory}",
+                format_override("output_dir", directory),
                 "resume=auto",
                 "trainer.progress=false",
             )
@@ -106,8 +107,18 @@ def _list_folders(
 def _format_teacher_overrides(folders: Sequence[Path]) -> list[str]:
     checkpoints = [f"{folder}/{STUDENT_FILE}" for folder in folders]
     if len(checkpoints) == 1:
-        return [f"teacher.checkpoint={checkpoints[0]}"]
-    return [f"teacher.members.m{i}.checkpoint={checkpoint}" for i, checkpoint in enumerate(checkpoints)]
+        return [format_override("teacher.checkpoint", checkpoints[0])]
+    return [format_override(f"teacher.members.m{i}.checkpoint", checkpoint) for i, checkpoint in enumerate(checkpoints)]
+
+
+def format_override(key: str, value: object) -> str:
+    """Return `KEY=VALUE` as Hydra reads it, whatever characters the value has."""
+    text = str(value)
+    if re.fullmatch(r"[\w/.-]+", text, re.ASCII):
+        return f"{key}={text}"
+    # Within quotes, backslashes are doubled only where a quote follows.
+    escaped = re.sub(r'(\\*)("|$)', lambda match: 2 * match[1] + ('\\"' if match[2] else ""), text)
+    return f'{key}="{escaped}"'
 
 
 def _add_teachers(methods: Mapping[str, MethodSettings], select: Sequence[str]) -> list[str]:

@@ -20,7 +20,7 @@ from segkd.report.comparison import TITLES, build_summary_table, compare_methods
 from segkd.runs.comparable import check_same_data
 from segkd.runs.layout import EVALUATION_FILE
 from segkd.runs.run import Run, read_run
-from segkd.study.plan import STUDENT_FILE, Job, is_finished
+from segkd.study.plan import STUDENT_FILE, Job, format_override, is_finished
 from segkd.utils.files import atomic_write, sha256, write_json
 from segkd.utils.tables import Rows, to_markdown
 
@@ -85,7 +85,8 @@ def _build_record(job: Job, dataset: Sequence[str], split: str) -> dict[str, Any
 def _evaluate(job: Job, dataset: Sequence[str], split: str, *overrides: str) -> dict[str, Any]:
     """Run `segkd.evaluate` on a student, and return its `evaluation.json`."""
     with TemporaryDirectory() as folder:
-        arguments = [f"run={job.directory}", *dataset, f"split={split}", *overrides, f"output_dir={folder}"]
+        paths = (format_override("run", job.directory), format_override("output_dir", folder))
+        arguments = [*paths, *dataset, f"split={split}", *overrides]
         command = [sys.executable, "-m", "segkd.evaluate", *arguments]
         result = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
         if result.returncode:

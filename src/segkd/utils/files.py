@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import FileLock, Timeout
 
 from segkd.errors import UserError
@@ -60,6 +61,14 @@ def write_json(file: Path, content: Any) -> None:
     """Write indented JSON in UTF-8; bytes of a file name that are no text become escapes."""
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     file.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def dump_yaml(content: dict[str, Any]) -> str:
+    """Return YAML that is read back as it was, with letters of all scripts where PyYAML keeps them."""
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    # PyYAML writes some separators of lines, such as U+0085, as themselves, and reads them as spaces.
+    escaped = yaml.safe_dump(content, sort_keys=False)
+    return text if text == escaped or yaml.safe_load(text) == yaml.safe_load(escaped) else escaped
 
 
 def sha256(path: Path) -> str:
