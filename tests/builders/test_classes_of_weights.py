@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -182,6 +183,22 @@ def test_damaged_config_is_told(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_bytes(content)
     with pytest.raises(UserError, match=r"config\.yaml (is damaged|describes no teacher)"):
         load_run_teacher(tmp_path)
+
+
+def test_changed_config_is_told(trained: Path, tmp_path: Path, command: Command) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained / "run", run)
+    evaluate = ("evaluate", f"run={run}", "workers=0", "accelerator=cpu")
+    assert "is not as the training wrote it" not in command(*evaluate).err
+    config = run / "config.yaml"
+    config.write_bytes(config.read_bytes().replace(b"val_split: val", b"val_split: train"))
+    result = command(*evaluate)
+    assert result.code == 0, result.err
+    assert result.err.count("config.yaml is not as the training wrote it; it is read as it is now") == 1
+    config.write_bytes(config.read_bytes().replace(str(trained / "ab").encode(), b"null"))
+    result = command(*evaluate)
+    assert result.code == 2
+    assert "does not say where its data are; give dataset.root=DIR" in result.err
 
 
 def test_runs_of_another_order_are_not_shown_side_by_side(trained: Path, command: Command, tmp_path: Path) -> None:
