@@ -24,7 +24,9 @@ log = logging.getLogger(__name__)
 CONSTRUCTOR_WEIGHTS = "pretrained"
 """The `checkpoint` of an adapter whose constructor loads the weights."""
 
-_OTHER_CLASSES = "take weights of the dataset's classes, or map a teacher's with teacher.class_map (docs/how-to/teachers.md)"
+_OTHER_CLASSES = (
+    "take weights of the dataset's classes, or map a teacher's with teacher.class_map (docs/how-to/teachers.md)"
+)
 
 _CONSTRUCTOR_WEIGHTS_0_1_0 = "included"
 """Its name in version 0.1.0."""
