@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from segkd.cli.logs import configure_streams
+from tests.helpers.fake_datasets import write_folder
 from tests.helpers.run_folders import PIXELWISE, write_run_folder
 
 SOURCE = Path(__file__).parents[1] / "src" / "segkd"
@@ -86,3 +87,22 @@ def test_a_class_and_a_sign_that_ascii_lacks(tmp_path: Path, environment: dict[s
         )
         assert result.returncode == 0, result.stderr
         assert (b"l\\xe4ufer" if arguments == "classes=true" else b"\\xb1") in result.stdout
+
+
+@pytest.mark.process
+def test_a_training_ends_well_where_nothing_can_be_printed(tmp_path: Path) -> None:
+    """The arrow of the last line and the class's name, on ASCII output and in files of an ASCII locale."""
+    write_folder(tmp_path / "data")
+    classes = tmp_path / "data" / "classes.yaml"
+    classes.write_text(classes.read_text().replace("soil", "'läufer [b]'"), encoding="utf-8")
+    short = ("data.crop_size=[32,32]", "data.batch_size=2", "data.workers=0", "trainer.max_epochs=1", "trainer=cpu")
+    result = subprocess.run(
+        [sys.executable, "-m", "segkd.train", "dataset=folder", "dataset.root=data", "output_dir=run", *short],
+        cwd=tmp_path,
+        env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert rb"\u2192 " in result.stdout.splitlines()[-1]
+    assert "val/iou/läufer [b]" in (tmp_path / "run" / "metrics.csv").read_text(encoding="utf-8")
