@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 def write_evaluation(file: Path, evaluation: dict[str, Any]) -> None:
     """Write the file; warn on stderr if it replaces scores of something else, because runs are compared by it."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # it may hold anything
         former = rename_metrics(json.loads(file.read_bytes()))
         keys = ("dataset", "split", "images", "protocol", *(["data"] if "data" in former else []))
         if any(former[key] != evaluation[key] for key in keys):
