@@ -73,7 +73,7 @@ def build_trainer(
         else settings.devices,
         num_nodes=settings.num_nodes or 1,
         strategy=choose_strategy(settings),
-        precision=settings.precision,  # type: ignore[arg-type]
+        precision=settings.precision,
         max_epochs=settings.max_epochs,
         check_val_every_n_epoch=settings.validate_every,
         log_every_n_steps=settings.log_every,
