@@ -134,12 +134,12 @@ def test_proposed_weights_give_the_requested_shares(
     ("override", "message"),
     [
         ("shares={local: 0.3}", "shares names local, which is not selected; the terms are cross_entropy, pixelwise"),
-        ("shares={pixelwise: 0}", "shares.pixelwise: input should be greater than 0"),
-        ("shares={pixelwise: 1}", "shares.pixelwise: input should be less than 1"),
+        ("shares={pixelwise: 0}", "shares.pixelwise must be greater than 0"),
+        ("shares={pixelwise: 1}", "shares.pixelwise must be less than 1"),
         ("shares={pixelwise: 0.6, pairwise: 0.4}", "shares: they sum to 1, which leaves nothing to the label losses"),
         ("shares={cross_entropy: 0.6}", "cross_entropy keeps its weight and gets the remaining share"),
-        ("batches=0", "batches: input should be greater than 0"),
-        ("resume=last.ckpt", "resume: input should be None"),
+        ("batches=0", "batches must be greater than 0"),
+        ("resume=last.ckpt", "resume=last.ckpt: it takes null"),
         ("loss.local.weight=3", "'loss.local.weight'"),
     ],
 )

@@ -321,7 +321,7 @@ def test_existing_files_of_other_content_are_kept(command: Command, mirror: Mirr
     [
         (("what=cityscapes",), ("register at cityscapes-dataset.com", "csDownload leftImg8bit_trainvaltest.zip")),
         (("what=kitti",), ("camvid or weights", "kitti")),
-        ((), ("camvid or weights", "None")),
+        ((), ("camvid or weights", "null")),
         (("what=camvid", "url=file:///etc"), ("only https:// and http://", "file:///etc")),
         (("what=camvid", "output_dir=/proc/nowhere"), ("cannot write to /proc/nowhere", "output_dir=DIR")),
     ],

@@ -82,9 +82,9 @@ def test_command_measures_prints_and_plots(command: Command) -> None:
     [
         (("engines=[eager]",), "say which: run=DIR or run=[DIR,DIR]"),
         (("run=lost",), "no student in lost"),
-        (("run=a", "engines=[tensorrt]"), "engines.0: input should be 'eager', "),
-        (("run=a", "repeats=0"), "repeats: input should be greater than 0"),
-        (("run=a", "engines=[]"), "engines: "),
+        (("run=a", "engines=[tensorrt]"), "engines=[tensorrt]: it takes "),
+        (("run=a", "repeats=0"), "repeats must be greater than 0"),
+        (("run=a", "engines=[]"), "engines=[]: "),
     ],
 )
 def test_mistake_is_reported_in_one_sentence(command: Command, overrides: tuple[str, ...], message: str) -> None:

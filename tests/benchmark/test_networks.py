@@ -137,7 +137,7 @@ def test_command_prints_and_writes_the_costs(command: Command, tmp_path: Path) -
     [
         ("networks=[espnet,enett]", "no model called 'enett'; did you mean 'enet'?"),
         ("networks=[none]", "no model called 'none'"),
-        ("networks=[]", "networks: "),
+        ("networks=[]", "networks=[]: "),
         ("mode=training", "there is no mode called 'training'; there are inference, networks, step"),
         ("size=[31,64]", "images of 32×32 pixels and more, not 31×64"),
         ("num_classes=4", "ESPNet's decoder needs 5 classes and more, not 4"),

@@ -123,10 +123,10 @@ def test_compile_is_in_place_and_keeps_the_keys_of_weights(
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("repeats=0",), "repeats: input should be greater than 0"),
+        (("repeats=0",), "repeats must be greater than 0"),
         (("trainer.devices=2",), "mode=step times one process"),
         (("size=[64,64]",), "no key 'size'"),
-        (("trainer.compile=perhaps",), "trainer.compile: "),
+        (("trainer.compile=perhaps",), "trainer.compile=perhaps: "),
     ],
 )
 def test_mistake_is_reported_in_one_sentence(command: Command, overrides: tuple[str, ...], message: str) -> None:

@@ -53,8 +53,12 @@ def test_usual_name_is_answered_with_ours(usual: str, prefix: str, keys: dict[st
 
 
 @pytest.mark.parametrize("nearly", EXPLAINED)
-def test_key_that_is_nearly_right_is_explained(nearly: str) -> None:
-    assert EXPLAINED[nearly] in explain_unknown_key(nearly, ["trainer.max_epochs"])
+def test_key_that_is_nearly_right_is_explained(nearly: str, keys: dict[str, list[str]]) -> None:
+    assert EXPLAINED[nearly] in explain_unknown_key(nearly, keys["train"])
+
+
+def test_cure_is_one_that_the_command_has(keys: dict[str, list[str]]) -> None:
+    assert "model@student" not in explain_unknown_key("model", keys["serve"])
 
 
 @pytest.mark.parametrize(("group", "old"), RENAMED_OPTIONS)

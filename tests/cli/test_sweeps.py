@@ -98,7 +98,8 @@ def test_missing_extra_is_named(
     result = command("train", "-m", *TINY, arguments, "seed=0,1", f"output_dir={tmp_path / 'sweep'}")
     assert result.code == 2
     assert result.err == (
-        f"segkd: hydra/{group}={name} needs a package that is not installed; pip install 'segkd[{extra}]'\n"
+        f"segkd: hydra/{group}={name} needs a package that is not installed; "
+        f"pip install 'segkd[{extra}]' (in a clone: pip install -e '.[{extra}]')\n"
     )
     assert not (tmp_path / "sweep").exists()
 

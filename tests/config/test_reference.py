@@ -16,8 +16,9 @@ from segkd.cli.reference_keys import EXTRA_KEYS, PAGES
 from segkd.config.instantiate import NETWORK_KEYS, resolve_target
 from segkd.config.keys import flatten
 from segkd.config.paths import CONFIGS
-from segkd.config.reference import format_values, read_argument_docs
+from segkd.config.reference import read_argument_docs
 from segkd.config.schema import Settings
+from segkd.config.values import format_values
 from segkd.losses.pixelwise import Pixelwise
 
 ROOT = CONFIGS.parent

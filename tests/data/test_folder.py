@@ -153,8 +153,5 @@ def test_run_uses_the_metadata_of_the_folder(command: Command, tmp_path: Path) -
     (tmp_path / "own").rename(tmp_path / "moved")
     missing = command("evaluate", f"run={run}", "workers=0")
     assert missing.code == 2
-    assert (
-        f"the data of {run} are not at {tmp_path / 'own'}; give dataset.root=DIR"
-        in missing.err
-    )
+    assert f"the data of {run} are not at {tmp_path / 'own'}; give dataset.root=DIR" in missing.err
     assert command("evaluate", f"run={run}", f"dataset.root={tmp_path / 'moved'}", "workers=0").code == 0

@@ -116,9 +116,12 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "no such model": ((*CAMVID, "model=espent", "checkpoint=other.pth"), ("did you mean 'espnet'?",)),
     "no such split": ((*CAMVID, "run=run", "split=tset"), ("CamVid has no split 'tset'; it has train, val, test",)),
     "no root": (("dataset=camvid", "run=run"), ("dataset=camvid needs dataset.root=DIR",)),
-    "no such root": (("dataset=camvid", "dataset.root=lost", "run=run"), ("there is no folder lost for dataset=camvid",)),
-    "void": ((*CAMVID, "run=run", "void=dropped"), ("void", "'ignored' or 'counted'", "dropped")),
-    "no such metric": ((*CAMVID, "run=run", "metrics=[iou,edges]"), ("metrics", "'boundary_iou'", "edges")),
+    "no such root": (
+        ("dataset=camvid", "dataset.root=lost", "run=run"),
+        ("there is no folder lost for dataset=camvid",),
+    ),
+    "void": ((*CAMVID, "run=run", "void=dropped"), ("void", "ignored or counted", "dropped")),
+    "no such metric": ((*CAMVID, "run=run", "metrics=[iou,edges]"), ("metrics", "boundary_iou", "edges")),
     "old metric": (
         (*CAMVID, "run=run", "metrics=[agreement]"),
         ("metrics", "'agreement' is now 'teacher_agreement'"),
@@ -135,9 +138,9 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "Cityscapes' protocol": ((*CAMVID, "run=run", "protocol=espnet"), ("not for CamVid", "void=counted")),
     "too small a window": ((*CAMVID, "run=run", "window=[8,64]"), ("window=[8, 64] is less than the 32 pixels",)),
     "no overlap left": ((*CAMVID, "run=run", "overlap=1"), ("overlap", "less than 1")),
-    "no such corruption": ((*CAMVID, "run=run", "corruptions=[rain]"), ("corruptions", "'fog'", "rain")),
+    "no such corruption": ((*CAMVID, "run=run", "corruptions=[rain]"), ("corruptions", "fog", "rain")),
     "no such severity": ((*CAMVID, "run=run", "severities=[6]"), ("severities", "5", "6")),
-    "no such format": ((*CAMVID, "run=run", "format=html"), ("format", "'latex'", "html")),
+    "no such format": ((*CAMVID, "run=run", "format=html"), ("format", "latex", "html")),
     "no folder": ((*CAMVID, "run=run", "output_dir=other.pth/a"), ("cannot make the folder", "another output_dir")),
 }
 

@@ -222,7 +222,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("no dataset given; choose one with dataset=NAME",),
     ),
     "no such run": (("run=runs/typo",), ("no student in runs/typo",)),
-    "format": ((*CAMVID, "run=run", "format=tflite"), ("format", "'onnx', 'openvino'", "tflite")),
+    "format": ((*CAMVID, "run=run", "format=tflite"), ("format", "onnx, openvino", "tflite")),
     "no folder": ((*CAMVID, "run=run", "output_dir=file/a"), ("cannot write to file/a (Not a directory)",)),
     "small": ((*CAMVID, "run=run", "size=[16,96]"), ("size=[16,96] is too small for ESPNetC", "give a larger size")),
     "negative": ((*CAMVID, "run=run", "max_miou_drop=-1"), ("max_miou_drop", "greater than or equal to 0")),

@@ -23,6 +23,7 @@ from segkd.models.student_io import load_student, save_student
 from segkd.predict import writers
 from segkd.predict.sources import open_source
 from segkd.types import IGNORE_INDEX
+from segkd.utils.packages import explain_install
 from tests.helpers.commands import Command
 from tests.helpers.fake_datasets import write_camvid
 
@@ -222,7 +223,7 @@ def test_missing_pyav_names_the_extra(command: Command, monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "av", None)
     code, _, err = command("predict", "run=run", "input=camvid/test", "output=a.mp4")
     assert code == 2
-    assert err.splitlines()[-1] == "segkd: videos need PyAV, which is not installed; pip install 'segkd[video]'"
+    assert err.splitlines()[-1] == f"segkd: videos need PyAV, which is not installed; {explain_install('video')}"
     assert command("predict", "run=run", "input=camvid/test", "output=a.gif").code == 0
 
 

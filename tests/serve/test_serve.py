@@ -25,6 +25,7 @@ from segkd.predict.rendering import Palette
 from segkd.serve.networks import load_networks
 from segkd.serve.viewer import Viewer
 from segkd.serve.web_demo import UploadHandler, load_template, make_upload_handler
+from segkd.utils.packages import explain_install
 from tests.helpers.commands import Command, start_process
 
 NORMALIZATION = Normalization(Streets.mean, Streets.std)
@@ -154,7 +155,7 @@ def test_missing_gradio_names_the_extra(command: Command, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "gradio", None)
     code, out, err = command("serve", "run=baseline")
     assert (code, out) == (2, "")
-    assert err == "segkd: the web demo needs gradio, which is not installed; pip install 'segkd[serve]'\n"
+    assert err == f"segkd: the web demo needs gradio, which is not installed; {explain_install('serve')}\n"
 
 
 def fetch(address: str) -> str:

@@ -10,28 +10,32 @@ import re
 import signal
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
-from hydra._internal.utils import get_args_parser  # the public API does not list Hydra's options
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from segkd.cli.arguments import arrange_arguments
 from segkd.cli.commands import load_command
+from segkd.cli.folders import choose_folder, name_run, remove_if_empty
 from segkd.cli.logs import configure_logging, configure_streams
-from segkd.cli.messages import find_similar_keys, list_keys, print_error
+from segkd.cli.messages import find_similar_keys, is_explained, list_keys, print_error
+from segkd.cli.own_files import check_own_files, explain_own_file
+from segkd.config.home import expand_home, expand_home_in_config
 from segkd.config.paths import CONFIGS, PRETRAINED
 from segkd.errors import UserError
-from segkd.utils.files import exclusive_lock
 
 # ${pretrained:NAME} in a config is the checkpoint of a network that comes with segkd.
 OmegaConf.register_new_resolver("pretrained", lambda name: str(PRETRAINED / name / "student.safetensors"), replace=True)
 
-# ${unless:${dry_run},DIR} is the folder of a command: its own, or the current one if it writes nothing.
-OmegaConf.register_new_resolver("unless", lambda dry, folder: "." if dry is True else folder, replace=True)
+OmegaConf.register_new_resolver("unless", choose_folder, replace=True)
+OmegaConf.register_new_resolver("home", lambda folder: expand_home(str(folder)), replace=True)
+OmegaConf.register_new_resolver("run_name", name_run, replace=True)
 
 # ${sum:A,B} numbers the jobs of a resumed sweep.
 OmegaConf.register_new_resolver("sum", lambda *numbers: sum(numbers), replace=True)
@@ -61,23 +65,24 @@ def launch(command: str) -> NoReturn:
         configure_logging()
         folder, is_multirun = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().mode == RunMode.MULTIRUN
         try:
-            if not is_multirun:
-                return load_command(command)(cfg)
-            with exclusive_lock(folder / ".lock", f"another process that is at work in {folder}"):
-                (folder / FAILURE_FILE).unlink(missing_ok=True)
-                return load_command(command)(cfg)
+            expand_home_in_config(cfg)
+            result = load_command(command)(cfg)
+            if is_multirun:
+                (folder / FAILURE_FILE).unlink(missing_ok=True)  # of an earlier attempt
+            return result
         except Exception as error:
             code = print_error(error, command)
             if is_multirun:
                 report = "".join(traceback.format_exception(error))
                 (folder / FAILURE_FILE).write_text(report, encoding="utf-8", errors="backslashreplace")
                 raise JobFailed(code) from None
-            _remove_if_empty(folder)
+            remove_if_empty(folder)
             raise SystemExit(code) from None
 
     configure_streams()
     try:
-        _check_options(command)
+        arrange_arguments(partial(_refuse_option, command))
+        check_own_files()
         hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=command)(run_job)()
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         sys.exit(_get_exit_code(error, command))
@@ -99,31 +104,16 @@ def _get_exit_code(error: BaseException, command: str) -> Any:
         case OSError() if not isinstance(error, HydraException):  # Hydra makes the run's folder
             sentence = f"cannot make the folder {error.filename} ({error.strerror}); give another output_dir"
             return print_error(UserError(sentence), command)
+        case Exception() if not is_explained(error, command) and (reason := explain_own_file(error)):
+            return print_error(UserError(reason), command)  # Hydra tripped over it before the command began
         case Exception():
             return print_error(error, command)
     raise error
 
 
-def _check_options(config_name: str) -> None:
-    """Check that every option with dashes is one of Hydra's.
-
-    Raises:
-        UserError: it is another, as in `--epochs 3`, or has a wrong value.
-    """
-
-    def refuse(message: str) -> NoReturn:
-        option = re.search(r"--?([\w-]+)", message)
-        keys = find_similar_keys(option[1].replace("-", "_"), list_keys(config_name)) if option else []
-        hint = f" (did you mean {keys[0]}=VALUE?)" if keys else ""
-        raise UserError(f"{message}{hint}; keys are written without dashes, KEY=VALUE; --help lists them")
-
-    parser = get_args_parser()
-    parser.error = refuse  # type: ignore[method-assign]  # it would print Hydra's usage and exit
-    if foreign := parser.parse_known_args()[1]:
-        refuse(f"there is no option '{foreign[0].partition('=')[0]}'")
-
-
-def _remove_if_empty(directory: Path) -> None:
-    # A command without a folder of its own runs in the current one, which may be empty and stays.
-    if directory != Path.cwd() and directory.is_dir() and not any(directory.iterdir()):
-        directory.rmdir()
+def _refuse_option(command: str, message: str) -> NoReturn:
+    """Raise the UserError for an option with dashes that is not one of Hydra's, as in `--epochs 3`."""
+    option = re.search(r"--?([\w-]+)", message)
+    keys = find_similar_keys(option[1].replace("-", "_"), list_keys(command)) if option else []
+    hint = f" (did you mean {keys[0]}=VALUE?)" if keys else ""
+    raise UserError(f"{message}{hint}; keys are written without dashes, KEY=VALUE; --help lists them")

@@ -12,11 +12,16 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from segkd.cli.renamed_keys import EXPLAINED, RENAMED, RENAMED_OPTIONS, find_new_key
+from segkd.cli.arguments import list_own_folders
+from segkd.cli.memory import explain_memory
+from segkd.cli.own_files import describe_reason, explain_own_file, list_all_options
+from segkd.cli.quoting import explain_several_values, explain_unreadable
+from segkd.cli.renamed_keys import RENAMED, RENAMED_OPTIONS, find_cure, find_new_key
 from segkd.config.keys import flatten
-from segkd.config.paths import CONFIGS, list_options
+from segkd.config.paths import CONFIGS
 from segkd.config.suggestions import explain_unknown_name, suggest
 from segkd.errors import CheckFailed, UserError
+from segkd.utils.packages import explain_install
 
 _EXTRAS = {
     ("hydra/sweeper", "optuna"): "hpo",
@@ -40,6 +45,11 @@ def print_error(error: Exception, command: str) -> int:
     return code
 
 
+def is_explained(error: Exception, command: str) -> bool:
+    """Return whether an error has a sentence, and is no crash."""
+    return _explain(error, command)[0] is not None
+
+
 def _explain(error: Exception, command: str) -> tuple[str | None, int]:
     """Return the sentence and the exit code for an error; no sentence for a crash, which shows its traceback."""
     match error:
@@ -48,10 +58,10 @@ def _explain(error: Exception, command: str) -> tuple[str | None, int]:
             return str(error).rsplit("UserError: ", 1)[-1].strip(), 2
         case CheckFailed():
             return str(error), 1
-        case HydraException() | OmegaConfBaseException():
-            return explain_hydra_error(error, command), 2
-        case yaml.YAMLError():
-            return f"a config is not valid YAML: {' '.join(str(error).split())}", 2
+        case _ if sentence := explain_memory(error, command):
+            return sentence, 2
+        case HydraException() | OmegaConfBaseException() | yaml.YAMLError():
+            return explain_own_file(error) or explain_hydra_error(error, command), 2
         case ValueError() if str(error).startswith(_NO_NAME):
             return "a config group takes a name, as in trainer=cpu; --help lists the names", 2
         case ValueError() if str(error) == _NO_BEST_TRIAL:
@@ -64,7 +74,11 @@ def explain_hydra_error(error: Exception, command: str) -> str:
     if isinstance(error, OverrideParseException):
         return _explain_unreadable(str(error.override), command)
     text = str(error)
-    if match := re.search(r"Could not (?:override|append to config\. An item is already at) '([^']+)'", text):
+    if match := re.search(r"Ambiguous value for argument '(.+?)'\n", text, re.S):
+        return explain_several_values(match[1])
+    if match := re.search(r"Could not append to config\. An item is already at '([^']+)'", text):
+        return f"the key '{match[1]}' exists; write it without '+'"
+    if match := re.search(r"Could not override '([^']+)'", text):
         return explain_unknown_key(match[1], list_keys(command))
     if match := re.search(r"In '[^']*': Could not find '([^']+)'\s+Available options in '([^']+)':", text):
         return explain_unknown_option(match[2], match[1].removeprefix(f"{match[2]}/"))
@@ -72,8 +86,7 @@ def explain_hydra_error(error: Exception, command: str) -> str:
         return explain_unknown_option(match[1], match[2])
     if match := re.search(r"Could not override '([^']+)'.*No match in the defaults list", text, re.S):
         return explain_unknown_key(match[1], list_keys(command))
-    lines = [line.strip() for line in text.splitlines() if line.strip() and "full_key" not in line]
-    return "; ".join(line for line in lines if not line.startswith(("object_type", "reference_type")))
+    return describe_reason(text)
 
 
 def explain_unknown_key(key: str, keys: list[str]) -> str:
@@ -89,7 +102,7 @@ def explain_unknown_key(key: str, keys: list[str]) -> str:
             f"there is no key '{key}'; it is now '{new}'" if key in RENAMED else f"there is no key '{key}'; use '{new}'"
         )
     group, *rest = key.split(".")
-    if cure := next((EXPLAINED[name] for name in (key, key.rpartition(".")[2], group) if name in EXPLAINED), None):
+    if cure := find_cure(key, keys):
         return f"there is no key '{key}'; {cure}"
     if group == "loss" and rest and not any(known.startswith(f"loss.{rest[0]}.") for known in keys):
         return f"'{key}' belongs to a loss that is not selected; add '{rest[0]}' to loss=[...] or leave '{key}' out"
@@ -114,7 +127,8 @@ def list_keys(command: str) -> list[str]:
     groups = [
         a for a in sys.argv[1:] if re.match(r"(experiment|dataset|adversary|loss|model@\w+)=", a) and "],[" not in a
     ]
-    for overrides in (groups, []):
+    own = [f"hydra.searchpath=[{','.join(f'file://{folder.absolute()}' for folder in list_own_folders())}]"]
+    for overrides in ([*groups, *own], groups, []):
         try:
             GlobalHydra.instance().clear()
             with initialize_config_dir(str(CONFIGS), version_base="1.3"):
@@ -126,16 +140,15 @@ def list_keys(command: str) -> list[str]:
 
 
 def _explain_unreadable(override: str, command: str) -> str:
-    folder_key = next((key for key in ("run", "runs") if key in list_keys(command)), None)
-    exists = os.path.exists(override)  # noqa: PTH110  Path.exists fails on a name that is too long
-    example = f", as in {folder_key}={override}" if folder_key and exists else ""
-    return f"cannot read '{override}'; write KEY=VALUE{example}, and 'KEY=\"VALUE\"' where the value has spaces or '='"
+    is_path = os.path.exists(override)  # noqa: PTH110  Path.exists fails on a name that is too long
+    folder_key = next((key for key in ("run", "runs") if key in list_keys(command)), None) if is_path else None
+    return explain_unreadable(override, f", as in {folder_key}={override}" if folder_key else "")
 
 
 def explain_unknown_option(group: str, name: str) -> str:
     """Return the sentence for an option that a config group does not have."""
     if extra := _EXTRAS.get((group, name)):
-        return f"{group}={name} needs a package that is not installed; pip install 'segkd[{extra}]'"
+        return f"{group}={name} needs a package that is not installed; {explain_install(extra)}"
     if new := RENAMED_OPTIONS.get((group, name)):
         return f"there is no {group} called '{name}'; it is now '{new}'"
-    return explain_unknown_name(group, name, list_options(group))
+    return explain_unknown_name(group, name, list_all_options(group))

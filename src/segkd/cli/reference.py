@@ -21,8 +21,9 @@ from segkd.cli.commands import COMMANDS
 from segkd.cli.reference_keys import EXTRA_KEYS, PAGES
 from segkd.config.instantiate import resolve_target
 from segkd.config.paths import CONFIGS, list_options
-from segkd.config.reference import KeyDoc, KeyTable, describe_settings, format_default, read_argument_docs
+from segkd.config.reference import KeyDoc, KeyTable, describe_settings, read_argument_docs
 from segkd.config.schema import Settings
+from segkd.config.values import format_default
 
 PAGE = Path("docs/reference/config.md")
 HELP_FOLDER = Path("configs/hydra/help")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from segkd.config.renamed_keys import RENAMED_TRAINING_KEYS, update_key
 
 RENAMED = {
@@ -61,6 +63,20 @@ EXPLAINED = {
     "optimizer": "use optimizer@optimizers.student=NAME",
 }
 """Key, or its first or last part → the cure, where a name alone would not explain it."""
+
+
+def find_cure(key: str, keys: list[str]) -> str | None:
+    """Return what to do instead of giving a key that has no counterpart, if this command can do it.
+
+    Args:
+        key: as it was typed.
+        keys: the keys of the command.
+    """
+    group, last = key.partition(".")[0], key.rpartition(".")[2]
+    cure = next((EXPLAINED[name] for name in (key, last, group) if name in EXPLAINED), None)
+    named = re.search(r"[\w@.]+(?==)", cure or "")
+    parts = {part for known in keys for part in known.split(".")}
+    return cure if named is None or {*re.split(r"[@.]", named[0])} & parts else None
 
 
 def find_new_key(key: str, keys: list[str]) -> str | None:

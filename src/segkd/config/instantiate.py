@@ -8,11 +8,12 @@ import inspect
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
+from segkd.config.values import name_type, suggest_value
 from segkd.errors import UserError
 from segkd.models.base import SegmentationModel
 
@@ -97,7 +98,8 @@ def parse_optional_spec(node: Mapping[str, Any] | None) -> Spec | None:
     Raises:
         ValueError: see `parse_spec`.
     """
-    return None if node is None or node.get("_target_") is None else parse_spec(node)
+    is_none = node is None or (isinstance(node, Mapping) and node.get("_target_") is None)
+    return None if is_none else parse_spec(cast("Mapping[str, Any]", node))
 
 
 def resolve_target(path: Any) -> Any:
@@ -181,10 +183,10 @@ def _convert(key: str, value: Any, expected: Any) -> Any:
         return {name: parse_optional_spec(part) for name, part in value.items()}
     try:
         return TypeAdapter(expected, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
-    except ValidationError as error:
-        name = getattr(expected, "__name__", expected)
-        reason = error.errors()[0]["msg"].lower()
-        raise ValueError(f"'{key}' must be {name} ({reason}), not {value!r}") from None
+    except ValidationError:
+        raise ValueError(
+            f"'{key}' must be {name_type(expected)}, not {value!r}{suggest_value(key, value, expected)}"
+        ) from None
     except (PydanticSchemaGenerationError, NameError, TypeError):
         return value  # a type that pydantic does not know
 

@@ -23,14 +23,19 @@ def apply_overrides(cfg: DictConfig) -> None:
         raise UserError(
             "a command's function needs its command line; run it as a command, as in python -m segkd.train KEY=VALUE"
         )
-    _check_networks(cfg)
+    _check_parts(cfg)
     _check_preset(cfg)
     _drop_unselected_losses(cfg)
     _drop_unused_checkpoint(cfg)
     _drop_arguments_of_replaced_networks(cfg)
 
 
-def _check_networks(cfg: DictConfig) -> None:
+def _check_parts(cfg: DictConfig) -> None:
+    if not isinstance(cfg.loss, DictConfig):
+        raise UserError(f"loss={cfg.loss} is not a set of losses; choose them with loss=[NAME,…]")
+    for name, node in cfg.loss.items():
+        if not isinstance(node, DictConfig):
+            raise UserError(f"loss.{name!s}={node} is not a loss; choose losses with loss=[NAME,…]")
     for role in ("student", "teacher"):
         if not isinstance(cfg[role], DictConfig):
             raise UserError(f"{role}={cfg[role]} is not a network; choose one with model@{role}=NAME")

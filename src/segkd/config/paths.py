@@ -15,7 +15,7 @@ CONFIGS = locate_shipped_folder("configs")
 PRETRAINED = locate_shipped_folder("pretrained")
 
 
-def list_options(group: str) -> list[str]:
-    """Return the options of a config group, sorted by name."""
-    folder = CONFIGS / group
+def list_options(group: str, configs: Path = CONFIGS) -> list[str]:
+    """Return the options of a config group in a folder of configs, sorted by name."""
+    folder = configs / group
     return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))

@@ -6,7 +6,6 @@ import inspect
 import re
 import types
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -14,9 +13,8 @@ from pydantic.fields import FieldInfo
 from segkd.config.instantiate import Spec
 from segkd.config.paths import list_options
 from segkd.config.schema import Settings
+from segkd.config.values import MAX_INLINE_OPTIONS, format_default, format_values
 
-MAX_INLINE_OPTIONS = 4
-"""More options than these are listed in the description."""
 MAX_LISTED_OPTIONS = 9
 """More options than these are not listed at all; `--help` prints the options of every group."""
 
@@ -67,35 +65,6 @@ def describe_settings(
             doc = _describe_field(name, field, config.get(name), choices)
             tables[0].keys.extend([doc, *extra_keys.get(doc.key, [])])
     return [table for table in tables if table.keys]
-
-
-def format_values(annotation: Any) -> str:
-    """Return what a value of this type looks like on the command line, alternatives separated by `|`."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return format_values(arguments[0])
-    if origin in (Union, types.UnionType):
-        return "|".join(format_values(argument) for argument in arguments)
-    if origin is Literal:
-        return "|".join(map(str, arguments)) if len(arguments) <= MAX_INLINE_OPTIONS else "NAME"
-    if origin is list:
-        item = format_values(arguments[0])
-        return f"[{item.replace('|', ',')}]" if "|" in item else f"[{item},…]"
-    if origin is tuple:
-        return "[H,W]" if format_values(arguments[0]) == "N" else "[MIN,MAX]"
-    names = {bool: "true|false", int: "N", float: "X", str: "TEXT", Path: "PATH", type(None): "null"}
-    return names[annotation]
-
-
-def format_default(value: Any) -> str:
-    """Return a value as it is written on the command line."""
-    if isinstance(value, list):
-        return f"[{','.join(map(format_default, value))}]"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{key}: {format_default(part)}' for key, part in value.items())}}}"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value) or "''"
 
 
 def format_options(options: list[str], default: str) -> tuple[str, list[str]]:

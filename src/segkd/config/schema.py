@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -14,6 +15,7 @@ from pydantic import (
     ValidationError,
 )
 
+from segkd.config.faults import describe_faults
 from segkd.config.instantiate import NetworkSpec, Spec, list_accepted_keys, parse_optional_spec, parse_spec
 from segkd.config.renamed_values import check_values
 from segkd.errors import UserError
@@ -69,12 +71,14 @@ def _parse_student(node: Any) -> NetworkSpec:
 
 def _parse_teacher(node: Any) -> NetworkSpec | None:
     spec = _parse_network(node)
-    if spec is None and node.get("checkpoint") is not None:
+    if spec is None and isinstance(node, Mapping) and node.get("checkpoint") is not None:
         raise ValueError("teacher.checkpoint is given, but no teacher; choose the network with model@teacher=NAME")
     return spec
 
 
 def _parse_dataset_of_run(node: Any) -> Spec | DatasetRoot:
+    if not isinstance(node, Mapping):
+        raise ValueError("choose a dataset with dataset=NAME dataset.root=DIR")
     if node.get("_target_") is None:
         if unknown := node.keys() - {"root", "_target_"}:
             raise ValueError(
@@ -105,20 +109,4 @@ def load_settings(cfg: DictConfig, settings: type[S]) -> S:
     try:
         return settings.model_validate(config)
     except ValidationError as error:
-        faults = dict.fromkeys(_describe_fault(fault) for fault in error.errors())  # each sentence once
-        raise UserError("; ".join(faults)) from None
-
-
-def _describe_fault(fault: Any) -> str:
-    """Return a sentence: which key, what is wrong, what was given."""
-    key = ".".join(
-        str(part) for part in fault["loc"] if not str(part).startswith(("function-", "literal[", "constrained"))
-    )
-    is_own = fault["type"] == "value_error"  # a finished sentence; it may begin with the name of a class
-    message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "extra_forbidden":
-        return f"there is no key '{key}'"
-    given = "" if is_own and isinstance(fault["input"], dict) else f" (given: {fault['input']})"
-    return (
-        f"{key}: {message[0].lower() + message[1:] if not is_own and message.split()[0].istitle() else message}{given}"
-    )
+        raise UserError(describe_faults(settings, config, error)) from None

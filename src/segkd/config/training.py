@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PositiveInt, StrictBool
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, StrictBool
 
 from segkd.config.schema import (
     Accelerator,
@@ -62,11 +62,13 @@ class TrainerSettings(Settings):
     """Devices and length of the training."""
 
     max_epochs: PositiveInt = Field(description="epochs of the run")
-    devices: PositiveInt | Literal["auto"] = Field(description="devices per machine")
+    devices: PositiveInt | Literal["auto"] | None = Field(
+        description="devices per machine; null: as many processes as torchrun or srun started, else 1"
+    )
     accelerator: Accelerator = Field(description="device type")
-    num_nodes: PositiveInt = Field(description="machines")
-    precision: Annotated[str, AfterValidator(lambda value: _check_precision(value))] = Field(
-        description="float precision", json_schema_extra={"values": "32-true|bf16-mixed"}
+    num_nodes: PositiveInt | None = Field(description="machines; null: those of torchrun or srun, else 1")
+    precision: Annotated[Literal["32-true", "bf16-mixed"], BeforeValidator(lambda value: _refuse_half(value))] = Field(
+        description="float precision"
     )
     gradient_clip: float | None = Field(gt=0, description="greatest norm of a phase's gradient; null: no clipping")
     validate_every: PositiveInt = Field(description="epochs between validations")
@@ -93,7 +95,9 @@ class TrainerSettings(Settings):
     limit_val_batches: PositiveInt | Fraction | None = Field(
         description="batches of a validation, or a fraction of them; null: all"
     )
-    progress: bool = Field(description="show progress bars")
+    progress: bool = Field(
+        description="show progress bars; without them, or without a terminal, print a line at the end of each epoch"
+    )
 
 
 class CheckpointSettings(Settings):
@@ -123,7 +127,7 @@ class WandbSettings(Settings):
 class TrainSettings(Settings):
     """Run and parts."""
 
-    name: str = Field(description="name of the run")
+    name: str = Field(description="name of the run; by default that of its folder or of the experiment")
     seed: int = Field(ge=0, lt=2**31, description="seed of weights, order and augmentation")
     output_dir: Path = Field(description="folder of the run", json_schema_extra={"values": "DIR"})
     resume: Literal["auto"] | Path | None = Field(
@@ -167,12 +171,9 @@ def _check_range(scale: tuple[float, float]) -> tuple[float, float]:
     return scale
 
 
-def _check_precision(value: str) -> str:
-    allowed = ("32-true", "bf16-mixed")
-    if value == "16-mixed":
+def _refuse_half(value: Any) -> Any:
+    if value in (16, "16", "16-mixed", "16-true", "fp16", "float16", "half"):
         raise ValueError(
-            "16-mixed scales losses and breaks clipping and the gradient penalty; use bf16-mixed or 32-true"
+            "float16 scales losses and breaks clipping and the gradient penalty; use trainer.precision=bf16-mixed or 32-true"
         )
-    if value not in allowed:
-        raise ValueError(f"precision is {' or '.join(allowed)}")
     return value

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from segkd.errors import UserError, get_first_line
+from segkd.utils.packages import explain_install
 
 EXTRAS = {
     "transformers": "huggingface",
@@ -111,7 +112,7 @@ def _resolve_constructor(path: str) -> Any:
             depth -= 1
     if module is None:
         extra = EXTRAS.get(package)
-        cure = f"pip install 'segkd[{extra}]'" if extra else f"install it, or run where '{package}' can be imported"
+        cure = explain_install(extra) if extra else f"install it, or run where '{package}' can be imported"
         raise UserError(f"the package '{package}' is not installed, and {path} is of it; {cure}")
     target: Any = module
     for name in names[depth:]:

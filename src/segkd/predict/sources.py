@@ -21,6 +21,7 @@ from segkd.data.image_header import open_with_pillow
 from segkd.data.image_io import IMAGE_SUFFIXES, Array, decode_image, read_bytes
 from segkd.errors import UserError
 from segkd.predict.frame_times import FrameTime, read_frame_times
+from segkd.utils.packages import explain_install
 
 log = logging.getLogger(__name__)
 
@@ -258,5 +259,5 @@ def require_av() -> Any:
     try:
         import av
     except ImportError:
-        raise UserError("videos need PyAV, which is not installed; pip install 'segkd[video]'") from None
+        raise UserError(f"videos need PyAV, which is not installed; {explain_install('video')}") from None
     return av

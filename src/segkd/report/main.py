@@ -19,6 +19,7 @@ from segkd.runs.comparable import load_comparable_runs
 from segkd.runs.methods import group_by_method
 from segkd.runs.run import Run
 from segkd.utils.files import atomic_write, make_dir
+from segkd.utils.packages import explain_install
 
 TEMPLATE = Path(__file__).parent / "templates" / "report.html"
 
@@ -82,6 +83,6 @@ def _load_extra() -> tuple[Any, Callable[[Sequence[MethodResult]], list[Any]]]:
 
         from segkd.report.sections import build_sections
     except ImportError as error:
-        raise UserError(f"a report needs {error.name}, which is not installed; pip install 'segkd[report]'") from None
+        raise UserError(f"a report needs {error.name}, which is not installed; {explain_install('report')}") from None
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")), build_sections

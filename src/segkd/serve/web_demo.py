@@ -14,6 +14,7 @@ from segkd.data.drawing import encode_data_uri
 from segkd.errors import UserError
 from segkd.serve.networks import ServedNetwork
 from segkd.serve.viewer import Viewer
+from segkd.utils.packages import explain_install
 
 TEMPLATES = Path(__file__).parent / "templates"
 _HOUR = 3600  # seconds; uploads older than an hour are deleted every hour
@@ -35,7 +36,7 @@ def import_gradio(upload_dir: str) -> Any:
     try:
         import gradio
     except ImportError:
-        raise UserError("the web demo needs gradio, which is not installed; pip install 'segkd[serve]'") from None
+        raise UserError(f"the web demo needs gradio, which is not installed; {explain_install('serve')}") from None
     return gradio
 
 

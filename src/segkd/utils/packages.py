@@ -17,4 +17,9 @@ def require_package(package: str, extra: str) -> Any:
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError:
-        raise UserError(f"the package '{package}' is not installed; pip install 'segkd[{extra}]'") from None
+        raise UserError(f"the package '{package}' is not installed; {explain_install(extra)}") from None
+
+
+def explain_install(extra: str) -> str:
+    """Return the command that installs an extra of segkd, from an index and from a clone."""
+    return f"pip install 'segkd[{extra}]' (in a clone: pip install -e '.[{extra}]')"
