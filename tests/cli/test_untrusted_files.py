@@ -176,7 +176,7 @@ def test_experiment_with_a_python_tag_is_refused(command: Command, tmp_path: Pat
 
 
 def test_pickles_are_read_in_one_place_only() -> None:
-    """A TorchScript file is a program, which benchmarks run and model cards show how to run; `classes.yaml` has a SafeLoader that counts keys."""
+    """Benchmarks and model cards run TorchScript files, which are programs; `classes.yaml` has a SafeLoader of its own."""
     source = Path(__file__).parents[2] / "src" / "segkd"
     calls = [
         (path.name, word)

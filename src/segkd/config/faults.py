@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -40,7 +41,10 @@ def _describe(settings: type[BaseModel], config: Mapping[str, Any], key: str, fa
         ]
     if field is None:
         return [f"there is no key '{key}'"]
+    annotation = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
     values = explain_values(_get_values(field))
+    if literals := list_literals(annotation):
+        values = re.sub(r"\[NAME,…\]|NAME", rf"\g<0> of {', '.join(literals)}", values)
     if any(fault["type"] == "missing" and fault["loc"] == location for fault in faults):
         return [f"{key} is missing; it takes {values}"]
     if nested := _get_nested(field):
@@ -50,10 +54,8 @@ def _describe(settings: type[BaseModel], config: Mapping[str, Any], key: str, fa
     if ranges := [fault for fault in faults if fault["type"] in _RANGES]:
         name, given = _select(config, ranges[0]["loc"])
         return [f"{name} must be {ranges[0]['msg'].removeprefix('Input should be ')}{_name_given(given)}"]
-    annotation = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-    names = f" of {', '.join(list_literals(annotation))}" if "NAME" in values and list_literals(annotation) else ""
     hint = suggest_value(key, value, annotation)
-    return [f"{key}={format_default(value)}: it takes {values}{names}{hint}"]
+    return [f"{key}={format_default(value)}: it takes {values}{hint}"]
 
 
 def _find_field(settings: type[BaseModel], location: tuple[Any, ...]) -> tuple[str, FieldInfo | None]:
