@@ -234,7 +234,7 @@ def test_mistakes_are_refused(command: Command, tmp_path: Path) -> None:
         return result.err
 
     assert "runs='runs/quickstart/*'" in run_refused()
-    assert "matches no folder" in run_refused(f"runs={tmp_path}/*")
+    assert "no folder matches" in run_refused(f"runs={tmp_path}/*")
     stopped = write_run_folder(tmp_path, None)
     assert "none of these runs has finished" in run_refused(f"runs={tmp_path}/*")
     write_run_folder(tmp_path, 0.4)

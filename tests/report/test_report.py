@@ -154,7 +154,7 @@ def test_mistakes_are_refused(command: Command, tmp_path: Path) -> None:
     result = command("report", f"runs={run}", f"output={tmp_path / 'file' / 'report.html'}", "images=0")
     assert result.code == 2
     assert "give another output" in result.err
-    assert "matches no folder" in command("report", "runs=nowhere/*").err
+    assert "no folder matches" in command("report", "runs=nowhere/*").err
 
 
 @pytest.mark.parametrize("words", [1, 6, 12, 40])

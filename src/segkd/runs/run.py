@@ -126,7 +126,7 @@ def find_runs(patterns: Iterable[str]) -> tuple[list[Run], list[Path]]:
     runs = [read_run(path) for path in run_paths]
     if not runs:
         raise UserError(
-            f"{' and '.join(patterns)} {'matches no folder' if not paths else 'matches no run folder'}; "
+            f"no {'run ' if paths else ''}folder matches {' or '.join(patterns)}; "
             "give folders that segkd.train wrote, as in runs='runs/quickstart/*'"
         )
     return runs, [path for path in paths if path not in run_paths]
