@@ -38,3 +38,17 @@ def test_help_begins_with_the_purpose(command: Command, name: str) -> None:
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.startswith(f"python -m segkd.{name}: {COMMANDS[name]}\n")
     assert ("\nadversary: " in ended.out) == (name in ("train", "calibrate"))  # the others do not choose among losses
+
+
+@pytest.mark.parametrize(("processes", "is_refused"), [(2, True), (1, False)])
+def test_a_command_of_one_process_refuses_several(
+    command: Command, monkeypatch: pytest.MonkeyPatch, processes: int, is_refused: bool
+) -> None:
+    for name in ("TORCHELASTIC_RUN_ID", "GROUP_WORLD_SIZE"):
+        monkeypatch.setenv(name, "1")
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, str(processes))
+    ended = command("evaluate", "model=espnet_c", "dataset=streets", "run=nowhere")
+    refusal = "segkd: torchrun started 2 processes, and segkd.evaluate is one; run it without torchrun\n"
+    assert ended.code == 2
+    assert (ended.err == refusal) == is_refused

@@ -40,6 +40,8 @@ OmegaConf.register_new_resolver("run_name", name_run, replace=True)
 # ${sum:A,B} numbers the jobs of a resumed sweep.
 OmegaConf.register_new_resolver("sum", lambda *numbers: sum(numbers), replace=True)
 
+_DISTRIBUTED_COMMANDS = ("train", "benchmark")
+
 FAILURE_FILE = "failure.txt"
 """Traceback of a failed job of a sweep, in its folder."""
 
@@ -65,6 +67,7 @@ def launch(command: str) -> NoReturn:
         configure_logging()
         folder, is_multirun = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().mode == RunMode.MULTIRUN
         try:
+            _check_launcher(command)
             expand_home_in_config(cfg)
             result = load_command(command)(cfg)
             if is_multirun:
@@ -87,6 +90,17 @@ def launch(command: str) -> NoReturn:
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         sys.exit(_get_exit_code(error, command))
     sys.exit(0)
+
+
+def _check_launcher(command: str) -> None:
+    """Raise a UserError if torchrun or srun started several processes of a command that is one."""
+    from segkd.utils.processes import find_launcher  # it imports a part of Lightning
+
+    launcher = None if command in _DISTRIBUTED_COMMANDS else find_launcher()
+    if launcher is not None and launcher.processes > 1:
+        raise UserError(
+            f"{launcher.name} started {launcher.processes} processes, and segkd.{command} is one; run it without {launcher.name}"
+        )
 
 
 def _get_exit_code(error: BaseException, command: str) -> Any:
