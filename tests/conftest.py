@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -43,6 +44,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _logged_to_caplog() -> None:
+    """Undo what an earlier command in this process did: Hydra disables loggers, and a command's log goes to stderr alone."""
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("segkd")]:
+        logging.getLogger(name).disabled = False
+    logging.getLogger("segkd").propagate = True
 
 
 @pytest.fixture(scope="session")
