@@ -11,13 +11,13 @@ from segkd.data.base import Sample
 from segkd.data.streets import Streets
 from segkd.distillation.distiller import Distiller
 from segkd.distillation.schedules import Poly
-from segkd.evaluate.inference import infer_whole_image
 from segkd.evaluate.loop import compute_confusion_matrix
 from segkd.losses.cross_entropy import CrossEntropy
 from segkd.losses.weighted_sum import LossSum
 from segkd.models.base import Normalization
 from segkd.models.ensemble import ClassRemap, Ensemble
 from segkd.models.espnet import ESPNet
+from segkd.models.inference import infer_whole_image
 from segkd.models.minimum_size import enlarge_to_minimum
 from segkd.models.pspnet import PSPNet
 from segkd.predict.pipeline import predict_batch

@@ -13,9 +13,9 @@ from segkd.data.base import SegmentationDataset
 from segkd.data.datamodule import SampleDataset, build_loader
 from segkd.data.samplers import DistributedEvalSampler
 from segkd.data.transforms import Augmentation
-from segkd.evaluate.inference import Inferer, infer_whole_image
 from segkd.metrics import ConfusionMatrix
 from segkd.models.base import SegmentationModel
+from segkd.models.inference import Inferer, infer_whole_image
 from segkd.utils.indices import space_indices
 from segkd.utils.progress import track
 

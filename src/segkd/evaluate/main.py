@@ -31,7 +31,6 @@ from segkd.data.coverage import warn_of_absent_classes
 from segkd.data.identity import identify_data
 from segkd.data.small_images import log_small_images
 from segkd.errors import UserError
-from segkd.evaluate.inference import Inferer
 from segkd.evaluate.metrics_report import (
     AgreementReport,
     BootstrapInterval,
@@ -51,6 +50,7 @@ from segkd.evaluate.submission import SubmissionWriter
 from segkd.metrics import Scores
 from segkd.models.base import SegmentationModel
 from segkd.models.checkpoint_io import state_hash
+from segkd.models.inference import Inferer
 from segkd.runs.compatibility import RENAMED_METRICS
 from segkd.runs.load import load_chosen_network, load_teacher, resolve_dataset
 from segkd.utils.devices import resolve_device

@@ -13,7 +13,6 @@ from torch import Tensor
 from segkd.data.base import SegmentationDataset
 from segkd.data.cityscapes import Cityscapes
 from segkd.errors import UserError
-from segkd.evaluate.inference import Inferer
 from segkd.evaluate.loop import Prediction
 from segkd.metrics import Scores
 from segkd.metrics.agreement import Agreement
@@ -23,6 +22,7 @@ from segkd.metrics.calibration import Calibration
 from segkd.metrics.cityscapes import CATEGORIES, InstanceIoU, compute_instance_iou, to_category_matrix
 from segkd.metrics.confusion import nan_to_none
 from segkd.models.base import SegmentationModel
+from segkd.models.inference import Inferer
 
 
 class MetricResult(NamedTuple):

@@ -10,9 +10,9 @@ from torch import Tensor
 from segkd.data.base import SegmentationDataset
 from segkd.data.cityscapes import Cityscapes
 from segkd.errors import UserError
-from segkd.evaluate.inference import Inferer, infer_half_resolution, infer_whole_image, make_inferer
 from segkd.evaluate.loop import compute_confusion_matrices
 from segkd.models.base import SegmentationModel
+from segkd.models.inference import Inferer, infer_half_resolution, infer_whole_image, make_inferer
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from segkd.data.base import SegmentationDataset
 from segkd.errors import UserError
-from segkd.evaluate.inference import infer_whole_image
 from segkd.evaluate.loop import compute_confusion_matrices
 from segkd.export.graph import Size
 from segkd.export.runtimes import ExportedModel
 from segkd.metrics import Scores
 from segkd.models.base import SegmentationModel
+from segkd.models.inference import infer_whole_image
 
 log = logging.getLogger(__name__)
 

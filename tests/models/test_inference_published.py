@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from segkd.data.camvid import CamVid
-from segkd.evaluate.inference import make_inferer
 from segkd.evaluate.loop import compute_confusion_matrices
 from segkd.metrics import Scores
 from segkd.models.base import Normalization
 from segkd.models.espnet import ESPNetC
+from segkd.models.inference import make_inferer
 from segkd.models.pretrained import load_network
 
 pytestmark = [pytest.mark.published, pytest.mark.timeout(300)]

@@ -14,15 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segkd.evaluate.inference import (
+from segkd.models.base import Normalization, SegmentationModel
+from segkd.models.espnet import ESPNet, ESPNetC
+from segkd.models.inference import (
     infer_half_resolution,
     infer_multi_scale_flip,
     infer_sliding_window,
     infer_whole_image,
     make_inferer,
 )
-from segkd.models.base import Normalization, SegmentationModel
-from segkd.models.espnet import ESPNet, ESPNetC
 from segkd.models.pretrained import load_network
 from segkd.types import FeatureInfo
 
