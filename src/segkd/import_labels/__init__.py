@@ -1,0 +1,1 @@
+"""Labels as annotation tools export them, written as a `dataset=folder`."""
