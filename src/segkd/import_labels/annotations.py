@@ -25,6 +25,8 @@ class Polygon(NamedTuple):
 
     rings: tuple[Points, ...]
     """Closed lines; the last point is joined to the first."""
+    is_relative: bool = False
+    """Whether coordinates are parts of the image's width and height instead of pixels."""
 
 
 class Bitmap(NamedTuple):

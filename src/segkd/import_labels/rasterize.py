@@ -1,0 +1,151 @@
+"""Draw regions into a label.
+
+Polygons are drawn as pycocotools draws those of COCO: the outline is followed in fifths of a pixel, and a pixel belongs to the
+polygon if its center does; an outline along the edges of pixels gives exactly these pixels. Overlapping rings of one polygon
+follow the even-odd rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from segkd.data.image_io import Array
+from segkd.import_labels.annotations import IGNORED, Bitmap, Mask, Notes, Points, Polygon, Region
+from segkd.utils.packages import require_package
+
+_TOLERANCE = 1.0  # pixels by which outlines may leave an image without a note, as rounding makes them do
+_FAR = 4  # image sides beyond which an outline is cut first, since drawing it takes time and memory by its length
+
+
+class _Patch(NamedTuple):
+    """The pixels of a region within a window of the image."""
+
+    top: int
+    left: int
+    mask: Mask
+
+
+def draw_regions(
+    regions: tuple[Region, ...],
+    size: tuple[int, int],
+    ids: Mapping[str, int],
+    unlabeled: int,
+    is_ordered: bool,
+    notes: Notes,
+    image: str,
+) -> Array:
+    """Return the label of an image, H W.
+
+    Args:
+        regions: What is annotated in it.
+        size: Height and width.
+        ids: Class → id; regions of other classes are left out.
+        unlabeled: The id of pixels under no region.
+        is_ordered: Whether later regions lie on earlier ones; otherwise smaller ones lie on larger ones.
+        notes: Gets what is changed or left out.
+        image: Name of the image, for the notes.
+    """
+    drawn: list[tuple[int, _Patch]] = []
+    for region in regions:
+        if region.class_name is not None and region.class_name not in ids:
+            continue
+        patch = draw_region(region, size, notes, image)
+        value = IGNORED if region.class_name is None else ids[region.class_name]
+        if patch.mask.any():
+            drawn.append((value, patch))
+        else:
+            notes.add("regions cover no pixel", f"{region.class_name or 'an ignored one'} in {image}")
+    if not is_ordered:
+        drawn.sort(key=lambda item: -int(item[1].mask.sum()))
+    label = np.full(size, unlabeled, np.uint8)
+    for value, patch in drawn:
+        height, width = patch.mask.shape
+        label[patch.top : patch.top + height, patch.left : patch.left + width][patch.mask] = value
+    return label
+
+
+def draw_region(region: Region, size: tuple[int, int], notes: Notes, image: str) -> _Patch:
+    """Return the pixels of a region within an image of `size`; parts outside it are cut off and noted."""
+    where = f"{region.class_name or 'an ignored one'} in {image}"
+    patches = [
+        _draw_polygon(part, size, notes, where)
+        if isinstance(part, Polygon)
+        else _cut_bitmap(part.read(), part, size, notes, where)
+        for part in region.parts
+    ]
+    patches = [patch for patch in patches if patch.mask.size]
+    if len(patches) == 1:
+        return patches[0]
+    top, left = (min((patch[axis] for patch in patches), default=0) for axis in (0, 1))
+    bottom = max((patch.top + patch.mask.shape[0] for patch in patches), default=0)
+    right = max((patch.left + patch.mask.shape[1] for patch in patches), default=0)
+    union = np.zeros((bottom - top, right - left), np.bool_)
+    for patch in patches:
+        y, x = patch.top - top, patch.left - left
+        union[y : y + patch.mask.shape[0], x : x + patch.mask.shape[1]] |= patch.mask
+    return _Patch(top, left, union)
+
+
+def _draw_polygon(polygon: Polygon, size: tuple[int, int], notes: Notes, where: str) -> _Patch:
+    require_package("pycocotools", "import")
+    from pycocotools import mask as coco
+
+    limits = np.array(size[::-1], np.float64)
+    rings = [ring * limits if polygon.is_relative else ring for ring in polygon.rings]
+    rings = [ring for ring in rings if _is_drawable(ring, notes, where)]
+    if any((ring < -_TOLERANCE).any() or (ring > limits + _TOLERANCE).any() for ring in rings):
+        notes.add("outlines leave their image by more than a pixel and are cut off", where)
+    rings = [_cut_far(ring, limits) for ring in rings]
+    rings = [ring for ring in rings if len(ring) > 2]
+    if not rings:
+        return _Patch(0, 0, np.zeros((0, 0), np.bool_))
+    points = np.concatenate(rings)
+    start = np.clip(np.floor(points.min(0)), 0, limits).astype(int)
+    end = np.clip(np.ceil(points.max(0)) + 1, 0, limits).astype(int)
+    width, height = np.maximum(end - start, 0).tolist()
+    mask = np.zeros((height, width), np.bool_)
+    for ring in rings if mask.size else ():
+        outline = coco.frPyObjects([(ring - start).ravel().tolist()], height, width)
+        mask ^= coco.decode(outline)[..., 0].astype(np.bool_)
+    return _Patch(int(start[1]), int(start[0]), mask)
+
+
+def _is_drawable(ring: Points, notes: Notes, where: str) -> bool:
+    if not np.isfinite(ring).all():
+        notes.add("outlines with coordinates that are no numbers are left out", where)
+        return False
+    if len(ring) < 3:
+        notes.add("outlines of fewer than three points are left out", where)
+        return False
+    return True
+
+
+def _cut_far(ring: Points, limits: Points) -> Points:
+    """Cut an outline that leaves the image by far to its surroundings, edge by edge (Sutherland and Hodgman, 1974)."""
+    if (ring >= -_FAR * limits).all() and (ring <= (1 + _FAR) * limits).all():
+        return ring
+    for axis in (0, 1):
+        for sign, bound in ((1.0, -limits[axis]), (-1.0, 2 * limits[axis])):
+            if len(ring) == 0:
+                return ring
+            depth = sign * (ring[:, axis] - bound)  # positive inside
+            kept: list[Points] = []
+            for i in range(len(ring)):
+                before, after = depth[i - 1], depth[i]
+                if (before > 0) != (after > 0):
+                    kept.append(ring[i - 1] + (ring[i] - ring[i - 1]) * (before / (before - after)))
+                if after > 0:
+                    kept.append(ring[i])
+            ring = np.array(kept).reshape(-1, 2)
+    return ring
+
+
+def _cut_bitmap(mask: Mask, bitmap: Bitmap, size: tuple[int, int], notes: Notes, where: str) -> _Patch:
+    top, left = max(-bitmap.top, 0), max(-bitmap.left, 0)
+    inside = mask[top : max(size[0] - bitmap.top, 0), left : max(size[1] - bitmap.left, 0)]
+    if int(inside.sum()) < int(mask.sum()):
+        notes.add("masks leave their image and are cut off", where)
+    return _Patch(max(bitmap.top, 0), max(bitmap.left, 0), inside)
