@@ -18,7 +18,7 @@ from segkd.data.label_names import find_misnamed_labels, pair_with_labels
 from segkd.errors import UserError
 from segkd.utils.threads import thread_map
 
-_LABEL_FOLDERS = (
+LABEL_FOLDERS = (
     "labels",
     "masks",
     "annotations",
@@ -28,8 +28,11 @@ _LABEL_FOLDERS = (
     "SegmentationClass",
     "SegmentationClassPNG",
 )
-_LABEL_MAP = "labelmap.txt"  # of CVAT
-_VOID_NAMES = frozenset(("void", "ignore", "ignored", "unlabeled", "unlabelled", "unknown", "border", "__ignore__"))
+"""Usual names of folders of labels, the likeliest first."""
+LABEL_MAP = "labelmap.txt"
+"""CVAT's file of names and colors."""
+VOID_NAMES = frozenset(("void", "ignore", "ignored", "unlabeled", "unlabelled", "unknown", "border", "__ignore__"))
+"""Names, in lower case, of what is no class but ignored pixels."""
 _VOC_BORDER = (224, 224, 192)
 _MAX_VALUES = 256  # in one label; a file with more is a photograph
 _MAX_CLASSES = 250
@@ -91,7 +94,7 @@ def propose_classes(
     classes, ignored = [], []
     for i, (value, color) in enumerate(sorted(pairs, key=lambda pair: pair[0])):
         name = names.get(color, f"class {i}") if color else f"class {value}"
-        is_void = name.lower() in _VOID_NAMES or (
+        is_void = name.lower() in VOID_NAMES or (
             value == 255 and (color == _VOC_BORDER or (not color and len(pairs) > _FEW_IDS))
         )
         entry = {
@@ -121,15 +124,22 @@ def propose_class_table(root: Path, workers: int) -> dict[str, Any] | None:
     Returns:
         The proposal, or None if no labels are found.
     """
-    folder = next((root / name for name in _LABEL_FOLDERS if (root / name).is_dir()), root / "labels")
+    folder = next((root / name for name in LABEL_FOLDERS if (root / name).is_dir()), root / "labels")
     files = find_images(folder).paths
     forms = [form for form in thread_map(read_label_form, files, workers, "reading labels") if form]
-    proposal = propose_classes([(form.encoding, form.colors) for form in forms], _read_label_map(root / _LABEL_MAP))
+    proposal = propose_classes([(form.encoding, form.colors) for form in forms], _read_color_names(root / LABEL_MAP))
     if proposal is None:
         return None
     suffix = _find_label_suffix(root / "images", folder)
     size = Counter(form.size for form in forms).most_common(1)[0][0]
     return {**proposal, **({"label_suffix": suffix} if suffix else {}), "size": list(size)}
+
+
+def read_label_map(path: Path) -> list[tuple[str, Color]]:
+    """Return the name and color of each of CVAT's lines `name:red,green,blue:parts:actions`."""
+    lines = read_bytes(path).decode("utf-8-sig", errors="replace").splitlines()
+    matches = [re.fullmatch(r"([^#].*):(\d+),(\d+),(\d+):.*:.*", line.strip()) for line in lines]
+    return [(match[1], (int(match[2]), int(match[3]), int(match[4]))) for match in matches if match]
 
 
 def format_proposal(proposal: Mapping[str, Any]) -> str:
@@ -156,13 +166,8 @@ def _to_yaml(value: Any) -> str:
     return text.removesuffix("...\n").strip()
 
 
-def _read_label_map(path: Path) -> dict[Color, str]:
-    """Return color → name of CVAT's lines `name:red,green,blue:parts:actions`."""
-    if not path.is_file():
-        return {}
-    lines = read_bytes(path).decode("utf-8-sig", errors="replace").splitlines()
-    matches = [re.fullmatch(r"([^#].*):(\d+),(\d+),(\d+):.*:.*", line.strip()) for line in lines]
-    return {(int(match[2]), int(match[3]), int(match[4])): match[1] for match in matches if match}
+def _read_color_names(path: Path) -> dict[Color, str]:
+    return {color: name for name, color in read_label_map(path)} if path.is_file() else {}
 
 
 def _find_label_suffix(images: Path, labels: Path) -> str | None:
