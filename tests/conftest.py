@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from segkd.data.streets import Streets
 from segkd.models.base import Normalization
 from segkd.models.espnet import ESPNet
 from segkd.models.student_io import save_student
+from segkd.utils.plugins import VARIABLE
 from tests.helpers.commands import Command, in_process
 
 os.environ.setdefault("WANDB_MODE", "disabled")
@@ -52,6 +56,25 @@ def _logged_to_caplog() -> None:
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("segkd")]:
         logging.getLogger(name).disabled = False
     logging.getLogger("segkd").propagate = True
+
+
+@pytest.fixture(autouse=True)
+def _without_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Forget the plugins that a test names, and the packages of its folder that it imports: tests reuse their names."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    path, modules = [*sys.path], {*sys.modules}
+    yield
+    sys.path[:] = path
+    for name in [name for name in sys.modules if name not in modules]:
+        origin = getattr(sys.modules[name], "__file__", None)
+        if origin is not None and Path(origin).is_relative_to(tempfile.gettempdir()):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def third_party_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name the networks of `tests.helpers.third_party_networks`, as SEGKD_PLUGINS names those of a user."""
+    monkeypatch.setenv(VARIABLE, "tests.helpers.third_party_networks")
 
 
 @pytest.fixture(scope="session")

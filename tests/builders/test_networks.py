@@ -17,6 +17,8 @@ from segkd.models.student_io import load_student
 from tests.helpers.commands import Command
 from tests.helpers.third_party_networks import ThirdPartyNetwork
 
+pytestmark = pytest.mark.usefixtures("third_party_plugin")
+
 QUICK = (
     "data.crop_size=[128,128]",
     "data.workers=0",

@@ -54,7 +54,9 @@ def build(name: str) -> SegmentationModel:
 def build_adapter(output: str, divisor: int) -> Adapter:
     arguments = {"outputs": CLASSES, "output": output, "divisor": divisor}
     path = "tests.helpers.third_party_networks.ThirdPartyNetwork"
-    return Adapter(CLASSES, STATISTICS, network=path, arguments=arguments, features={"encoder": "backbone"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEGKD_PLUGINS", "tests.helpers.third_party_networks")
+        return Adapter(CLASSES, STATISTICS, network=path, arguments=arguments, features={"encoder": "backbone"})
 
 
 def build_ensemble() -> Ensemble:

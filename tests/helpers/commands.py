@@ -16,6 +16,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from segkd.cli.launch import launch
+from segkd.utils.plugins import VARIABLE
 
 
 class Result(NamedTuple):
@@ -31,14 +32,18 @@ Command = Callable[..., Result]
 
 def in_process(name: str, *arguments: str) -> Result:
     """Run `python -m segkd.NAME ARGUMENTS` without a new process."""
-    out, err, argv = io.StringIO(), io.StringIO(), sys.argv
+    out, err, argv, path = io.StringIO(), io.StringIO(), sys.argv, [*sys.path]
+    plugins = os.environ.get(VARIABLE)
     GlobalHydra.instance().clear()
     sys.argv = [f"segkd.{name}", *arguments]
     try:
         with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as end:
             launch(name)
     finally:
-        sys.argv = argv
+        sys.argv, sys.path[:] = argv, path
+        os.environ.pop(VARIABLE, None)
+        if plugins is not None:
+            os.environ[VARIABLE] = plugins
     return Result(int(end.value.code or 0), out.getvalue(), err.getvalue())
 
 

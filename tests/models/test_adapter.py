@@ -19,6 +19,8 @@ from segkd.models.student_io import load_student, save_student
 from segkd.types import FeatureInfo
 from tests.helpers.third_party_networks import ThirdPartyNetwork
 
+pytestmark = pytest.mark.usefixtures("third_party_plugin")
+
 DATASET_NORMALIZATION = Normalization((10.0, 20.0, 30.0), (40.0, 50.0, 60.0))
 FEATURES = {"encoder": "backbone"}
 
@@ -78,18 +80,17 @@ def test_unknown_output_format_is_an_error(output: str, message: str) -> None:
     ("overrides", "message"),
     [
         ({"network": None}, "say which: network="),
-        (
-            {"network": "tests.helpers.third_party_networks.build"},
-            "third_party_networks.build is not a class of networks",
-        ),
+        ({"network": "tests.helpers.third_party_networks.Pyramid.__init__"}, "has no tests"),
         ({"network": "tests.helpers.third_party_networks.NoNetwork"}, "is not a class of networks"),
         (
             {"network": "tests.helpers.third_party_networks.Missing"},
             "'tests' has no tests.helpers.third_party_networks.Missing",
         ),
-        ({"network": "os.system"}, "os.system is not a class of networks"),
-        ({"network": "builtins.eval"}, "is not a class of networks"),
-        ({"network": "nowhere_to_be_found.Net"}, "'nowhere_to_be_found' is not installed"),
+        ({"network": "torch.load"}, "torch.load is not a class of networks"),
+        ({"network": "os.system"}, "os.system is not of .*PyTorch or a plugin"),
+        ({"network": "builtins.eval"}, "is not of "),
+        ({"network": "elsewhere.Net"}, r"if 'elsewhere' is a package that you trust, add plugins=\[elsewhere\]"),
+        ({"network": "mmseg.Net"}, "'mmseg' is not installed"),
         (
             {"arguments": {"depth": 5}},
             r"tests.helpers.third_party_networks.ThirdPartyNetwork cannot be built with \{'depth': 5\}: .*depth",

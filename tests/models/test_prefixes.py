@@ -20,6 +20,8 @@ from segkd.models.espnet import ESPNet, ESPNetC
 from segkd.models.pretrained import load_network
 from tests.helpers.reference_state_dicts import make_espnet_state
 
+pytestmark = pytest.mark.usefixtures("third_party_plugin")
+
 NORMALIZATION = Normalization((110, 100, 90), (55, 50, 45))
 State = dict[str, Tensor]
 

@@ -18,6 +18,8 @@ from segkd.models.checkpoint_io import state_hash
 from segkd.models.espnet import ESPNetC
 from segkd.models.student_io import from_spec, load_student, read_metadata, save_student, to_spec
 
+pytestmark = pytest.mark.usefixtures("third_party_plugin")
+
 NORMALIZATION = Normalization((110, 100, 90), (55, 50, 45))
 
 

@@ -195,6 +195,7 @@ class Segmenter(torch.nn.Module):
 @pytest.mark.parametrize("is_renamed", [True, False])
 def test_teacher_adapter_with_taps_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_renamed: bool) -> None:
     """Its feature `scores` is `kd_logits`; without the table its `taps` would be refused."""
+    monkeypatch.setenv("SEGKD_PLUGINS", __name__)
     if not is_renamed:
         monkeypatch.setattr("segkd.runs.load.rename_network_keys", copy.copy)
     config = yaml.safe_load(CONFIG_OF_0_1_0)

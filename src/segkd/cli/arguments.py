@@ -14,6 +14,7 @@ from hydra._internal.utils import get_args_parser  # the public API does not lis
 
 from segkd.config.home import expand_home
 from segkd.errors import UserError
+from segkd.utils.plugins import add_plugins, list_plugin_configs
 
 _QUOTED = r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'"
 _ELEMENT = re.compile(
@@ -21,21 +22,24 @@ _ELEMENT = re.compile(
 )
 _PLAIN = re.compile(r"[\w/\\\-+.$%*@?|]*", re.ASCII)
 """Text that Hydra reads without quotes."""
+_PLUGINS = re.compile(r"\+{0,2}plugins=")
 
 
 def arrange_arguments(refuse: Callable[[str], NoReturn]) -> None:
-    """Rewrite `sys.argv` as Hydra reads it: options first, wherever they were typed, and home folders in full.
+    """Rewrite `sys.argv` as Hydra reads it: options first, wherever they were typed, home folders in full, and no plugins.
 
     Args:
         refuse: raises the error for an option that is not one of Hydra's, or has a wrong value; it gets the reason.
 
     Raises:
-        UserError: `~user` names no user, or `hydra.searchpath` no folder.
+        UserError: `~user` names no user, `hydra.searchpath` no folder, or `plugins` no package.
     """
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[assignment,method-assign]  # it would print Hydra's usage and exit
     options, keys = _separate_options(parser, sys.argv[1:])
-    sys.argv[1:] = [*options, *map(expand_home_in_override, keys)]
+    # Not a key of the config, which files could set.
+    add_plugins(name for key in keys for name in read_plugins(key))
+    sys.argv[1:] = [*options, *(expand_home_in_override(key) for key in keys if not _PLUGINS.match(key))]
     if foreign := parser.parse_known_args()[1]:
         refuse(f"there is no option '{foreign[0].partition('=')[0]}'")
     for folder in list_search_path():
@@ -44,11 +48,11 @@ def arrange_arguments(refuse: Callable[[str], NoReturn]) -> None:
 
 
 def list_own_folders() -> list[Path]:
-    """Return the folders of yaml files that the command line adds to those of segkd."""
+    """Return the folders of yaml files that the command line adds to those of segkd, plugins included."""
     options = dict(zip(sys.argv[1:], sys.argv[2:], strict=False))
     config_dirs = [a.partition("=")[2] for a in sys.argv[1:] if re.match(r"(--config-dir|-cd)=", a)]
     config_dirs += [options[name] for name in ("--config-dir", "-cd") if name in options]
-    return [*map(Path, config_dirs), *list_search_path()]
+    return [*map(Path, config_dirs), *list_search_path(), *list_plugin_configs()]
 
 
 def list_search_path() -> list[Path]:
@@ -59,6 +63,14 @@ def list_search_path() -> list[Path]:
     except yaml.YAMLError:
         return []  # Hydra says that it cannot read it
     return [Path(entry.removeprefix("file://")) for entry in entries if not entry.startswith("pkg://")]
+
+
+def read_plugins(override: str) -> list[str]:
+    """Return the packages that `plugins=[A,B]` names; none for another override."""
+    if not _PLUGINS.match(override):
+        return []
+    names = override.partition("=")[2].strip("[]").split(",")
+    return [name.strip(" \"'") for name in names]
 
 
 def expand_home_in_override(override: str) -> str:

@@ -10,6 +10,7 @@ import re
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,17 +29,9 @@ from segkd.cli.messages import find_similar_keys, is_explained, list_keys, print
 from segkd.cli.own_files import check_own_files, explain_own_file
 from segkd.config.home import expand_home, expand_home_in_config
 from segkd.config.paths import CONFIGS, PRETRAINED
+from segkd.config.plugin_configs import register_plugin_configs
 from segkd.errors import UserError
-
-# ${pretrained:NAME} in a config is the checkpoint of a network that comes with segkd.
-OmegaConf.register_new_resolver("pretrained", lambda name: str(PRETRAINED / name / "student.safetensors"), replace=True)
-
-OmegaConf.register_new_resolver("unless", choose_folder, replace=True)
-OmegaConf.register_new_resolver("home", lambda folder: expand_home(str(folder)), replace=True)
-OmegaConf.register_new_resolver("run_name", name_run, replace=True)
-
-# ${sum:A,B} numbers the jobs of a resumed sweep.
-OmegaConf.register_new_resolver("sum", lambda *numbers: sum(numbers), replace=True)
+from segkd.utils.plugins import load_plugins
 
 _DISTRIBUTED_COMMANDS = ("train", "benchmark")
 
@@ -52,6 +45,19 @@ class JobFailed(Exception):
     def __init__(self, code: int) -> None:
         super().__init__(code)
         self.code = code
+
+
+def register_resolvers() -> None:
+    """Let configs refer to paths, names and sums as `${NAME:…}`."""
+    resolvers: dict[str, Callable[..., object]] = {
+        "pretrained": lambda name: str(PRETRAINED / name / "student.safetensors"),  # of a network that comes with segkd
+        "unless": choose_folder,
+        "home": lambda folder: expand_home(str(folder)),
+        "run_name": name_run,
+        "sum": lambda *numbers: sum(numbers),  # numbers the jobs of a resumed sweep
+    }
+    for name, resolver in resolvers.items():
+        OmegaConf.register_new_resolver(name, resolver, replace=True)
 
 
 def launch(command: str) -> NoReturn:
@@ -68,6 +74,7 @@ def launch(command: str) -> NoReturn:
         folder, is_multirun = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().mode == RunMode.MULTIRUN
         try:
             _check_launcher(command)
+            load_plugins()
             expand_home_in_config(cfg)
             result = load_command(command)(cfg)
             if is_multirun:
@@ -83,9 +90,11 @@ def launch(command: str) -> NoReturn:
             raise SystemExit(code) from None
 
     configure_streams()
+    register_resolvers()
     try:
         arrange_arguments(partial(_refuse_option, command))
         check_own_files()
+        register_plugin_configs()
         hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=command)(run_job)()
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         sys.exit(_get_exit_code(error, command))

@@ -22,6 +22,7 @@ from segkd.config.paths import CONFIGS
 from segkd.config.suggestions import explain_unknown_name, suggest
 from segkd.errors import CheckFailed, UserError
 from segkd.utils.packages import explain_install
+from segkd.utils.plugins import list_plugins
 
 _EXTRAS = {
     ("hydra/sweeper", "optuna"): "hpo",
@@ -37,7 +38,7 @@ _NO_BEST_TRIAL = "Record does not exist."  # Optuna's message where no trial has
 
 def print_error(error: Exception, command: str) -> int:
     """Print an error on stderr and return the exit code."""
-    sentence, code = _explain(error, command)
+    sentence, code = explain(error, command)
     if sentence is None:
         traceback.print_exception(error)
     else:
@@ -47,10 +48,10 @@ def print_error(error: Exception, command: str) -> int:
 
 def is_explained(error: Exception, command: str) -> bool:
     """Return whether an error has a sentence, and is no crash."""
-    return _explain(error, command)[0] is not None
+    return explain(error, command)[0] is not None
 
 
-def _explain(error: Exception, command: str) -> tuple[str | None, int]:
+def explain(error: Exception, command: str) -> tuple[str | None, int]:
     """Return the sentence and the exit code for an error; no sentence for a crash, which shows its traceback."""
     match error:
         case UserError():
@@ -151,4 +152,14 @@ def explain_unknown_option(group: str, name: str) -> str:
         return f"{group}={name} needs a package that is not installed; {explain_install(extra)}"
     if new := RENAMED_OPTIONS.get((group, name)):
         return f"there is no {group} called '{name}'; it is now '{new}'"
-    return explain_unknown_name(group, name, list_all_options(group))
+    known = list_all_options(group)
+    is_near = bool(suggest(name, known))
+    return explain_unknown_name(group, name, known) + ("" if is_near else _explain_own_option())
+
+
+def _explain_own_option() -> str:
+    """Return how to name a part of one's own."""
+    plugins = list_plugins()
+    if plugins:
+        return f"; the plugins {', '.join(plugins)} have none of that name"
+    return "; for one of your own, name its package, plugins=[my_pkg], or its folder, --config-dir DIR"

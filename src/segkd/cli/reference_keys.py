@@ -30,7 +30,13 @@ def _choose(group: str, default: str, description: str) -> KeyDoc:
     return KeyDoc(group, values, default, f"{description}. Names: {', '.join(listed)}" if listed else description)
 
 
+_PLUGINS = KeyDoc(
+    "plugins", "[PACKAGE,…]", "", "packages of your own that the config may name parts of; never from a file"
+)
+
 EXTRA_KEYS = (
+    ExtraKeys(("evaluate", "predict", "serve", "benchmark"), "accelerator", [_PLUGINS]),
+    ExtraKeys(("check", "export", "pack", "stats"), "workers", [_PLUGINS]),
     ExtraKeys(
         ("train",), "", [KeyDoc("experiment", "NAME", "null", "a complete recipe; every other key overrides it")]
     ),
@@ -95,6 +101,7 @@ EXTRA_KEYS = (
         ("train",),
         "dry_run",
         [
+            _PLUGINS,
             KeyDoc("-m KEY", "A,B", "", "a sweep: one training per value"),
             KeyDoc("-m sweep", "NAME", "", "a sweep of configs/sweep; hydra/launcher=joblib runs several jobs at once"),
         ],
@@ -121,6 +128,7 @@ PAGES = {
     "trainer.log_gradient_shares_every": "../how-to/balance-losses.md#during-a-training",
     "resume": "../how-to/resume-and-preemption.md",
     "wandb.mode": "../how-to/wandb.md",
+    "plugins": "../how-to/plugins.md",
     "-m KEY": "../how-to/sweeps.md",
     "metrics": "metrics.md",
     "corruptions": "metrics.md#corrupted-images",

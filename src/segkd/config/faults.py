@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from segkd.config.values import explain_values, format_default, format_values, list_literals, suggest_value
+from segkd.utils.plugins import explain_plugins_key
 
 _RANGES = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"}
 
@@ -39,6 +40,8 @@ def _describe(settings: type[BaseModel], config: Mapping[str, Any], key: str, fa
             f"{_select(config, fault['loc'])[0]}: {fault['msg'].removeprefix('Value error, ')}{_name_given(fault['input'])}"
             for fault in own
         ]
+    if key == "plugins":
+        return [explain_plugins_key()]
     if field is None:
         return [f"there is no key '{key}'"]
     annotation = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
@@ -67,7 +70,8 @@ def _find_field(settings: type[BaseModel], location: tuple[Any, ...]) -> tuple[s
         if current is None:
             break
         parts.append(part)
-        field = current.model_fields.get(part)
+        fields = {field.alias or name: field for name, field in current.model_fields.items()}
+        field = fields.get(part)
         current = _get_nested(field) if field is not None else None
     return ".".join(parts), field
 

@@ -16,9 +16,13 @@ from pydantic.errors import PydanticSchemaGenerationError
 from segkd.config.values import name_type, suggest_value
 from segkd.errors import UserError
 from segkd.models.base import SegmentationModel
+from segkd.utils.plugins import describe_error, explain_missing_plugin, is_of_plugin
 
 ALLOWED_TARGETS = ("segkd.", "torch.optim.")
-"""A config may come from a stranger, so `_target_` must begin with one of these."""
+"""A config may come from a stranger, so `_target_` must begin with one of these, or name a class of a plugin."""
+
+LIGHTNING_TARGETS = ("pytorch_lightning.callbacks.", "pytorch_lightning.loggers.")
+"""What `_target_` may begin with, besides, where a config has a callback or a logger."""
 
 MOVED = {
     "segkd.adversary.": "segkd.distillation.adversary.",
@@ -29,8 +33,11 @@ MOVED = {
 NETWORK_KEYS = ("checkpoint", "init_from", "class_map")
 """Keys of a network that are not arguments of its constructor."""
 
-_GIVEN_BY_BUILD = {"num_classes", "normalization", "split", "complete", "params"}
+_GIVEN_BY_BUILD = {"num_classes", "normalization", "split", "complete", "params", "run"}
 """Constructor arguments that follow from other parts, so that no config sets them."""
+
+_GIVEN_UNLESS_SET = {"save_dir"}
+"""Constructor arguments of loggers that the run gives where the config does not."""
 
 
 @dataclass(frozen=True)
@@ -67,19 +74,22 @@ class NetworkSpec(Spec):
     class_map: dict[str, Any] | None = field(default=None, kw_only=True)
 
 
-def parse_spec(node: Mapping[str, Any], missing: str = "it names no class by _target_") -> Spec:
+def parse_spec(
+    node: Mapping[str, Any], missing: str = "it names no class by _target_", kind: type | None = None
+) -> Spec:
     """Return the spec that a config node describes, with values converted to the constructor's annotated types.
 
     Args:
         node: `_target_`, and arguments by name.
         missing: the error where there is no `_target_`.
+        kind: the base class that the class must have; None for any.
 
     Raises:
-        ValueError: the class is not allowed, or does not take these arguments; the message lists every fault.
+        ValueError: the class is not allowed, not of the kind, or does not take these arguments; the message lists every fault.
     """
     if not isinstance(node, Mapping) or node.get("_target_") is None:
         raise ValueError(missing)
-    target = resolve_target(node["_target_"])
+    target = resolve_target(node["_target_"], kind)
     is_network = issubclass(target, SegmentationModel)
     own = {key: value for key, value in node.items() if key in NETWORK_KEYS} if is_network else {}
     given = {key: value for key, value in node.items() if key != "_target_" and key not in own}
@@ -102,23 +112,53 @@ def parse_optional_spec(node: Mapping[str, Any] | None) -> Spec | None:
     return None if is_none else parse_spec(cast("Mapping[str, Any]", node))
 
 
-def resolve_target(path: Any) -> Any:
+def resolve_target(path: Any, kind: type | None = None) -> Any:
     """Return the class of a dotted path.
 
+    Args:
+        path: of segkd, of torch.optim or of a plugin; of Lightning too, where `kind` is one of its classes.
+        kind: the base class that it must have; None for any.
+
     Raises:
-        ValueError: it is not allowed, or there is no such class.
+        ValueError: it is not allowed, cannot be imported, or is no such class.
     """
     path = update_target(str(path))
     module, _, name = path.rpartition(".")
-    if not path.startswith(ALLOWED_TARGETS) or any(part.startswith("_") for part in path.split(".")):
-        raise ValueError(f"'{path}' is not allowed as _target_; only {', '.join(p + '*' for p in ALLOWED_TARGETS)} are")
-    try:
-        target = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError):
-        raise ValueError(f"there is no '{path}'") from None
-    if not (inspect.isclass(target) and target.__module__.startswith(ALLOWED_TARGETS)) or inspect.isabstract(target):
-        raise ValueError(f"'{path}' is not a class of segkd or torch.optim that can be built")
+    is_lightning = kind is not None and kind.__module__.startswith("pytorch_lightning.")
+    allowed = (*ALLOWED_TARGETS, *LIGHTNING_TARGETS) if is_lightning else ALLOWED_TARGETS
+    if not (path.startswith(allowed) or is_of_plugin(path)) or any(part.startswith("_") for part in path.split(".")):
+        cure = explain_missing_plugin(path)
+        listed = ", ".join(f"{prefix}*" for prefix in allowed)
+        raise ValueError(f"'{path}' is not allowed as _target_; only {listed} and plugins are{cure and f'; {cure}'}")
+    target = _import_target(path, module, name)
+    is_trusted = inspect.isclass(target) and (
+        target.__module__.startswith(allowed) or is_of_plugin(f"{target.__module__}.")
+    )
+    if not is_trusted or inspect.isabstract(target):
+        of = f"the plugin '{path.partition('.')[0]}'" if is_of_plugin(path) else "segkd or torch.optim"
+        raise ValueError(f"'{path}' is not a class of {of} that can be built{_list_abstract_methods(target)}")
+    if kind is not None and not issubclass(target, kind):
+        raise ValueError(f"'{path}' is no {kind.__name__}; make it a subclass of {kind.__module__}.{kind.__name__}")
     return target
+
+
+def _import_target(path: str, module: str, name: str) -> Any:
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):  # a package that the module imports
+            raise ValueError(f"'{path}' cannot be imported: {describe_error(error)}") from None
+        raise ValueError(f"there is no '{path}'") from None
+    except AttributeError:
+        raise ValueError(f"there is no '{path}'") from None
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"'{path}' cannot be imported: {describe_error(error)}") from None
+
+
+def _list_abstract_methods(target: Any) -> str:
+    """Return which methods a class lacks; empty for one that lacks none."""
+    names = sorted(getattr(target, "__abstractmethods__", ())) if inspect.isabstract(target) else []
+    return f"; it does not define {', '.join(names)}" if names else ""
 
 
 def update_target(path: str) -> str:
@@ -139,8 +179,11 @@ def list_accepted_keys(node: Mapping[str, Any]) -> set[str]:
 def _check_arguments(target: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments as their annotations have them; raise one ValueError that lists every fault."""
     parameters = _list_parameters(target)
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in inspect.signature(target).parameters.values())
     arguments, faults = dict(given), []
     for key, value in given.items():
+        if key not in parameters and takes_any and key not in _GIVEN_BY_BUILD:
+            continue
         if key not in parameters:
             faults.append(f"{target.__name__} takes no '{key}'{_suggest_parameter(key, list(parameters))}")
             continue
@@ -164,15 +207,25 @@ def _suggest_parameter(key: str, known: list[str]) -> str:
 
 def _list_parameters(target: Any) -> dict[str, Any]:
     """Return names and types of what a config may give to a constructor."""
-    hints = typing.get_type_hints(target.__init__)
-    names = [name for name in inspect.signature(target).parameters if name not in {"args", "kwargs", *_GIVEN_BY_BUILD}]
-    return {name: hints.get(name, Any) for name in names}
+    try:
+        hints = typing.get_type_hints(target.__init__)
+    except (NameError, TypeError):  # annotations of names that only a type checker imports
+        hints = {}
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(target).parameters.items()
+    return {
+        name: hints.get(name, Any) for name, p in parameters if p.kind not in variadic and name not in _GIVEN_BY_BUILD
+    }
 
 
 def _list_required(target: Any) -> list[str]:
     """Return names of what a config must give to a constructor."""
     parameters = inspect.signature(target).parameters
-    return [name for name in _list_parameters(target) if parameters[name].default is inspect.Parameter.empty]
+    return [
+        name
+        for name in _list_parameters(target)
+        if parameters[name].default is inspect.Parameter.empty and name not in _GIVEN_UNLESS_SET
+    ]
 
 
 def _convert(key: str, value: Any, expected: Any) -> Any:

@@ -14,11 +14,16 @@ from pydantic import (
     PlainValidator,
     ValidationError,
 )
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers.logger import Logger
+from torch.optim import Optimizer
 
 from segkd.config.faults import describe_faults
 from segkd.config.instantiate import NetworkSpec, Spec, list_accepted_keys, parse_optional_spec, parse_spec
 from segkd.config.renamed_values import check_values
+from segkd.data.base import SegmentationDataset
 from segkd.errors import UserError
+from segkd.losses.base import Loss
 from segkd.models.class_names import ClassCheck
 
 
@@ -37,11 +42,17 @@ CheckClasses = Annotated[
 ]
 
 RequiredSpec = Annotated[Spec, PlainValidator(parse_spec)]
+LossSpec = Annotated[Spec, PlainValidator(lambda node: parse_spec(node, kind=Loss))]
+LoggerSpec = Annotated[Spec, PlainValidator(lambda node: parse_spec(node, kind=Logger))]
+CallbackSpec = Annotated[Spec, PlainValidator(lambda node: parse_spec(node, kind=Callback))]
+OptimizerSpec = Annotated[Spec, PlainValidator(lambda node: parse_spec(node, kind=Optimizer))]
 OptionalSpec = Annotated[Spec | None, PlainValidator(parse_optional_spec)]
 OptionalNetwork = Annotated[NetworkSpec | None, PlainValidator(lambda node: _parse_network(node))]
 Student = Annotated[NetworkSpec, PlainValidator(lambda node: _parse_student(node))]
 Teacher = Annotated[NetworkSpec | None, PlainValidator(lambda node: _parse_teacher(node))]
-DatasetSpec = Annotated[Spec, PlainValidator(lambda node: parse_spec(node, "choose a dataset with dataset=NAME"))]
+DatasetSpec = Annotated[
+    Spec, PlainValidator(lambda node: parse_spec(node, "choose a dataset with dataset=NAME", SegmentationDataset))
+]
 DatasetOfRun = Annotated[Spec | DatasetRoot, PlainValidator(lambda node: _parse_dataset_of_run(node))]
 """A dataset, or where that of a run lies now: `{root: DIR}`."""
 
@@ -86,7 +97,8 @@ def _parse_dataset_of_run(node: Any) -> Spec | DatasetRoot:
             )
         return DatasetRoot(node.get("root"))
     is_idle = node.get("root") is None and "root" not in list_accepted_keys(node)  # the commands' own `root: null`
-    return parse_spec({key: value for key, value in node.items() if not (is_idle and key == "root")})
+    given = {key: value for key, value in node.items() if not (is_idle and key == "root")}
+    return parse_spec(given, kind=SegmentationDataset)
 
 
 def _as_list(runs: Any) -> Any:

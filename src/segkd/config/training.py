@@ -9,8 +9,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, Strict
 
 from segkd.config.schema import (
     Accelerator,
+    CallbackSpec,
     CheckClasses,
     DatasetSpec,
+    LoggerSpec,
+    LossSpec,
+    OptimizerSpec,
     OptionalSpec,
     RequiredSpec,
     Settings,
@@ -113,12 +117,14 @@ class WandbSettings(Settings):
     """Weights & Biases."""
 
     mode: Literal["auto", "online", "offline", "disabled"] = Field(
-        description="auto: online with an API key, else offline"
+        description="auto: WANDB_MODE, or else online with an API key, and offline without"
     )
-    project: str = Field(description="project")
-    entity: str | None = Field(description="user or team; null: that of the key")
-    group: str | None = Field(description="group of the run; null: in a sweep, the name of its folder")
-    tags: list[str] = Field(description="tags of the run")
+    project: str | None = Field(description="project; null: WANDB_PROJECT, or segkd")
+    entity: str | None = Field(description="user or team; null: WANDB_ENTITY, or that of the key")
+    group: str | None = Field(
+        description="group of the run; null: WANDB_RUN_GROUP, or in a sweep the name of its folder"
+    )
+    tags: list[str] = Field(description="tags of the run; []: WANDB_TAGS")
     timeout: PositiveInt = Field(description="seconds to wait for W&B at each call")
     panels_every: PositiveInt | None = Field(description="validations between images with masks; null: no images")
     panels: PositiveInt = Field(description="images with masks")
@@ -148,13 +154,13 @@ class TrainSettings(Settings):
         description="the frozen network to learn from; none: labels only",
         json_schema_extra={"key": "model@teacher", "values": "NAME|none"},
     )
-    loss: dict[str, RequiredSpec] = Field(
+    loss: dict[str, LossSpec] = Field(
         min_length=1, description="what the student minimizes", json_schema_extra={"values": "[NAME,…]"}
     )
     adversary: OptionalSpec = Field(
         description="the discriminator of holistic distillation", json_schema_extra={"values": "none|holistic"}
     )
-    optimizers: dict[str, RequiredSpec] = Field(
+    optimizers: dict[str, OptimizerSpec] = Field(
         description="the student's optimizer",
         json_schema_extra={"key": "optimizer@optimizers.student", "values": "adam|adamw|sgd"},
     )
@@ -162,6 +168,12 @@ class TrainSettings(Settings):
     data: DataSettings = Field(description="batches and augmentation")
     trainer: TrainerSettings = Field(description="devices and length of the training")
     checkpoint: CheckpointSettings = Field(description="checkpoints")
+    logger: dict[str, LoggerSpec] = Field(
+        description="where curves go; metrics.csv is always written", json_schema_extra={"values": "[NAME,…]"}
+    )
+    callbacks: dict[str, CallbackSpec] = Field(
+        description="Lightning callbacks of your own", json_schema_extra={"values": "[NAME,…]"}
+    )
     wandb: WandbSettings = Field(description="Weights & Biases")
 
 

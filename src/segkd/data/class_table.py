@@ -12,6 +12,7 @@ import yaml
 from segkd.data.image_io import IMAGE_SUFFIXES, LABEL_ENCODINGS, Color, LabelEncoding, make_voc_color, read_bytes
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX
+from segkd.utils.plugins import refuse_plugins_in_file
 
 _KEYS = ("name", "labels", "label_suffix", "classes", "ignore", "mean", "std", "size")
 _ENTRY_KEYS = ("name", "id", "color")
@@ -125,6 +126,8 @@ def _load_yaml(path: Path) -> dict[str, Any]:
         RecursionError,
     ) as error:
         raise UserError(f"{path} is no valid YAML: {_explain_yaml_error(error)}") from None
+    if isinstance(metadata, dict):
+        refuse_plugins_in_file(metadata, path)
     if not isinstance(metadata, dict) or (unknown := [str(key) for key in metadata if key not in _KEYS]):
         given = f"has the keys {', '.join(unknown)}" if isinstance(metadata, dict) else "holds no keys"
         raise UserError(f"{path} {given}; it takes {', '.join(_KEYS)} ({_DOCS})")

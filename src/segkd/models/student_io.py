@@ -29,6 +29,7 @@ from segkd.models.checkpoint_io import (
     safe_load,
 )
 from segkd.utils.files import dump_yaml, sha256
+from segkd.utils.plugins import describe_error, explain_missing_plugin, is_of_plugin, refuse_plugins_in_file
 
 RENAMED_ARGUMENTS = {"segkd.models.adapter.Adapter": {"taps": "features"}}
 """Constructor arguments that version 0.1.0 wrote under another name, by network."""
@@ -124,6 +125,7 @@ def read_metadata(checkpoint: Path) -> dict[str, Any] | None:
         metadata = None
     if not isinstance(metadata, dict) or not metadata.keys() >= _SPEC_KEYS:
         raise UserError(f"{path} does not describe a network; copy it again from the run, beside {checkpoint.name}")
+    refuse_plugins_in_file(metadata, path)
     expected = _read_hash(metadata, "description")
     if expected is not None and expected != _hash_description(metadata):
         raise UserError(
@@ -170,13 +172,7 @@ def from_spec(spec: Mapping[str, Any], checkpoint: Path) -> SegmentationModel:
         UserError: the spec of `checkpoint` names no network of segkd, or one that cannot be built so.
     """
     file = checkpoint.with_suffix(".yaml")
-    module, _, name = str(spec["network"]).rpartition(".")
-    try:
-        network = getattr(importlib.import_module(module), name, None) if module.startswith("segkd.models.") else None
-    except ImportError:
-        network = None
-    if not (isinstance(network, type) and issubclass(network, SegmentationModel)):
-        raise UserError(f"{file} names '{spec['network']}', which is no network of segkd; copy it again from the run")
+    network, name = _import_network(str(spec["network"]), file), str(spec["network"]).rpartition(".")[2]
     normalization = parse_normalization(spec, file)
     try:
         built = network(num_classes=spec["num_classes"], normalization=normalization, **spec["arguments"])
@@ -184,6 +180,29 @@ def from_spec(spec: Mapping[str, Any], checkpoint: Path) -> SegmentationModel:
         raise UserError(f"{file} describes no {name} that can be built ({error}); copy it again from the run") from None
     built.classes = spec.get("classes")
     return built
+
+
+def _import_network(path: str, file: Path) -> type[SegmentationModel]:
+    """Return the class of a network, of segkd or of a plugin.
+
+    Raises:
+        UserError: the path, which `file` names, is no such class, or its plugin is not named.
+    """
+    module, _, name = path.rpartition(".")
+    network, is_allowed = None, module.startswith("segkd.models.") or is_of_plugin(path)
+    try:
+        network = getattr(importlib.import_module(module), name, None) if is_allowed else None
+    except ImportError as error:
+        if is_of_plugin(path):
+            raise UserError(f"{file} names '{path}', which cannot be imported: {describe_error(error)}") from None
+    if isinstance(network, type) and issubclass(network, SegmentationModel):
+        return network
+    if is_of_plugin(path):
+        raise UserError(
+            f"{file} names '{path}', and the plugin has no network of that name; take the version that trained it"
+        )
+    cure = explain_missing_plugin(path) or "copy it again from the run"
+    raise UserError(f"{file} names '{path}', which is no network of segkd; {cure}")
 
 
 def parse_normalization(spec: Mapping[str, Any], file: Path) -> Normalization:

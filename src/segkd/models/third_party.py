@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from segkd.errors import UserError, get_first_line
 from segkd.utils.packages import explain_install
+from segkd.utils.plugins import describe_error, explain_missing_plugin, is_of_plugin
 
 EXTRAS = {
     "transformers": "huggingface",
@@ -28,7 +29,7 @@ def build_third_party_network(path: str, arguments: dict[str, Any]) -> nn.Module
     """Build the network of a dotted path.
 
     Args:
-        path: a class that is an `nn.Module`, or a function of one of `EXTRAS`.
+        path: a class that is an `nn.Module`, or a function, of one of `EXTRAS` or of a plugin.
         arguments: of the constructor; of its config object, if the class takes one.
 
     Raises:
@@ -99,17 +100,22 @@ def extract_feature(output: object, feature: str, path: str) -> Tensor:
 
 
 def _resolve_constructor(path: str) -> Any:
-    """Return the class or function of a dotted path; functions of the libraries in `EXTRAS` alone."""
+    """Return the class or function of a dotted path: of the libraries in `EXTRAS`, of PyTorch, or of a plugin."""
     names = path.split(".")
     package = names[0]
+    if package not in (*EXTRAS, "torch", "segkd") and not is_of_plugin(path):
+        cure = explain_missing_plugin(path) or f"name a class of networks of {', '.join(EXTRAS)} or of a plugin"
+        raise UserError(f"{path} is not of {', '.join(EXTRAS)}, PyTorch or a plugin; {cure}")
     module, depth = None, len(names) - 1
     while module is None and depth > 0:
         try:
             module = importlib.import_module(".".join(names[:depth]))
         except ModuleNotFoundError as error:
-            if error.name is not None and not path.startswith(error.name):
+            if error.name is not None and not f"{path}.".startswith(f"{error.name}."):
                 raise UserError(f"{path} needs the package '{error.name}', which is not installed") from None
             depth -= 1
+        except Exception as error:
+            raise UserError(f"{path} cannot be imported: {describe_error(error)}") from None
     if module is None:
         extra = EXTRAS.get(package)
         cure = explain_install(extra) if extra else f"install it, or run where '{package}' can be imported"
@@ -119,11 +125,13 @@ def _resolve_constructor(path: str) -> Any:
         target = None if name.startswith("_") else getattr(target, name, None)
     if inspect.isclass(target) and issubclass(target, nn.Module):
         return target
-    if callable(target) and not inspect.isclass(target) and package in EXTRAS:
+    if callable(target) and not inspect.isclass(target) and (package in EXTRAS or is_of_plugin(path)):
         return target
     if target is None:
         raise UserError(f"'{package}' has no {path}")
-    raise UserError(f"{path} is not a class of networks (nn.Module), nor a function of {', '.join(EXTRAS)}")
+    raise UserError(
+        f"{path} is not a class of networks (nn.Module), nor a function of {', '.join(EXTRAS)} or of a plugin"
+    )
 
 
 def _describe(value: object) -> str:

@@ -22,6 +22,7 @@ from segkd.models.student_io import load_student, read_student_metadata
 from segkd.runs.compatibility import rename_network_keys
 from segkd.runs.paths import list_places, locate_paths
 from segkd.utils.files import sha256
+from segkd.utils.plugins import refuse_plugins_in_file
 
 log = logging.getLogger(__name__)
 
@@ -136,8 +137,9 @@ def load_run_teacher(run: Path, check: ClassCheck = "names") -> SegmentationMode
             raise ValueError
         dataset = open_dataset(parse_spec(config["dataset"]), config["data"]["val_split"])  # for its statistics
         return build_network(spec, dataset, check=_choose_check(check, config))
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise UserError(f"{path} describes no teacher that can be built; copy it again from the run") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f" ({' '.join(str(error).split())})" if isinstance(error, ValueError) and str(error) else ""
+        raise UserError(f"{path} describes no teacher that can be built{reason}; copy it again from the run") from None
     except OtherClassesError as error:  # the run used its features alone
         log.warning("the teacher of %s is left out: %s", run, error)
         return None
@@ -174,6 +176,7 @@ def read_config(run: Path, cure: str) -> dict[str, Any] | None:
     try:
         config = yaml.safe_load(path.read_bytes())
         if isinstance(config, dict):
+            refuse_plugins_in_file(config, path)
             _warn_of_changes(run, path)
             return cast("dict[str, Any]", locate_paths(config, run))
         reason = "it holds no keys"

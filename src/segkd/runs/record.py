@@ -8,7 +8,7 @@ import math
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ import torch
 from segkd import __version__
 from segkd.data.base import SegmentationDataset
 from segkd.data.identity import identify_data
-from segkd.runs.layout import RECORD_FILES, SUMMARY_FILE
+from segkd.runs.layout import DISTILLATION_TERMS, RECORD_FILES, SUMMARY_FILE
 from segkd.runs.paths import STARTED_IN
 from segkd.utils.files import dump_yaml, write_json
+from segkd.utils.plugins import list_plugins
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,13 @@ _PACKAGES = (
 )
 
 
-def write_record(directory: Path, config: dict[str, Any], seed: int, splits: Mapping[str, SegmentationDataset]) -> None:
+def write_record(
+    directory: Path,
+    config: dict[str, Any],
+    seed: int,
+    splits: Mapping[str, SegmentationDataset],
+    distillation_terms: Sequence[str],
+) -> None:
     """Write `config.yaml` (resolved) and `environment.json` (command, versions, seed, data, git state, machine).
 
     Args:
@@ -44,12 +51,17 @@ def write_record(directory: Path, config: dict[str, Any], seed: int, splits: Map
         config: the resolved config.
         seed: of the run.
         splits: train and val, whose contents are hashed.
+        distillation_terms: names of the terms that use the teacher.
     """
     config_file, environment_file = (directory / name for name in RECORD_FILES)
     config_file.write_text(dump_yaml(config), encoding="utf-8")
+    plugins = list_plugins()
+    named = [f"plugins=[{','.join(plugins)}]"] if plugins else []
     environment = {
         "segkd": __version__,
-        "command": ["python", "-m", "segkd.train", *sys.argv[1:]],
+        "command": ["python", "-m", "segkd.train", *named, *sys.argv[1:]],
+        "plugins": {name: getattr(sys.modules.get(name), "__version__", None) for name in plugins},
+        DISTILLATION_TERMS: list(distillation_terms),
         STARTED_IN: str(Path.cwd()),
         "seed": seed,
         "data": {name: identify_data(dataset) for name, dataset in splits.items()},

@@ -17,7 +17,14 @@ from segkd.config.instantiate import resolve_target
 from segkd.errors import UserError
 from segkd.models.student_io import read_student_metadata
 from segkd.runs.compatibility import RENAMED_CURVES, rename_metrics, rename_targets
-from segkd.runs.layout import EVALUATION_FILE, METRICS_FILE, RECORD_FILES, RECORD_SUFFIX, SUMMARY_FILE
+from segkd.runs.layout import (
+    DISTILLATION_TERMS,
+    EVALUATION_FILE,
+    METRICS_FILE,
+    RECORD_FILES,
+    RECORD_SUFFIX,
+    SUMMARY_FILE,
+)
 from segkd.runs.paths import locate_paths
 
 CONFIG_FILE, ENVIRONMENT_FILE = RECORD_FILES
@@ -82,7 +89,7 @@ class Run(NamedTuple):
     @property
     def terms(self) -> list[str]:
         """Names of the terms that use the teacher; empty for a baseline."""
-        return list_distillation_terms(self.config)
+        return list_distillation_terms(self.config, self.environment)
 
     @property
     def train_data(self) -> dict[str, Any]:
@@ -152,8 +159,15 @@ def read_run(path: Path) -> Run:
         raise UserError(f"{path} holds a damaged run ({type(error).__name__}: {error}); leave it out") from None
 
 
-def list_distillation_terms(config: dict[str, Any]) -> list[str]:
-    """Return the names of the terms in a run's config that use the teacher."""
+def list_distillation_terms(config: dict[str, Any], environment: dict[str, Any]) -> list[str]:
+    """Return the names of the terms in a run's config that use the teacher; no plugin is imported.
+
+    Args:
+        config: that of the run.
+        environment: its `environment.json`, which names them; runs of version 0.1.0 have losses of segkd alone.
+    """
+    if (recorded := environment.get(DISTILLATION_TERMS)) is not None:
+        return [str(name) for name in recorded]
     adversarial = ["adversarial"] if config["adversary"].get("_target_") else []
     losses = [name for name, node in config["loss"].items() if resolve_target(node["_target_"]).needs_teacher]
     return losses + adversarial
@@ -185,7 +199,7 @@ def _read_folder(directory: Path) -> Run:
     if summary is not None:
         validation = _score_validation(directory, config, environment)
         score = _score_evaluation(evaluation) if evaluation else validation
-    seconds = _sum_teacher_seconds(locate_paths(config, directory))
+    seconds = _sum_teacher_seconds(locate_paths(config, directory), environment)
     return Run(directory, config, summary, score, evaluation, validation, environment, seconds)
 
 
@@ -193,15 +207,15 @@ def _read_record(file: Path) -> Run:
     record = json.loads(file.read_bytes())
     evaluation = rename_metrics(record["evaluation"])
     config = rename_targets(record["config"])
-    list_distillation_terms(config)  # fails here, where read_run reports it, if the config is damaged
-    score = _score_evaluation(evaluation)
     environment, seconds = record["environment"], record["teacher_seconds"]
+    list_distillation_terms(config, environment)  # fails here, where read_run reports it, if the config is damaged
+    score = _score_evaluation(evaluation)
     return Run(file, config, record["summary"], score, evaluation, None, environment, seconds)
 
 
-def _sum_teacher_seconds(config: dict[str, Any]) -> float | None:
+def _sum_teacher_seconds(config: dict[str, Any], environment: dict[str, Any]) -> float | None:
     """Return the training time of the teacher; of an ensemble, the sum over its members."""
-    if not list_distillation_terms(config):
+    if not list_distillation_terms(config, environment):
         return 0.0
     teacher = config["teacher"]
     checkpoints = [member.get("checkpoint") for member in (teacher.get("members") or {}).values()]
@@ -231,8 +245,9 @@ def _score_validation(directory: Path, config: dict[str, Any], environment: dict
 
 def _name_dataset(directory: Path, config: dict[str, Any]) -> str:
     """Return the class of the dataset; for a user's own data their own name, so that two of them differ."""
-    kind = str(config["dataset"]["_target_"].rpartition(".")[2])
-    return str(read_student_metadata(directory)["dataset"]) if kind in ("Folder", "Packed") else kind
+    path = str(config["dataset"]["_target_"])
+    kind, is_own = path.rpartition(".")[2], not path.startswith("segkd.")
+    return str(read_student_metadata(directory)["dataset"]) if kind in ("Folder", "Packed") or is_own else kind
 
 
 def _read_metrics(path: Path) -> list[dict[str, str]]:

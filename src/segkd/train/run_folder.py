@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
@@ -23,11 +23,20 @@ from segkd.distillation.distiller import Distiller
 from segkd.errors import UserError
 from segkd.models.checkpoint_io import describe_zeroed
 from segkd.models.student_io import save_student
-from segkd.runs.layout import LAST_CHECKPOINT, LOCK_FILE, METRICS_FILE, RECORD_FILES, SUMMARY_FILE
+from segkd.runs.layout import (
+    LAST_CHECKPOINT,
+    LOCK_FILE,
+    LOGGER_IDS_FILE,
+    METRICS_FILE,
+    RECORD_FILES,
+    SUMMARY_FILE,
+)
 from segkd.runs.record import write_record
 from segkd.train.check_settings import is_multirun
+from segkd.train.loggers.build import build_loggers
 from segkd.train.loggers.csv import MetricsFileLogger
-from segkd.train.loggers.wandb import ResilientWandbLogger
+from segkd.train.loggers.guarded import GuardedLogger
+from segkd.train.loggers.run_info import RunInfo
 from segkd.utils.files import atomic_write, sha256, write_json
 from segkd.utils.memory import is_out_of_memory
 from segkd.utils.processes import is_rank_zero
@@ -77,34 +86,40 @@ class RunFolder:
         self._config = {**config, "output_dir": str(directory)}
         self._splits = splits
         self._step_count = int(distiller.step_count)
+        self._distillation_terms = _list_distillation_terms(distiller)
         self._teacher_hash = _hash_teacher(distiller)
         self._is_trained = False
 
     def __enter__(self) -> RunFolder:
-        self._curves = MetricsFileLogger(self.directory)
+        curves = MetricsFileLogger(self.directory)
+        self.loggers: list[Logger] = [curves]
         if is_rank_zero():
             self.directory.mkdir(parents=True, exist_ok=True)
             self._is_new = not any(path.name != LOCK_FILE for path in self.directory.iterdir())
-            write_record(self.directory, self._config, self.settings.seed, self._splits)
-            self._curves.truncate_after(self._step_count)
-        options = self.settings.wandb.model_dump(exclude={"panels", "panels_every", "group"})
-        self.wandb = ResilientWandbLogger(
-            self.directory, self._config, name=_name_run(self.settings), group=_name_group(self.settings), **options
+            write_record(self.directory, self._config, self.settings.seed, self._splits, self._distillation_terms)
+            curves.truncate_after(self._step_count)
+            if not self._step_count:
+                (self.directory / LOGGER_IDS_FILE).unlink(missing_ok=True)
+        info = RunInfo(
+            self.directory, _name_run(self.settings), _name_sweep(), self._config, self._step_count, is_multirun()
         )
+        try:
+            self.loggers = build_loggers(self.settings.logger, self.settings.wandb, info, curves)
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.wandb.finish()
+        is_stop = isinstance(error, SystemExit | KeyboardInterrupt)
+        for logger in self.loggers:
+            if issubclass(type(logger), GuardedLogger):  # `isinstance` would ask the logger within
+                cast("GuardedLogger", logger).close("success" if error is None else "aborted" if is_stop else "failed")
         is_refused = isinstance(error, UserError) or (error is not None and is_out_of_memory(error))
         if is_refused and not self._is_trained and is_rank_zero():
             _remove_partial_run(self.directory, self._is_new)
-
-    @property
-    def loggers(self) -> list[Logger]:
-        """The file of curves, and W&B."""
-        return [self._curves, self.wandb]
 
     def finish(self, trainer: pl.Trainer, distiller: Distiller, dataset: SegmentationDataset, seconds: float) -> float:
         """Write the student and the summary, print one line, and return the last `val/miou`.
@@ -147,6 +162,12 @@ class RunFolder:
         }
 
 
+def _list_distillation_terms(distiller: Distiller) -> list[str]:
+    """Return the names of the terms that use the teacher."""
+    losses = [name for name, loss in distiller.losses.named_losses() if loss.needs_teacher]
+    return losses if distiller.adversary is None else [*losses, "adversarial"]
+
+
 def _hash_teacher(distiller: Distiller) -> str | None:
     return None if distiller.teacher is None else distiller.teacher.state_hash()
 
@@ -156,14 +177,15 @@ def _name_run(settings: TrainSettings) -> str:
     return f"{settings.name}: {overrides}" if overrides else settings.name
 
 
-def _name_group(settings: TrainSettings) -> str | None:
-    """Return W&B's group: the one that is given, or, for the jobs of a sweep, the name of its folder."""
-    return settings.wandb.group or (Path(HydraConfig.get().sweep.dir).name if is_multirun() else None)
+def _name_sweep() -> str | None:
+    """Return the name of a sweep's folder; None for a run of its own."""
+    return Path(HydraConfig.get().sweep.dir).name if is_multirun() else None
 
 
 def _remove_partial_run(directory: Path, is_new: bool) -> None:
     if not (directory / LAST_CHECKPOINT).exists():
-        for name in (*RECORD_FILES, METRICS_FILE):
+        for name in (*RECORD_FILES, METRICS_FILE, LOGGER_IDS_FILE):
             (directory / name).unlink(missing_ok=True)
-        if is_new:
-            shutil.rmtree(directory / "wandb", ignore_errors=True)
+        if is_new:  # what loggers have left
+            for path in [path for path in directory.iterdir() if path.name != LOCK_FILE]:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()

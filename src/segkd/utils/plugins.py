@@ -1,0 +1,140 @@
+"""Plugins: packages of the user's own, named on the command line or in SEGKD_PLUGINS, whose parts a config may name.
+
+Importing a package runs its code, so nothing but the user may name one: no config, run or checkpoint. The environment
+variable holds all names, so that the processes that a command starts have the same plugins.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from segkd.errors import UserError
+
+VARIABLE = "SEGKD_PLUGINS"
+
+_FILES_NAME_NONE = (
+    f"a file cannot name plugins, because importing one runs its code; name it on the command line, plugins=[my_pkg], "
+    f"or in {VARIABLE}"
+)
+
+
+def add_plugins(names: Iterable[str]) -> None:
+    """Add packages to the plugins of this process and of those that it starts; nothing is imported.
+
+    Raises:
+        UserError: a name is none of a package of the user's own that Python finds.
+    """
+    plugins = [*list_plugins(), *(name.strip() for name in names if name.strip())]
+    for name in plugins:
+        _locate(name)
+    if plugins:
+        os.environ[VARIABLE] = ",".join(dict.fromkeys(plugins))
+
+
+def load_plugins(names: Iterable[str] = ()) -> None:
+    """Import all plugins, these and those named before.
+
+    Raises:
+        UserError: see `add_plugins`; or a package cannot be imported.
+    """
+    add_plugins(names)
+    for name in list_plugins():
+        try:
+            importlib.import_module(name)
+        except (Exception, SystemExit) as error:
+            raise UserError(f"the plugin '{name}' cannot be imported: {describe_error(error)}") from None
+
+
+def list_plugins() -> tuple[str, ...]:
+    """Return the names of all plugins."""
+    return tuple(name.strip() for name in os.environ.get(VARIABLE, "").split(",") if name.strip())
+
+
+def is_of_plugin(path: str) -> bool:
+    """Return whether a dotted path names something in a plugin."""
+    return any(path.startswith(f"{name}.") for name in list_plugins())
+
+
+def list_plugin_configs() -> list[Path]:
+    """Return the folders `configs` of the plugins that have one."""
+    folders = [folder / "configs" for name in list_plugins() for folder in _locate(name)]
+    return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
+
+
+def explain_missing_plugin(path: str) -> str:
+    """Return the cure for a dotted path that is refused: the plugin to name; empty for a path of no plugin."""
+    package = path.partition(".")[0]
+    if not _is_package_name(package) or _explain_no_plugin(package) is not None or package == "torch":
+        return ""
+    return f"if '{package}' is a package that you trust, add plugins=[{package}]"
+
+
+def refuse_plugins_in_file(content: Mapping[Any, Any], file: Path) -> None:
+    """Check that a file names no plugins.
+
+    Raises:
+        UserError: it does.
+    """
+    if "plugins" in content:
+        raise UserError(f"{file}: {_FILES_NAME_NONE}")
+
+
+def explain_plugins_key() -> str:
+    """Return what to say of a key `plugins` in a config."""
+    return _FILES_NAME_NONE
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the last line of an error's traceback, and the line of code that it comes from."""
+    last = traceback.format_exception_only(error)[-1].strip()
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{last} ({error.filename}, line {error.lineno})"
+    is_own = frames and frames[-1].filename not in (__file__, importlib.__file__)
+    return f"{last} ({frames[-1].filename}, line {frames[-1].lineno})" if is_own else last
+
+
+def _locate(name: str) -> list[Path]:
+    """Return the folders of a package; none for a module of one file.
+
+    Raises:
+        UserError: it is no package of the user's own, or Python does not find it.
+    """
+    if not _is_package_name(name):
+        raise UserError(f"plugins=[{name}]: '{name}' is not the name of a package; give one such as plugins=[my_pkg]")
+    if (reason := _explain_no_plugin(name.partition(".")[0])) is not None:
+        raise UserError(f"plugins=[{name}]: {reason}; name a package of your own")
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)  # `segkd COMMAND` lacks it, `python -m segkd.COMMAND` has it
+    importlib.invalidate_caches()
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        spec = None
+    except (Exception, SystemExit) as error:  # of the parent of a dotted name, which is imported
+        raise UserError(f"the plugin '{name}' cannot be imported: {describe_error(error)}") from None
+    if spec is None:
+        raise UserError(
+            f"plugins=[{name}]: Python finds no package '{name}'; install it (pip install -e DIR), or run in the folder that holds it"
+        )
+    return [Path(folder) for folder in spec.submodule_search_locations or []]
+
+
+def _is_package_name(name: str) -> bool:
+    return re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", name) is not None
+
+
+def _explain_no_plugin(package: str) -> str | None:
+    """Return why a package is not to be a plugin; None if it may be one."""
+    if package == "segkd":
+        return "segkd needs no plugin for its own parts"
+    return f"'{package}' belongs to Python" if package in sys.stdlib_module_names else None
