@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from types import ModuleType
 from typing import Any, NoReturn
 
 COMMANDS = {
@@ -20,6 +21,7 @@ COMMANDS = {
     "calibrate": "find loss weights for given shares of the gradient",
     "check": "check the images and labels of a dataset",
     "stats": "compute means, class frequencies and class weights of a dataset",
+    "import": "write labels that an annotation tool exported as a dataset of images and label PNGs",
     "pack": "pack a dataset into one memory-mapped file",
     "download": "download CamVid, or the authors' weights",
 }
@@ -33,12 +35,20 @@ RETIRED = {
 """A command of earlier versions → what replaces it."""
 
 
+_PACKAGES = {"import": "import_labels"}
+"""A command that cannot be a name in Python → its package and function."""
+
+
+def load_module(name: str) -> ModuleType:
+    """Import and return the module that holds a command."""
+    module = import_module(f"segkd.{_PACKAGES.get(name, name)}")
+    is_package = hasattr(module, "__path__")
+    return import_module(f"{module.__name__}.main") if is_package else module
+
+
 def load_command(name: str) -> Callable[..., Any]:
     """Import the module of a command and return its function."""
-    module = import_module(f"segkd.{name}")
-    if hasattr(module, "__path__"):  # a package
-        module = import_module(f"segkd.{name}.main")
-    command: Callable[..., Any] = getattr(module, name)
+    command: Callable[..., Any] = getattr(load_module(name), _PACKAGES.get(name, name))
     return command
 
 

@@ -5,7 +5,6 @@ Both come from the descriptions in the settings classes, the docstrings of the l
 
 from __future__ import annotations
 
-import importlib
 import re
 import textwrap
 from collections.abc import Iterable, Iterator
@@ -17,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from segkd.cli.commands import COMMANDS
+from segkd.cli.commands import COMMANDS, load_module
 from segkd.cli.reference_keys import EXTRA_KEYS, PAGES
 from segkd.config.instantiate import resolve_target
 from segkd.config.paths import CONFIGS, list_options
@@ -65,9 +64,7 @@ def render_files() -> dict[Path, str]:
 
 def list_settings(command: str) -> dict[str, type[Settings]]:
     """Return the settings classes of a command by mode; "" for a command without modes."""
-    module = importlib.import_module(f"segkd.{command}")
-    if hasattr(module, "__path__"):  # a package
-        module = importlib.import_module(f"segkd.{command}.main")
+    module = load_module(command)
     name = f"{command.title()}Settings"
     return {"": getattr(module, name)} if hasattr(module, name) else dict(module.SETTINGS)
 

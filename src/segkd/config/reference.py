@@ -62,7 +62,8 @@ def describe_settings(
             keys = [*extra_keys.get(f"{name}.", []), *_describe_nested(nested, name, config[name], extra_keys)]
             tables.append(KeyTable((inspect.getdoc(nested) or "").rstrip("."), keys))
         else:
-            doc = _describe_field(name, field, config.get(name), choices)
+            key = field.alias or name  # a key may be a keyword of Python
+            doc = _describe_field(key, field, config.get(key), choices)
             tables[0].keys.extend([doc, *extra_keys.get(doc.key, [])])
     return [table for table in tables if table.keys]
 

@@ -43,16 +43,29 @@ def find_split_in_name(stem: str) -> str | None:
     return next((split for split in reversed(splits) if split in ("train", "val", "test")), None)
 
 
-def choose_splits(
-    images: Sequence[AnnotatedImage], names: Sequence[str], settings: SplitSettings, notes: Notes
-) -> list[str]:
+def find_names(images: Sequence[AnnotatedImage], splits: Sequence[str], notes: Notes) -> list[str]:
+    """Return names that are unique within each split, also where letters of both cases are the same."""
+    taken: set[tuple[str, str]] = set()
+    names = []
+    for image, split in zip(images, splits, strict=True):
+        name, number = image.name, 1
+        while (split, name.casefold()) in taken:
+            number += 1
+            name = f"{image.name}-{number}"
+        if name != image.name:
+            notes.add("images share their name with another and get a number", f"{image.path} → {name}")
+        taken.add((split, name.casefold()))
+        names.append(name)
+    return names
+
+
+def choose_splits(images: Sequence[AnnotatedImage], settings: SplitSettings, notes: Notes) -> list[str]:
     """Return the split of each image.
 
     An export that has `train` and `val` keeps its splits. Otherwise its images are divided, but those of `test` stay there.
 
     Args:
         images: All images.
-        names: Their unique names, by which they are divided.
         settings: How they are divided.
         notes: Gets what becomes of splits that the export has.
 
@@ -66,37 +79,35 @@ def choose_splits(
                 f"the export has splits of its own ({', '.join(sorted({*own} - {''}))}); leave out val= and test= to keep "
                 "them, or give resplit=true to divide all images anew"
             )
-        for name, split in zip(names, own, strict=True):
-            if not split:
-                notes.add("images are in no split of the export and go to train", name)
+        if loose := [image for image, split in zip(images, own, strict=True) if not split]:
+            notes.add("images are in no split of the export and go to train", str(loose[0].path), len(loose))
         return [split or REST for split in own]
     stays = [not settings.resplit and split == "test" for split in own]
     if all(stays):
         stays = [False] * len(own)
-    divided = [i for i, stay in enumerate(stays) if not stay]
-    if present := sorted({own[i] for i in divided} - {""}):
-        notes.add(
-            f"images of the export's split {', '.join(present)} are divided anew", names[divided[0]], len(divided)
-        )
-    split_of = _divide([images[i] for i in divided], [names[i] for i in divided], settings, any(stays))
-    return ["test" if stay else split_of[name] for name, stay in zip(names, stays, strict=True)]
+    divided = [image for image, stay in zip(images, stays, strict=True) if not stay]
+    if present := sorted({*(split for split, stay in zip(own, stays, strict=True) if not stay)} - {""}):
+        kinds = ", ".join(present)
+        notes.add(f"images of the export's {kinds} are divided anew", str(divided[0].path), len(divided))
+    new = iter(_divide(divided, settings, any(stays)))
+    return ["test" if stay else next(new) for stay in stays]
 
 
-def _divide(
-    images: Sequence[AnnotatedImage], names: Sequence[str], settings: SplitSettings, has_test: bool
-) -> dict[str, str]:
-    fractions = {"val": _DEFAULT_VAL if settings.val is None else settings.val, "test": settings.test or 0.0}
+def _divide(images: Sequence[AnnotatedImage], settings: SplitSettings, has_test: bool) -> list[str]:
     if has_test and settings.test:
         raise UserError(
             "the export has a split test of its own; leave out test=, or give resplit=true to divide all images anew"
         )
+    fractions = {"val": _DEFAULT_VAL if settings.val is None else settings.val, "test": settings.test or 0.0}
     fractions = {split: part for split, part in fractions.items() if part}
+    names = find_names(images, [REST] * len(images), Notes())
     if not fractions:
-        return dict.fromkeys(names, REST)
+        return [REST] * len(images)
     together: list[list[str]] = []
     if settings.near_duplicates:
-        from segkd.data.splitting import group_near_duplicates
+        from segkd.data.near_duplicates import group_near_duplicates
 
         name_of = {image.path: name for image, name in zip(images, names, strict=True)}
         together = [[name_of[path] for path in paths] for paths in group_near_duplicates([*name_of])]
-    return assign_splits(names, fractions, settings.seed, settings.group, together)
+    split_of = assign_splits(names, fractions, settings.seed, settings.group, together)
+    return [split_of[name] for name in names]

@@ -1,0 +1,137 @@
+"""`python -m segkd.import`: write labels that an annotation tool exported as a `dataset=folder`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal
+
+from omegaconf import DictConfig
+from pydantic import Field, NonNegativeFloat, PositiveInt
+
+from segkd.config.schema import Settings, load_settings
+from segkd.data.folder import METADATA_FILE
+from segkd.data.proposal import format_proposal
+from segkd.errors import UserError
+from segkd.import_labels.annotations import IGNORED, Export, Notes, ReadSettings
+from segkd.import_labels.archives import open_export
+from segkd.import_labels.class_list import ClassList, Unlabeled, describe_classes, list_classes
+from segkd.import_labels.coco import read_coco
+from segkd.import_labels.destination import check_destination, replace_folder
+from segkd.import_labels.roboflow import read_roboflow
+from segkd.import_labels.splits import SplitSettings, choose_splits, find_names
+from segkd.import_labels.write import Job, Summary, Transfer, Writer
+from segkd.import_labels.yolo import read_yolo
+from segkd.utils.tables import print_table
+
+log = logging.getLogger(__name__)
+
+READERS: Mapping[str, Callable[[Path, ReadSettings, Notes], Export]] = {
+    "coco": read_coco,
+    "yolo": read_yolo,
+    "roboflow": read_roboflow,
+}
+
+
+class ImportSettings(Settings):
+    """Settings of `python -m segkd.import`."""
+
+    source_format: Literal["coco", "yolo", "roboflow"] = Field(alias="from", description="format of the export")
+    input: Path = Field(description="the export: a folder, a file or an archive", json_schema_extra={"values": "PATH"})
+    output: Path = Field(description="new folder for the dataset", json_schema_extra={"values": "DIR"})
+    image_folder: Path | None = Field(
+        description="folder of the images; null: they are in the export", json_schema_extra={"values": "DIR|null"}
+    )
+    images: Transfer = Field(description="copy the images, or link to them")
+    classes: list[str] | None = Field(
+        description="classes to import, in the export's order; null: all", json_schema_extra={"values": "[NAME,…]|null"}
+    )
+    unlabeled: Unlabeled = Field(description="pixels under no region are a class background, or ignored")
+    unused_classes: Literal["keep", "drop"] = Field(description="classes that no pixel has")
+    empty_images: Literal["keep", "skip"] = Field(description="images in which nothing is annotated")
+    boxes: Literal["skip", "fill"] = Field(description="objects that have a box and no outline")
+    crowd: Literal["ignore", "fill", "skip"] = Field(description="COCO's regions that hold a group of objects")
+    val: NonNegativeFloat | None = Field(
+        description="part of the images that goes to val; null: the export's own splits, or 0.2 if it has none"
+    )
+    test: NonNegativeFloat | None = Field(description="part of the images that goes to test; null: none")
+    seed: int = Field(description="another number divides the images otherwise")
+    group: str | None = Field(
+        description="images stay together whose names begin with the same match of this regular expression, such as '[^_]+'; "
+        "parent: those of one folder",
+        json_schema_extra={"values": "REGEX|parent|null"},
+    )
+    near_duplicates: bool = Field(description="keep nearly equal images, such as those of one video, together")
+    resplit: bool = Field(description="divide all images anew although the export has splits")
+    overwrite: bool = Field(description="replace a dataset in the output folder")
+    workers: PositiveInt = Field(description="threads")
+
+
+def import_labels(cfg: DictConfig) -> None:
+    """Write the dataset; if that fails, nothing is left under its name. The export is only read.
+
+    Raises:
+        UserError: The export cannot be read, holds nothing to import, or the output folder cannot be used.
+    """
+    settings = load_settings(cfg, ImportSettings)
+    check_destination(settings.output, [settings.input, settings.image_folder], settings.overwrite)
+    notes = Notes()
+    with open_export(settings.input) as source:
+        if settings.images == "symlink" and source != settings.input and settings.image_folder is None:
+            raise UserError("images=symlink cannot link into an archive; give images=copy, or unpack it first")
+        export = _read(source, settings, notes)
+        class_list = list_classes(export, settings.classes, settings.unlabeled, notes)
+        splits = choose_splits(
+            export.images, SplitSettings(*(getattr(settings, name) for name in SplitSettings._fields)), notes
+        )
+        names = find_names(export.images, splits, notes)
+        with replace_folder(settings.output) as folder:
+            writer = Writer(folder, export, class_list, settings.images)
+            jobs = [Job(*job) for job in zip(export.images, names, splits, strict=True)]
+            summary = writer.write(jobs, settings.workers, notes)
+            _write_class_table(folder / METADATA_FILE, class_list, summary, settings, notes)
+    for line in notes.list_lines():
+        log.warning("%s", line)
+    _print_summary(class_list, export, summary, settings)
+
+
+def _read(source: Path, settings: ImportSettings, notes: Notes) -> Export:
+    read_settings = ReadSettings(settings.boxes, settings.crowd, settings.image_folder)
+    export = READERS[settings.source_format](source, read_settings, notes)
+    empty = [image for image in export.images if image.content == ()]
+    if empty:
+        fate = "left out" if settings.empty_images == "skip" else f"kept, all {settings.unlabeled}"
+        notes.add(f"images without annotations are {fate}", str(empty[0].path), len(empty))
+    if settings.empty_images == "skip":
+        export = export._replace(images=[image for image in export.images if image.content != ()])
+    if not export.images:
+        reasons = "".join(f"; {line}" for line in notes.list_lines())
+        raise UserError(f"{settings.input} holds no image to import as from={settings.source_format}{reasons}")
+    return export
+
+
+def _write_class_table(
+    path: Path, class_list: ClassList, summary: Summary, settings: ImportSettings, notes: Notes
+) -> None:
+    classes = describe_classes(class_list, summary.pixels, settings.unused_classes, notes)
+    (height, width), _ = summary.sizes.most_common(1)[0]
+    table = {"classes": classes, "size": [height, width], "ignore": [IGNORED]}
+    source = f"# imported by `python -m segkd.import from={settings.source_format}`"
+    path.write_text(f"{source}\n{format_proposal(table)}\n", encoding="utf-8")
+
+
+def _print_summary(class_list: ClassList, export: Export, summary: Summary, settings: ImportSettings) -> None:
+    total = int(summary.pixels.sum())
+    rows = [["class", "id", "pixels %"]]
+    rows += [[c.name, str(i), f"{100 * summary.pixels[i] / total:.3f}"] for i, c in enumerate(class_list.classes)]
+    rows.append(["ignored", str(IGNORED), f"{100 * summary.pixels[IGNORED] / total:.3f}"])
+    print_table(rows, "table")
+    order = "in the order of the export" if export.is_ordered else "smaller ones over larger ones"
+    fill = "ignored" if class_list.unlabeled == IGNORED else class_list.classes[class_list.unlabeled].name
+    print(f"regions are painted {order}; pixels under none are {fill}")
+    splits = ", ".join(f"{count} {split}" for split, count in sorted(summary.splits.items()))
+    print(
+        f"{sum(summary.splits.values())} images ({splits}) → {settings.output}; "
+        f"check them: python -m segkd.check dataset=folder dataset.root={settings.output}"
+    )

@@ -1,0 +1,143 @@
+"""Read YOLO's labels: a text file per image with polygons or boxes, in parts of the image's width and height."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from segkd.data.discovery import find_images
+from segkd.data.image_io import read_bytes
+from segkd.errors import UserError
+from segkd.import_labels.annotations import (
+    AnnotatedImage,
+    Export,
+    LabelClass,
+    Notes,
+    Polygon,
+    ReadSettings,
+    Region,
+)
+from segkd.import_labels.splits import find_split_in_name
+from segkd.import_labels.yolo_table import YoloTable, read_yolo_table
+
+_BOX_LENGTH = 5  # class, center x, center y, width, height
+_MIN_POLYGON_LENGTH = 7  # class and three points
+_OUTSIDE = 0.5  # sides by which an outline may leave the image; beyond, the numbers are pixels
+
+
+def read_yolo(path: Path, settings: ReadSettings, notes: Notes) -> Export:
+    """Read the images that data.yaml names, and the label beside each.
+
+    Args:
+        path: The yaml file, or the folder that holds it.
+        settings: How it is read.
+        notes: Gets what is left out.
+
+    Raises:
+        UserError: It is no such export, or a label is damaged.
+    """
+    if settings.image_folder is not None:
+        raise UserError("image_folder is not used for YOLO, where data.yaml and the labels say where the images are")
+    table = read_yolo_table(path, notes)
+    images: dict[Path, AnnotatedImage] = {}
+    unlabeled: list[Path] = []
+    for split, source in table.sources:
+        for image, root in _list_images(source, notes):
+            label = find_label_file(image)
+            if not label.is_file():
+                unlabeled.append(image)
+            regions = tuple(_read_label(label, table, settings, notes)) if label.is_file() else ()
+            own_split = split or _find_split(image, root)
+            name = image.relative_to(root).with_suffix("").as_posix()
+            images.setdefault(image, AnnotatedImage(image, name, regions, split=own_split))
+    if images and len(unlabeled) == len(images):
+        raise UserError(
+            f"none of {len(images)} images has a label; that of {unlabeled[0]} would be {find_label_file(unlabeled[0])}"
+        )
+    if unlabeled:
+        notes.add("images have no text file, so nothing is in them", str(unlabeled[0]), len(unlabeled))
+    _note_labels_without_image([*images], notes)
+    return Export([LabelClass(name) for name in table.names.values()], [*images.values()])
+
+
+def find_label_file(image: Path) -> Path:
+    """Return the path of an image's label: in `labels` instead of the last `images` of the path, or beside the image."""
+    parts = list(image.parts)
+    if "images" in parts[:-1]:
+        parts[len(parts) - 2 - parts[-2::-1].index("images")] = "labels"
+    return Path(*parts).with_suffix(".txt")
+
+
+def _list_images(source: Path, notes: Notes) -> Iterator[tuple[Path, Path]]:
+    """Yield the images of a folder or of a text file that lists them, each with the folder to which its name is relative."""
+    if source.is_dir():
+        for image in find_images(source).paths:
+            yield image, source
+        return
+    base = source.parent
+    for line in read_bytes(source).decode("utf-8-sig", errors="replace").splitlines():
+        if not (name := line.strip()):
+            continue
+        plain = Path(*(part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in (".", "..", "/")))
+        tails = [Path(*plain.parts[i:]) for i in range(len(plain.parts))]
+        image = next((base / tail for tail in tails if (base / tail).is_file()), None)
+        if image is None:
+            notes.add("images are missing and left out", f"{name} in {source}")
+        else:
+            yield image, image.parent
+
+
+def _read_label(path: Path, table: YoloTable, settings: ReadSettings, notes: Notes) -> Iterator[Region]:
+    for number, line in enumerate(read_bytes(path).decode("utf-8-sig", errors="replace").splitlines(), 1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        values = _parse_line(line, where)
+        key = int(values[0])
+        if key != values[0] or key not in table.names:
+            raise UserError(f"{where} is of class {values[0]:g}; {table.path} has {_list_names(table)}")
+        if len(values) == _BOX_LENGTH:
+            fate = "filled" if settings.boxes == "fill" else "left out; boxes=fill fills them"
+            notes.add(f"boxes without an outline are {fate}", where)
+            if settings.boxes == "skip":
+                continue
+            x, y, width, height = values[1:]
+            corners = [(x + sx * width / 2, y + sy * height / 2) for sx, sy in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+            points = np.array(corners)
+        elif len(values) >= _MIN_POLYGON_LENGTH and len(values) % 2 == 1:
+            points = np.array(values[1:]).reshape(-1, 2)
+        else:
+            raise UserError(
+                f"{where} has {len(values)} numbers; a box has {_BOX_LENGTH}, and an outline a class and at least three points"
+            )
+        if not (np.abs(points - 0.5) <= 0.5 + _OUTSIDE).all():
+            raise UserError(f"{where} has coordinates far outside 0–1; they are parts of width and height, not pixels")
+        yield Region(table.names[key], (Polygon((points,), is_relative=True),))
+
+
+def _parse_line(line: str, where: str) -> Sequence[float]:
+    try:
+        return [float(word) for word in line.split()]
+    except ValueError:
+        raise UserError(f"{where} is '{line.strip()[:60]}'; expected a class number and coordinates") from None
+
+
+def _list_names(table: YoloTable) -> str:
+    first = ", ".join(f"{i} {name}" for i, name in [*table.names.items()][:10])
+    return f"{first}, …" if len(table.names) > 10 else first or "no class"
+
+
+def _find_split(image: Path, root: Path) -> str | None:
+    names = reversed(image.relative_to(root).parts[:-1])
+    return next((split for name in names if (split := find_split_in_name(name))), None)
+
+
+def _note_labels_without_image(images: Sequence[Path], notes: Notes) -> None:
+    expected = {find_label_file(image) for image in images}
+    folders = {label.parent for label in expected}
+    # classes.txt and the like lie beside images and not in a folder of labels.
+    found = [file for folder in sorted(folders) if folder.is_dir() for file in sorted(folder.glob("*.txt"))]
+    if extra := [file for file in found if file not in expected and "labels" in file.parts]:
+        notes.add("labels without an image are left out", str(extra[0]), len(extra))
