@@ -31,15 +31,17 @@ class ImageFinder:
         self.paths = list(dict.fromkeys(path for images in found for path in images.paths))
         self._unread = {_normalize(path.name) for images in found for path in images.left_out}
         self._by_name: dict[str, list[Path]] = defaultdict(list)
+        self._by_stem: dict[str, list[Path]] = defaultdict(list)
         for path in self.paths:
             self._by_name[_normalize(path.name)].append(path)
+            self._by_stem[_normalize(path.stem)].append(path)
         self._used: set[Path] = set()
 
     def find(self, name: str, notes: Notes, near: Path | None = None, split: str | None = None) -> FoundImage | None:
         """Return the image whose path ends like a name, with as many of its folders as possible; a miss is noted.
 
         Args:
-            name: Name or path, relative or absolute, with either kind of slashes.
+            name: Name or path, relative or absolute, with either kind of slashes, with or without the suffix of an image.
             notes: Gets the names that are not found.
             near: Of several such images, one below this folder is taken,
             split: and then one that has a folder of this split in its path.
@@ -50,14 +52,15 @@ class ImageFinder:
         parts = _split_path(name)
         for start in range(len(parts)):
             tail = parts[start:]
-            paths = [path for path in self._by_name[tail[-1]] if _get_tail(path, len(tail)) == tail]
+            named = self._by_name[tail[-1]] or self._by_stem[tail[-1]]
+            paths = [path for path in named if _get_folders(path, len(tail) - 1) == tail[:-1]]
             if paths := _prefer(paths, near, split):
                 if len(paths) > 1:
                     raise UserError(
                         f"{paths[0]} and {paths[1]} both may be the image '{name}'; keep one, or give image_folder=DIR"
                     )
                 self._used.add(paths[0])
-                return FoundImage(paths[0], PurePosixPath(*tail).with_suffix("").as_posix())
+                return FoundImage(paths[0], PurePosixPath(*tail[:-1], _normalize(paths[0].stem)).as_posix())
         if parts and parts[-1] in self._unread:
             notes.add("images are left out, for segkd does not read their format", name)
         else:
@@ -75,8 +78,9 @@ def _split_path(name: str) -> tuple[str, ...]:
     return tuple(part for part in parts if part not in ("", ".", ".."))
 
 
-def _get_tail(path: Path, length: int) -> tuple[str, ...]:
-    return tuple(map(_normalize, path.parts[-length:]))
+def _get_folders(path: Path, count: int) -> tuple[str, ...]:
+    """Return the last `count` folders of a file."""
+    return tuple(map(_normalize, path.parent.parts[len(path.parent.parts) - count :]))
 
 
 def _prefer(paths: list[Path], near: Path | None, split: str | None) -> list[Path]:

@@ -1,0 +1,59 @@
+"""Make an export of what a reader found: void labels are ignored, and the background is recognized."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from segkd.data.image_io import Color
+from segkd.data.proposal import VOID_NAMES
+from segkd.errors import UserError
+from segkd.import_labels.annotations import AnnotatedImage, Export, LabelClass, Notes, Region
+
+_BACKGROUND_NAMES = ("background", "_background_")
+
+
+def is_void(name: str) -> bool:
+    """Return whether a label of this name stands for ignored pixels."""
+    return name.lower() in VOID_NAMES
+
+
+def find_background(names: Sequence[str]) -> str | None:
+    """Return the name that stands for the pixels under no region; None if there is none."""
+    return next((name for name in names if name.lower() in _BACKGROUND_NAMES), None)
+
+
+def assemble_export(
+    classes: Mapping[str, Color | None], images: Sequence[AnnotatedImage], notes: Notes, source: str
+) -> Export:
+    """Return an export whose regions lie on one another in their order.
+
+    Args:
+        classes: Label → color; void labels become ignored pixels.
+        images: Images whose content are regions.
+        notes: Gets the void labels.
+        source: What names the labels, for the error message.
+
+    Raises:
+        UserError: A region has a label that is not in `classes`.
+    """
+    images = [image._replace(content=_settle_regions(image, classes, notes, source)) for image in images]
+    used = [LabelClass(name, color) for name, color in classes.items() if not is_void(name)]
+    return Export(used, images, find_background([entry.name for entry in used]), is_ordered=True)
+
+
+def _settle_regions(
+    image: AnnotatedImage, classes: Mapping[str, Color | None], notes: Notes, source: str
+) -> tuple[Region, ...]:
+    assert not callable(image.content)
+    regions = []
+    for region in image.content:
+        name = region.class_name
+        if name is not None and name not in classes:
+            raise UserError(
+                f"a region of {image.name} has the label '{name}', which {source} does not name; add it there, or export again"
+            )
+        if name is not None and is_void(name):
+            notes.add("regions of labels such as void are ignored pixels", f"'{name}' in {image.name}")
+            region = region._replace(class_name=None)
+        regions.append(region)
+    return tuple(regions)
