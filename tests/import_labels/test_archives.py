@@ -41,6 +41,15 @@ def test_an_archive_is_unpacked_and_removed(name: str, tmp_path: Path) -> None:
     assert not folder.exists()
 
 
+def test_errors_name_the_archive(tmp_path: Path) -> None:
+    archive = _write_zip(tmp_path / "task.zip", FILES)
+    with (
+        pytest.raises(UserError, match=f"^{tmp_path}/task.zip/annotations.xml is damaged$"),
+        open_export(archive) as folder,
+    ):
+        raise UserError(f"{folder / 'annotations.xml'} is damaged")
+
+
 def test_folders_and_other_files_are_used_where_they_are(tmp_path: Path) -> None:
     (tmp_path / "export.zip").mkdir()
     for path in (tmp_path / "export.zip", _write_zip(tmp_path / "annotations.xml", FILES)):

@@ -97,7 +97,7 @@ def test_boxes_are_left_out_unless_they_are_to_be_filled(tmp_path: Path) -> None
     root = write_export(tmp_path / "straight", box.format(""))
     export, notes = read(root)
     assert notes.list_lines() == [
-        "boxes without an outline are left out (boxes=fill fills them): 1, the first is "
+        "boxes without an outline are left out; boxes=fill fills them: 1, the first is "
         f"<box> 1 ('car') of a.png in {root / 'annotations.xml'}"
     ]
     assert export.images[0].content == ()
@@ -154,7 +154,7 @@ def test_what_has_no_area_is_named(tmp_path: Path) -> None:
     place = f"of a.png in {root / 'annotations.xml'}"
     assert notes.list_lines() == [
         f"shapes <polyline> have no area and are left out: 1, the first is <polyline> 1 ('car') {place}",
-        f"attributes of objects are left out: 1, the first is <points> 2 ('car') {place}",
+        f"attributes are left out: 1, the first is <points> 2 ('car') {place}",
         f"shapes <points> have no area and are left out: 2, the first is <points> 2 ('car') {place}",
         f"shapes <cuboid> have no area and are left out: 1, the first is <cuboid> 4 ('car') {place}",
         f"shapes <skeleton> have no area and are left out: 1, the first is <skeleton> 5 ('car') {place}",

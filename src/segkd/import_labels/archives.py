@@ -42,6 +42,8 @@ def is_archive(path: Path) -> bool:
 def open_export(path: Path) -> Iterator[Path]:
     """Yield the path of an export; that of an archive is a temporary folder with its content, removed at the end.
 
+    Errors on files of an archive name the archive instead of that folder.
+
     Raises:
         UserError: The path does not exist, or the archive is damaged, expands to too much, or has entries that would
             be written outside the folder.
@@ -53,7 +55,10 @@ def open_export(path: Path) -> Iterator[Path]:
         return
     with TemporaryDirectory(prefix="segkd-import-") as folder:
         unpack(path, Path(folder))
-        yield Path(folder)
+        try:
+            yield Path(folder)
+        except UserError as error:
+            raise UserError(str(error).replace(folder, str(path))) from None
 
 
 def unpack(archive: Path, folder: Path) -> None:

@@ -45,6 +45,7 @@ def read_mask_export(root: Path, settings: ReadSettings, notes: Notes) -> Export
             mask = masks.get(name)
             content = partial(read_label_file, mask, values) if mask else ()
             images.append(AnnotatedImage(found.path, found.name, content, split=split))
+    finder.note_unused(notes)
     if left_out := [path for name, path in masks.items() if name not in splits]:
         notes.add(f"masks are in no list of {_LIST_FOLDER} and left out", str(left_out[0]), len(left_out))
     return Export(classes, images, find_background([entry.name for entry in classes]))

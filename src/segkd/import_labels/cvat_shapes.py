@@ -27,7 +27,7 @@ def read_shape(shape: Element, where: str, settings: ReadSettings, notes: Notes)
         UserError: A coordinate is missing or no number, or a mask has not the size that it says.
     """
     if shape.find("attribute") is not None:
-        notes.add("attributes of objects are left out", where)
+        notes.add("attributes are left out", where)
     if shape.tag == "polygon":
         return Polygon((_read_points(shape, where),))
     if shape.tag == "mask":
@@ -38,8 +38,9 @@ def read_shape(shape: Element, where: str, settings: ReadSettings, notes: Notes)
         return Polygon((_rotate(_draw_ellipse(center_x, center_y, radius_x, radius_y), shape, where),))
     if shape.tag == "box":
         if settings.boxes == "skip":
-            notes.add("boxes without an outline are left out (boxes=fill fills them)", where)
+            notes.add("boxes without an outline are left out; boxes=fill fills them", where)
             return None
+        notes.add("boxes without an outline are filled", where)
         left, top, right, bottom = (read_number(shape, key, where) for key in ("xtl", "ytl", "xbr", "ybr"))
         corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
         return Polygon((_rotate(corners, shape, where),))

@@ -46,6 +46,7 @@ def read_xml_export(files: Sequence[Path], root: Path, settings: ReadSettings, n
         document = _read_document(file)
         _add_classes(document, file, classes, notes)
         images += _read_images(document, _Reading(file, finder, settings, notes))
+    finder.note_unused(notes)
     return assemble_export(classes, images, notes, f"<meta> of {files[0].name}")
 
 
