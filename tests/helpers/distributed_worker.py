@@ -20,7 +20,8 @@ from torch.optim import SGD, Optimizer
 
 import segkd.distillation.adversary
 import segkd.losses.cross_entropy
-import segkd.losses.functional
+import segkd.losses.pairwise
+import segkd.losses.pixelwise
 from segkd.config.training import TrainerSettings
 from segkd.data.base import Sample
 from segkd.data.datamodule import SegmentationDataModule
@@ -128,6 +129,7 @@ if __name__ == "__main__":
     arguments = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     train(*arguments, micro_batches=4 if "--micro-batches" in sys.argv else 1)
     if "--local-means" in sys.argv:
-        for module in (segkd.losses.cross_entropy, segkd.losses.functional, segkd.distillation.adversary):
+        losses = (segkd.losses.cross_entropy, segkd.losses.pixelwise, segkd.losses.pairwise)
+        for module in (*losses, segkd.distillation.adversary):
             module.global_mean = compute_local_mean
         train(*arguments, name="local")

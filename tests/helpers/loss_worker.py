@@ -17,7 +17,7 @@ from segkd.losses.cirkd_memory import CIRKDMemory
 from segkd.losses.cross_entropy import CrossEntropy
 from segkd.losses.distributed import global_mean
 from segkd.losses.features import require_teacher
-from segkd.losses.functional import downsample_mask
+from segkd.losses.tensors import downsample_mask
 from segkd.types import IGNORE_INDEX, Batch, FeatureInfo, NetworkOutput, Step
 from tests.helpers.losses import SPECS, compute_gradients, make_factory, make_seeded
 from tests.helpers.steps import make_step

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segkd.errors import UserError
+from segkd.losses import cirkd
 from segkd.losses.cirkd import CIRKD, choose_pooling_size
 from segkd.types import FeatureInfo, Step
 from tests.helpers.loss_references import compute_cirkd
@@ -61,10 +62,15 @@ class FaultyCIRKD(CIRKD):
         super().__init__(temperature=0.5)
         self.fault = fault
 
-    def _log_similarity(self, features: Tensor, valid: Tensor) -> Tensor:
+    def forward(self, step: Step) -> Tensor:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cirkd, "_log_similarity", self._log_similarity)
+            return super().forward(step)
+
+    def _log_similarity(self, features: Tensor, valid: Tensor, temperature: float) -> Tensor:
         normalize: Callable[[Tensor], Tensor] = self.fault.get("normalize", F.normalize)  # type: ignore[assignment]
         units = normalize(features)
-        similarity = torch.einsum("mca,ncb->manb", units, units) / self.temperature
+        similarity = torch.einsum("mca,ncb->manb", units, units) / temperature
         if self.fault.get("masked", True):
             similarity = similarity.masked_fill(~valid, -1e9)
         if self.fault.get("joint", False):

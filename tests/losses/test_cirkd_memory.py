@@ -21,7 +21,6 @@ from tests.helpers.memory_reference import (
     PIXEL_SAMPLES,
     REGION_QUEUE,
     REGION_SAMPLES,
-    TEMPERATURE,
     compute_cirkd_memory,
     make_memory_loss,
 )
@@ -76,16 +75,16 @@ def test_queues_overflow_in_the_reference() -> None:
     assert loss.pixel_memory.pushed[2] < PIXEL_SAMPLES  # and here slots are empty
 
 
-def ignore_temperature(self: CIRKDMemory, units: Tensor, samples: Tensor, exists: Tensor) -> Tensor:
+def ignore_temperature(units: Tensor, samples: Tensor, exists: Tensor, temperature: float) -> Tensor:
     return (units @ samples.mT).masked_fill(~exists, -1e9).log_softmax(2)
 
 
-def normalize_over_positions(self: CIRKDMemory, units: Tensor, samples: Tensor, exists: Tensor) -> Tensor:
-    return (units @ samples.mT / TEMPERATURE).masked_fill(~exists, -1e9).log_softmax(1)
+def normalize_over_positions(units: Tensor, samples: Tensor, exists: Tensor, temperature: float) -> Tensor:
+    return (units @ samples.mT / temperature).masked_fill(~exists, -1e9).log_softmax(1)
 
 
-def include_empty_slots(self: CIRKDMemory, units: Tensor, samples: Tensor, exists: Tensor) -> Tensor:
-    return (units @ samples.mT / TEMPERATURE).log_softmax(2)
+def include_empty_slots(units: Tensor, samples: Tensor, exists: Tensor, temperature: float) -> Tensor:
+    return (units @ samples.mT / temperature).log_softmax(2)
 
 
 def sample_first_slots(self: Queue, count: int) -> tuple[Tensor, Tensor]:
@@ -101,9 +100,9 @@ def sample_newest(self: Queue, count: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize(
     ("owner", "name", "fault"),
     [
-        (CIRKDMemory, "_log_similarity", ignore_temperature),
-        (CIRKDMemory, "_log_similarity", normalize_over_positions),
-        (CIRKDMemory, "_log_similarity", include_empty_slots),
+        (cirkd_memory, "_log_similarity", ignore_temperature),
+        (cirkd_memory, "_log_similarity", normalize_over_positions),
+        (cirkd_memory, "_log_similarity", include_empty_slots),
         (CIRKDMemory, "_update_memory", lambda self, features, classes: None),
         (Queue, "sample", sample_first_slots),
         (Queue, "sample", sample_newest),

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from segkd.errors import UserError
 from segkd.losses import ifvd
-from segkd.losses.functional import safe_normalize
 from segkd.losses.ifvd import IFVD
 from segkd.losses.regions import downsample_classes, encode_membership
+from segkd.losses.tensors import safe_normalize
 from segkd.types import IGNORE_INDEX, Batch, FeatureInfo, NetworkOutput, Step
 from tests.helpers.loss_references import compute_ifvd
 from tests.helpers.numerical_gradients import compute_numerical_gradient
@@ -103,7 +103,7 @@ def test_positions_without_a_class_are_ignored() -> None:
 
 def test_value_by_hand() -> None:
     """The student's two positions of one class are orthogonal, each at 45° to their mean; the teacher's are equal."""
-    student, teacher = torch.tensor([[3.0, 0.0], [0.0, 3.0]]).view(1, 2, 1, 2), torch.ones(1, 1, 1, 2)
+    student, teacher = torch.tensor([[3.0, 0.0], [0.0, 3.0]]).view(1, 2, 1, 2), torch.ones(1, 2, 1, 2)
     assert IFVD()(make_step_from_maps(student, teacher)).item() == pytest.approx((1 - np.sqrt(1 / 2)) ** 2)
     separate = make_step_from_maps(student, teacher, target=torch.tensor([[[0, 1]]]))
     assert IFVD()(separate).item() == pytest.approx(0, abs=1e-12)

@@ -84,7 +84,7 @@ def test_value_and_gradient_equal_the_paper() -> None:
 @pytest.mark.parametrize(
     ("correct", "faulty"),
     [
-        ("enlarged.softmax(1)", "enlarged.softmax(2)"),
+        ("logits.softmax(1)", "logits.softmax(2)"),
         (".masked_fill(~valid, -1)", ""),
         ("descending=True", "descending=False"),
         ("one_hot.gather(2, order)", "one_hot"),

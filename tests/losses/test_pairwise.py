@@ -11,9 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segkd.errors import UserError
-from segkd.losses import functional
-from segkd.losses.functional import compute_sum_squared_difference
-from segkd.losses.pairwise import Pairwise
+from segkd.losses import pairwise
+from segkd.losses.pairwise import Pairwise, compute_sum_squared_difference
 from segkd.types import FeatureInfo
 from tests.helpers.steps import make_step_from_maps
 
@@ -53,7 +52,7 @@ def test_nodes_cover_the_map(monkeypatch: pytest.MonkeyPatch, size: tuple[int, i
     """There are ceil(H/2) · ceil(W/2) nodes; the remainder of an odd side is a node too."""
     nodes_seen: list[Tensor] = []
     monkeypatch.setattr(
-        functional,
+        pairwise,
         "compute_sum_squared_difference",
         lambda s, t: (nodes_seen.extend((s, t)), compute_sum_squared_difference(s, t))[1],
     )

@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from segkd.losses.base import FeatureLoss
+from segkd.losses.checks import prepare_maps, prepare_valid
+from segkd.losses.distributed import global_mean
 from segkd.losses.features import align_features
-from segkd.losses.functional import attention_loss
 from segkd.types import Step
+
+
+def attention_loss(student: Tensor, teacher: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Return the mean over images of ‖a / ‖a‖ of the student − a / ‖a‖ of the teacher‖², with a_i = Σ_c f_ci².
+
+    Zagoruyko & Komodakis, 2017 (arXiv 1612.03928), equation 2 with p = 2, squared.
+
+    Args:
+        student: a feature, B C h w.
+        teacher: a feature, B C' h w.
+        valid: the positions that have attention, B H W bool.
+
+    Raises:
+        ValueError: the tensors do not fit each other.
+
+    Example:
+        >>> student, teacher = torch.randn(2, 64, 45, 60), torch.randn(2, 512, 45, 60)
+        >>> attention_loss(student, teacher).shape
+        torch.Size([])
+    """
+    student, teacher = prepare_maps(student, teacher)
+    valid = prepare_valid(valid, student)
+    student_map, teacher_map = (
+        F.normalize((maps.square().sum(1) * valid).flatten(1), dim=1) for maps in (student, teacher)
+    )
+    return global_mean((student_map - teacher_map).square().sum(), valid.flatten(1).any(1).sum())
 
 
 class Attention(FeatureLoss):

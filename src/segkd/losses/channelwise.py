@@ -3,12 +3,49 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segkd.losses.base import Loss
+from segkd.losses.checks import check_temperature, prepare_maps, prepare_valid
+from segkd.losses.distributed import global_mean
 from segkd.losses.features import align_features, check_same_num_classes, get_feature, make_projector
-from segkd.losses.functional import channelwise_kl
 from segkd.types import FeatureInfos, Step
+
+
+def channelwise_loss(student: Tensor, teacher: Tensor, valid: Tensor | None = None, temperature: float = 4.0) -> Tensor:
+    """Return T² · mean over images and channels of KL(p ‖ q), with p, q the softmax over positions of a channel over T.
+
+    Shu et al., 2021 (arXiv 2011.13256).
+
+    Args:
+        student: logits or a feature, B C h w.
+        teacher: the same of the teacher, B C h w, of as many channels.
+        valid: the positions that are in the softmax, B H W bool.
+        temperature: T.
+
+    Raises:
+        ValueError: the tensors do not fit each other.
+
+    Example:
+        >>> student, teacher = torch.randn(2, 11, 45, 60), torch.randn(2, 11, 45, 60)
+        >>> channelwise_loss(student, teacher).shape
+        torch.Size([])
+    """
+    check_temperature(temperature)
+    student, teacher = prepare_maps(student, teacher, equal="channels")
+    valid = prepare_valid(valid, student)
+    log_q, log_p = (_log_softmax_over_positions(maps / temperature, valid) for maps in (student, teacher))
+    divergence = F.kl_div(log_q, log_p, reduction="sum", log_target=True)
+    channels = valid.flatten(1).any(1).sum() * student.shape[1]
+    return temperature**2 * global_mean(divergence, channels)
+
+
+def _log_softmax_over_positions(maps: Tensor, valid: Tensor) -> Tensor:
+    """Return log-probabilities of the positions of each channel, B C hw."""
+    # Not −∞: zero probability times ∞ − ∞ is NaN.
+    masked = maps.masked_fill(~valid[:, None], torch.finfo(maps.dtype).min)
+    return F.log_softmax(masked.flatten(2), 2)
 
 
 class Channelwise(Loss):
@@ -37,8 +74,7 @@ class Channelwise(Loss):
     """
 
     def __init__(self, weight: float | None = None, temperature: float = 4.0, feature: str = "kd_logits") -> None:
-        if temperature <= 0:
-            raise ValueError(f"temperature must be positive, not {temperature}")
+        check_temperature(temperature)
         super().__init__(weight)
         self.temperature = temperature
         self.feature = feature
@@ -63,4 +99,4 @@ class Channelwise(Loss):
         student, teacher, valid = align_features(step, self.feature, self.feature)
         with torch.autocast(student.device.type, enabled=False):
             student = self.projector(student)
-        return channelwise_kl(student, teacher, valid, self.temperature)
+        return channelwise_loss(student, teacher, valid, self.temperature)

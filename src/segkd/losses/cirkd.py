@@ -10,10 +10,76 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segkd.losses.base import FeatureLoss
+from segkd.losses.checks import check_temperature, prepare_maps, prepare_valid
 from segkd.losses.distributed import global_mean
 from segkd.losses.features import align_features
-from segkd.losses.functional import safe_normalize
+from segkd.losses.tensors import get_size, safe_normalize
 from segkd.types import Step
+
+
+def cirkd_loss(
+    student: Tensor,
+    teacher: Tensor,
+    valid: Tensor | None = None,
+    temperature: float = 0.1,
+    max_positions: int = 512,
+) -> Tensor:
+    """Return the mean over pairs of images m, n and positions a of m of KL(p_a ‖ q_a), with p_a = softmax_b(cos(f_a, g_b) / τ).
+
+    Yang et al., CVPR 2022 (arXiv 2204.06986), the mini-batch pixel-to-pixel term; p is the teacher's and q the student's
+    similarity to the positions b of n. It compares the images of one process.
+
+    Args:
+        student: a feature, B C h w.
+        teacher: a feature, B C' h w.
+        valid: the positions that count, B H W bool.
+        temperature: τ.
+        max_positions: greatest number of positions of an image; larger maps are averaged over squares.
+
+    Raises:
+        ValueError: the tensors do not fit each other.
+
+    Example:
+        >>> student, teacher = torch.randn(2, 64, 45, 60), torch.randn(2, 512, 45, 60)
+        >>> cirkd_loss(student, teacher).shape
+        torch.Size([])
+    """
+    _check_arguments(temperature, max_positions)
+    student, teacher = prepare_maps(student, teacher)
+    # Autocast would take the similarities, which the temperature then magnifies, in bfloat16.
+    with torch.autocast(student.device.type, enabled=False):
+        side = choose_pooling_size(get_size(student), max_positions)
+        mask = prepare_valid(valid, student)[:, None].to(student)
+        valid_nodes = F.avg_pool2d(mask, side, side, ceil_mode=True).flatten(1) > 0
+        log_q, log_p = (
+            _log_similarity(F.avg_pool2d(maps * mask, side, side, ceil_mode=True).flatten(2), valid_nodes, temperature)
+            for maps in (student, teacher)
+        )
+        divergence = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(3)
+        pairs = valid_nodes[:, :, None] & valid_nodes.any(1)
+        return global_mean((divergence * pairs).sum(), pairs.sum())
+
+
+def choose_pooling_size(size: tuple[int, int], max_positions: int) -> int:
+    """Return the smallest side of squares such that at most `max_positions` of them cover a map."""
+    side = 1
+    while -(-size[0] // side) * -(-size[1] // side) > max_positions:
+        side += 1
+    return side
+
+
+def _log_similarity(features: Tensor, valid: Tensor, temperature: float) -> Tensor:
+    """Return the log-softmax of each position's similarities to the positions of each image, B n B n of B C n."""
+    units = safe_normalize(features)
+    similarity = torch.einsum("mca,ncb->manb", units, units) / temperature
+    # Finite, since an image without valid positions would give NaN.
+    return similarity.masked_fill(~valid, torch.finfo(similarity.dtype).min).log_softmax(3)
+
+
+def _check_arguments(temperature: float, max_positions: int) -> None:
+    check_temperature(temperature)
+    if max_positions < 1:
+        raise ValueError(f"max_positions must be 1 or more, not {max_positions}")
 
 
 class CIRKD(FeatureLoss):
@@ -53,10 +119,7 @@ class CIRKD(FeatureLoss):
     def __init__(
         self, weight: float = 1.0, temperature: float = 0.1, max_positions: int = 512, feature: str = "encoder"
     ) -> None:
-        if temperature <= 0:
-            raise ValueError(f"temperature must be positive, not {temperature}")
-        if max_positions < 1:
-            raise ValueError(f"max_positions must be 1 or more, not {max_positions}")
+        _check_arguments(temperature, max_positions)
         super().__init__(weight, feature)
         self.temperature = temperature
         self.max_positions = max_positions
@@ -64,30 +127,4 @@ class CIRKD(FeatureLoss):
     def forward(self, step: Step) -> Tensor:
         """Compute the loss, a scalar."""
         student, teacher, valid = align_features(step, self.feature, self.feature)
-        # Autocast would take the similarities, which the temperature then magnifies, in bfloat16.
-        with torch.autocast(student.device.type, enabled=False):
-            side = choose_pooling_size((student.shape[-2], student.shape[-1]), self.max_positions)
-            mask = valid[:, None].to(student)
-            valid_nodes = F.avg_pool2d(mask, side, side, ceil_mode=True).flatten(1) > 0
-            log_q, log_p = (
-                self._log_similarity(F.avg_pool2d(maps * mask, side, side, ceil_mode=True).flatten(2), valid_nodes)
-                for maps in (student, teacher)
-            )
-            divergence = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(3)
-            pairs = valid_nodes[:, :, None] & valid_nodes.any(1)
-            return global_mean((divergence * pairs).sum(), pairs.sum())
-
-    def _log_similarity(self, features: Tensor, valid: Tensor) -> Tensor:
-        """Return the log-softmax of each position's similarities to the positions of each image, B n B n of B C n."""
-        units = safe_normalize(features)
-        similarity = torch.einsum("mca,ncb->manb", units, units) / self.temperature
-        # Finite, since an image without valid positions would give NaN.
-        return similarity.masked_fill(~valid, torch.finfo(similarity.dtype).min).log_softmax(3)
-
-
-def choose_pooling_size(size: tuple[int, int], max_positions: int) -> int:
-    """Return the smallest side of squares such that at most `max_positions` of them cover a map."""
-    side = 1
-    while -(-size[0] // side) * -(-size[1] // side) > max_positions:
-        side += 1
-    return side
+        return cirkd_loss(student, teacher, valid, self.temperature, self.max_positions)

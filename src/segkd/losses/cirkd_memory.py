@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segkd.losses.base import Loss
+from segkd.losses.checks import check_positions, check_temperature
 from segkd.losses.distributed import all_gather_cat, global_mean
 from segkd.losses.features import align_features, get_feature
-from segkd.losses.functional import safe_normalize
 from segkd.losses.regions import (
     check_class_source,
     downsample_classes,
@@ -21,7 +21,56 @@ from segkd.losses.regions import (
     sample_evenly,
     space_evenly,
 )
+from segkd.losses.tensors import at_least_float32, get_size, safe_normalize
 from segkd.types import IGNORE_INDEX, FeatureInfos, Step
+
+
+def cirkd_memory_loss(
+    student: Tensor,
+    teacher: Tensor,
+    memories: Sequence[tuple[Tensor, Tensor]],
+    valid: Tensor | None = None,
+    temperature: float = 0.1,
+) -> Tensor:
+    """Return Σ over memories of the mean over positions a of KL(p_a ‖ q_a), with p_a = softmax_v(cos(f_a, v) / τ).
+
+    Yang et al., CVPR 2022 (arXiv 2204.06986), the memory terms; v runs over the vectors of a memory. `Queue` is such a memory:
+    `push` adds to it, and `sample` returns what is to be compared with.
+
+    Args:
+        student: features of n positions, mapped to the teacher's channels, B n C: of a map B C h w `maps.flatten(2).mT`.
+        teacher: those of the teacher, B n C.
+        memories: of each the teacher's vectors of length 1, V C, and which of them exist, V bool.
+        valid: the positions that count, B n bool.
+        temperature: τ.
+
+    Raises:
+        ValueError: the tensors do not fit each other.
+
+    Example:
+        >>> student, teacher, queue = torch.randn(2, 100, 8), torch.randn(2, 100, 8), Queue(11, size=50, channels=8)
+        >>> cirkd_memory_loss(student, teacher, [queue.sample(10)]).shape
+        torch.Size([])
+    """
+    check_temperature(temperature)
+    check_positions(student, teacher, memories, valid)
+    student, teacher = at_least_float32(student), at_least_float32(teacher).detach()
+    valid = torch.ones(student.shape[:2], dtype=torch.bool, device=student.device) if valid is None else valid
+    # Autocast would take the similarities, which the temperature then magnifies, in bfloat16.
+    with torch.autocast(student.device.type, enabled=False):
+        units = safe_normalize(student, 2), safe_normalize(teacher.to(student), 2)
+        total = torch.zeros_like(valid, dtype=student.dtype)
+        for vectors, exists in memories:
+            log_q, log_p = (_log_similarity(positions, vectors, exists, temperature) for positions in units)
+            total = total + F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(2)
+        return global_mean((total * valid).sum(), valid.sum())
+
+
+def _log_similarity(units: Tensor, vectors: Tensor, exists: Tensor, temperature: float) -> Tensor:
+    """Return the log-softmax of the similarities of positions B n C to vectors V C: B n V."""
+    similarity = units @ vectors.to(units).mT / temperature
+    # Finite, since an empty memory would give NaN.
+    return similarity.masked_fill(~exists, torch.finfo(similarity.dtype).min).log_softmax(2)
 
 
 class Queue(nn.Module):
@@ -127,8 +176,7 @@ class CIRKDMemory(Loss):
         class_source: str = "labels",
         feature: str = "encoder",
     ) -> None:
-        if temperature <= 0:
-            raise ValueError(f"temperature must be positive, not {temperature}")
+        check_temperature(temperature)
         counts = {
             "region_queue": region_queue,
             "num_pixel_samples": num_pixel_samples,
@@ -163,27 +211,19 @@ class CIRKDMemory(Loss):
     def forward(self, step: Step) -> Tensor:
         """Compute the loss, a scalar; in training, add the batch to the queues first."""
         student, teacher, _ = align_features(step, self.feature, self.feature)
-        classes = downsample_classes(step, (student.shape[-2], student.shape[-1]), self.class_source).flatten(1)
+        classes = downsample_classes(step, get_size(student), self.class_source).flatten(1)
         teacher = teacher.flatten(2).mT
         # Autocast would take the similarities, which the temperature then magnifies, in bfloat16.
         with torch.autocast(student.device.type, enabled=False):
             if self.training and step.repeat == 0:
                 self._update_memory(teacher, classes)
             positions, valid = sample_evenly(classes != IGNORE_INDEX, min(self.max_positions, classes.shape[1]))
-            student_units = safe_normalize(self.projector(gather_positions(student.flatten(2).mT, positions)), 2)
-            teacher_units = safe_normalize(gather_positions(teacher, positions), 2)
-            total = torch.zeros_like(valid, dtype=student.dtype)
-            for memory, count in zip((self.pixel_memory, self.region_memory), self.samples_per_class, strict=True):
-                samples = memory.sample(count)
-                log_q, log_p = (self._log_similarity(units, *samples) for units in (student_units, teacher_units))
-                total = total + F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(2)
-            return global_mean((total * valid).sum(), valid.sum())
-
-    def _log_similarity(self, units: Tensor, samples: Tensor, exists: Tensor) -> Tensor:
-        """Return the log-softmax of the similarities of positions B n C to samples V C: B n V."""
-        similarity = units @ samples.to(units).mT / self.temperature
-        # Finite, since an empty memory would give NaN.
-        return similarity.masked_fill(~exists, torch.finfo(similarity.dtype).min).log_softmax(2)
+            memories = [
+                memory.sample(count)
+                for memory, count in zip((self.pixel_memory, self.region_memory), self.samples_per_class, strict=True)
+            ]
+            student = self.projector(gather_positions(student.flatten(2).mT, positions))
+        return cirkd_memory_loss(student, gather_positions(teacher, positions), memories, valid, self.temperature)
 
     @torch.no_grad()
     def _update_memory(self, features: Tensor, classes: Tensor) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -12,12 +12,70 @@ from torch import Tensor
 
 from segkd.errors import UserError
 from segkd.losses.base import Loss
+from segkd.losses.checks import prepare_logits_and_target
 from segkd.losses.distributed import global_mean
 from segkd.losses.features import get_feature
-from segkd.losses.functional import at_least_float32
+from segkd.losses.tensors import at_least_float32, get_size
 from segkd.types import IGNORE_INDEX, FeatureInfos, Step, resize
 
 _MIN_HARD_FRACTION = 16  # at least one pixel in sixteen counts
+
+
+def cross_entropy_loss(
+    logits: Tensor,
+    target: Tensor,
+    class_weights: Tensor | Sequence[float] | None = None,
+    ohem: float | None = None,
+    ignore_index: int = IGNORE_INDEX,
+) -> Tensor:
+    """Return Σ w_y · −log softmax(logits)_y / Σ w_y over labeled pixels, with `ohem` over hard pixels only.
+
+    Shrivastava et al., 2016 (arXiv 1604.03540) for `ohem`.
+
+    Args:
+        logits: B K H W.
+        target: class indices B H W.
+        class_weights: w, K numbers of 0 or more; None for equal ones.
+        ohem: count pixels whose class has at most this probability, and at least the hardest sixteenth of each image's.
+        ignore_index: the label of a pixel that does not count.
+
+    Raises:
+        ValueError: the tensors do not fit each other.
+
+    Example:
+        >>> logits, target = torch.randn(2, 11, 90, 120), torch.randint(0, 11, (2, 90, 120))
+        >>> cross_entropy_loss(logits, target, ohem=0.7).shape
+        torch.Size([])
+    """
+    _check_ohem(ohem)
+    logits, target = prepare_logits_and_target(logits, target, ignore_index)
+    weights = None if class_weights is None else torch.as_tensor(class_weights).to(logits)
+    if weights is not None and weights.shape != (logits.shape[1],):
+        raise ValueError(
+            f"class_weights has the shape {tuple(weights.shape)}; give one for each of {logits.shape[1]} classes"
+        )
+    if ohem is not None:
+        target = target.masked_fill(~_find_hard_pixels(logits.detach(), target, ohem, ignore_index), ignore_index)
+    total = F.cross_entropy(logits, target, weights, ignore_index=ignore_index, reduction="sum")
+    valid = target != ignore_index
+    return global_mean(total, valid.sum() if weights is None else weights[target[valid]].sum())
+
+
+def _find_hard_pixels(logits: Tensor, target: Tensor, max_probability: float, ignore_index: int) -> Tensor:
+    """Return B H W bool: labeled pixels whose class has at most this probability, and the hardest of each image."""
+    labeled = target != ignore_index
+    pixel_loss = F.cross_entropy(logits, target, ignore_index=ignore_index, reduction="none")
+    order = pixel_loss.masked_fill(~labeled, -1).flatten(1).argsort(1, descending=True)
+    min_count = (labeled.flatten(1).sum(1, keepdim=True) / _MIN_HARD_FRACTION).ceil()
+    # By rank, since the losses of easy pixels are equal.
+    is_first = torch.arange(order.shape[1], device=order.device) < min_count
+    hardest = torch.zeros_like(order, dtype=torch.bool).scatter(1, order, is_first).view_as(labeled)
+    return labeled & (hardest | (pixel_loss >= -math.log(max_probability)))
+
+
+def _check_ohem(ohem: float | None) -> None:
+    if ohem is not None and not 0 < ohem <= 1:
+        raise ValueError(f"ohem is a probability, above 0 and at most 1, or null, not {ohem}")
 
 
 class CrossEntropy(Loss):
@@ -75,8 +133,7 @@ class CrossEntropy(Loss):
             raise ValueError(f"class_weights must be 0 or more, at least one of them positive, not {class_weights}")
         if void not in ("ignored", "class"):
             raise ValueError(f"void is 'ignored' or 'class', not '{void}'")
-        if ohem is not None and not 0 < ohem <= 1:
-            raise ValueError(f"ohem is a probability, above 0 and at most 1, or null, not {ohem}")
+        _check_ohem(ohem)
         super().__init__(weight)
         self.auxiliary_weight = auxiliary_weight
         self.ohem = ohem
@@ -109,22 +166,5 @@ class CrossEntropy(Loss):
         return loss + self.auxiliary_weight * self._compute_mean(auxiliary, target, student.align_corners)
 
     def _compute_mean(self, logits: Tensor, target: Tensor, align_corners: bool) -> Tensor:
-        enlarged = resize(at_least_float32(logits), (target.shape[-2], target.shape[-1]), align_corners)
-        weights = None if self.class_weights is None else self.class_weights.to(enlarged)
-        if self.ohem is not None:
-            target = target.masked_fill(~_find_hard_pixels(enlarged.detach(), target, self.ohem), IGNORE_INDEX)
-        total = F.cross_entropy(enlarged, target, weights, ignore_index=IGNORE_INDEX, reduction="sum")
-        valid = target != IGNORE_INDEX
-        return global_mean(total, valid.sum() if weights is None else weights[target[valid]].sum())
-
-
-def _find_hard_pixels(logits: Tensor, target: Tensor, max_probability: float) -> Tensor:
-    """Return B H W bool: labeled pixels whose class has at most this probability, and the hardest of each image."""
-    labeled = target != IGNORE_INDEX
-    pixel_loss = F.cross_entropy(logits, target, ignore_index=IGNORE_INDEX, reduction="none")
-    order = pixel_loss.masked_fill(~labeled, -1).flatten(1).argsort(1, descending=True)
-    min_count = (labeled.flatten(1).sum(1, keepdim=True) / _MIN_HARD_FRACTION).ceil()
-    # By rank, since the losses of easy pixels are equal.
-    is_first = torch.arange(order.shape[1], device=order.device) < min_count
-    hardest = torch.zeros_like(order, dtype=torch.bool).scatter(1, order, is_first).view_as(labeled)
-    return labeled & (hardest | (pixel_loss >= -math.log(max_probability)))
+        enlarged = resize(at_least_float32(logits), get_size(target), align_corners)
+        return cross_entropy_loss(enlarged, target, self.class_weights, self.ohem)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from segkd.errors import UserError
-from segkd.losses.functional import at_least_float32, downsample_mask
+from segkd.losses.tensors import at_least_float32, downsample_mask, get_size
 from segkd.types import FeatureInfo, FeatureInfos, NetworkOutput, Step, resize
 
 
@@ -61,7 +61,7 @@ def align_features(step: Step, student_feature: str, teacher_feature: str) -> tu
     """
     teacher_output = require_teacher(step)
     student = at_least_float32(step.student.features[student_feature])
-    size = (student.shape[-2], student.shape[-1])
+    size = get_size(student)
     teacher = teacher_output.logits if teacher_feature == "kd_logits" else teacher_output.features[teacher_feature]
     teacher = resize(at_least_float32(teacher), size, teacher_output.align_corners).detach().to(student)
     return student, teacher, downsample_mask(step.batch.valid, size)

@@ -9,9 +9,35 @@ import torch
 from torch import Tensor, nn
 
 from segkd.losses.base import Loss
+from segkd.losses.checks import prepare_maps, prepare_valid
 from segkd.losses.distributed import global_mean
 from segkd.losses.features import align_features, get_feature, make_projector
 from segkd.types import FeatureInfos, Step
+
+
+def hint_loss(student: Tensor, teacher: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Return the mean over positions and channels of (f of the student − f of the teacher)².
+
+    Romero et al., 2015 (arXiv 1412.6550), equation 3. The student's feature comes from a trained projector, such as
+    `nn.Conv2d(64, 512, 1)`, whose parameters belong to the optimizer too.
+
+    Args:
+        student: a feature, mapped to the teacher's channels, B C h w.
+        teacher: a feature, B C h w.
+        valid: the positions that count, B H W bool.
+
+    Raises:
+        ValueError: the tensors do not fit each other.
+
+    Example:
+        >>> student, teacher = torch.randn(2, 64, 45, 60), torch.randn(2, 512, 45, 60)
+        >>> hint_loss(nn.Conv2d(64, 512, 1)(student), teacher).shape
+        torch.Size([])
+    """
+    student, teacher = prepare_maps(student, teacher, equal="channels")
+    valid = prepare_valid(valid, student)
+    difference = student - teacher
+    return global_mean((difference.square().sum(1) * valid).sum(), valid.sum() * teacher.shape[1])
 
 
 class Hint(Loss):
@@ -58,6 +84,5 @@ class Hint(Loss):
         """Compute the loss, a scalar."""
         student, teacher, valid = align_features(step, self.feature, self.feature)
         with torch.autocast(student.device.type, enabled=False):
-            difference = self.projector(student) - teacher
-        total = (difference.square().sum(1) * valid).sum()
-        return global_mean(total, valid.sum() * teacher.shape[1])
+            student = self.projector(student)
+        return hint_loss(student, teacher, valid)

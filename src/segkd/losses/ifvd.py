@@ -9,11 +9,64 @@ import torch
 from torch import Tensor
 
 from segkd.losses.base import FeatureLoss
+from segkd.losses.checks import prepare_maps, prepare_target, prepare_valid
 from segkd.losses.distributed import global_mean
 from segkd.losses.features import align_features, require_teacher
-from segkd.losses.functional import safe_normalize
 from segkd.losses.regions import check_class_source, downsample_classes, encode_membership
+from segkd.losses.tensors import downsample_labels, get_size, safe_normalize
 from segkd.types import IGNORE_INDEX, Step
+
+
+def ifvd_loss(
+    student: Tensor,
+    teacher: Tensor,
+    target: Tensor,
+    num_classes: int,
+    valid: Tensor | None = None,
+    ignore_index: int = IGNORE_INDEX,
+) -> Tensor:
+    """Return the mean over positions i of (v_i of the student − v_i of the teacher)², with v_i = cos(f_i, mean f of i's class).
+
+    Wang et al., ECCV 2020; each image has its own means.
+
+    Args:
+        student: a feature, B C h w.
+        teacher: a feature, B C' h w.
+        target: what class a position has, B H W at any resolution: labels, or a prediction of the teacher.
+        num_classes: K.
+        valid: the positions that count, B H W bool.
+        ignore_index: the label of a pixel without a class.
+
+    Raises:
+        ValueError: the tensors do not fit each other.
+
+    Example:
+        >>> student, teacher = torch.randn(2, 64, 45, 60), torch.randn(2, 512, 45, 60)
+        >>> ifvd_loss(student, teacher, torch.randint(0, 11, (2, 360, 480)), num_classes=11).shape
+        torch.Size([])
+    """
+    student, teacher = prepare_maps(student, teacher)
+    target = downsample_labels(prepare_target(target, len(student), num_classes, ignore_index), get_size(student))
+    has_class = ((target != ignore_index) & prepare_valid(valid, student)).flatten(1)
+    membership = encode_membership(target.flatten(1), num_classes) & has_class[..., None]
+    # Similarities are near one, and bfloat16 would keep two digits of their difference from it.
+    with torch.autocast(student.device.type, enabled=False):
+        difference = compute_similarity_to_class_center(
+            student.flatten(2), membership
+        ) - compute_similarity_to_class_center(teacher.flatten(2), membership)
+        return global_mean(difference.square().sum(), has_class.sum())
+
+
+def compute_similarity_to_class_center(features: Tensor, membership: Tensor) -> Tensor:
+    """Return the cosine of each feature with the center of its class, B n; zero where it has no class.
+
+    Args:
+        features: B C n.
+        membership: B n K bool, see `encode_membership`.
+    """
+    weights = membership.to(features)
+    centers = features @ weights  # sums: only the direction is used, and it is that of the mean
+    return (safe_normalize(features).mT @ safe_normalize(centers) * weights).sum(2)
 
 
 class IFVD(FeatureLoss):
@@ -56,23 +109,5 @@ class IFVD(FeatureLoss):
     def forward(self, step: Step) -> Tensor:
         """Compute the loss, a scalar."""
         student, teacher, _ = align_features(step, self.feature, self.feature)
-        classes = downsample_classes(step, (student.shape[-2], student.shape[-1]), self.class_source).flatten(1)
-        membership = encode_membership(classes, require_teacher(step).logits.shape[1])
-        # Similarities are near one, and bfloat16 would keep two digits of their difference from it.
-        with torch.autocast(student.device.type, enabled=False):
-            difference = compute_similarity_to_class_center(
-                student.flatten(2), membership
-            ) - compute_similarity_to_class_center(teacher.flatten(2), membership)
-            return global_mean(difference.square().sum(), (classes != IGNORE_INDEX).sum())
-
-
-def compute_similarity_to_class_center(features: Tensor, membership: Tensor) -> Tensor:
-    """Return the cosine of each feature with the center of its class, B n; zero where it has no class.
-
-    Args:
-        features: B C n.
-        membership: B n K bool, see `encode_membership`.
-    """
-    weights = membership.to(features)
-    centers = features @ weights  # sums: only the direction is used, and it is that of the mean
-    return (safe_normalize(features).mT @ safe_normalize(centers) * weights).sum(2)
+        classes = downsample_classes(step, get_size(student), self.class_source)
+        return ifvd_loss(student, teacher, classes, num_classes=require_teacher(step).logits.shape[1])

@@ -5,12 +5,58 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from segkd.losses.base import FeatureLoss
+from segkd.losses.checks import prepare_maps, prepare_valid
+from segkd.losses.distributed import global_mean
 from segkd.losses.features import align_features
-from segkd.losses.functional import local_affinity_loss
+from segkd.losses.tensors import safe_normalize
 from segkd.types import Step
+
+NEIGHBOR_OFFSETS = ((0, 1), (1, 0), (1, 1), (1, -1))
+"""Rows down and columns right of half the neighbors; the other half form the same pairs."""
+
+
+def local_loss(student: Tensor, teacher: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Return the mean over positions i and neighbors j of (cos(f_i, f_j) of the student − cos(f_i, f_j) of the teacher)².
+
+    Liu et al., 2019 (arXiv 1903.04197), table 2; a position has 8 neighbors, fewer at the border.
+
+    Args:
+        student: a feature, B C h w.
+        teacher: a feature, B C' h w.
+        valid: the positions that count, B H W bool; a pair counts where both do.
+
+    Raises:
+        ValueError: the tensors do not fit each other.
+
+    Example:
+        >>> student, teacher = torch.randn(2, 64, 45, 60), torch.randn(2, 512, 45, 60)
+        >>> local_loss(student, teacher).shape
+        torch.Size([])
+    """
+    student, teacher = prepare_maps(student, teacher)
+    valid = prepare_valid(valid, student)
+    student_units, teacher_units = safe_normalize(student), safe_normalize(teacher)
+    total, pairs = student.new_zeros(()), valid.new_zeros((), dtype=valid.sum().dtype)
+    for down, right in NEIGHBOR_OFFSETS:
+        first, second = _pair_neighbors(valid, down, right)
+        student_similarity, teacher_similarity = (
+            torch.mul(*_pair_neighbors(units, down, right)).sum(1) for units in (student_units, teacher_units)
+        )
+        total = total + ((student_similarity - teacher_similarity).square() * (first & second)).sum()
+        pairs = pairs + (first & second).sum()
+    return global_mean(total, pairs)
+
+
+def _pair_neighbors(maps: Tensor, down: int, right: int) -> tuple[Tensor, Tensor]:
+    """Return two views of … h w, of equal shape: the second holds the neighbors of the positions in the first."""
+    height, width = maps.shape[-2:]
+    first = maps[..., : height - down, max(0, -right) : width - max(0, right)]
+    second = maps[..., down:, max(0, right) : width - max(0, -right)]
+    return first, second
 
 
 class Local(FeatureLoss):
@@ -44,4 +90,4 @@ class Local(FeatureLoss):
 
     def forward(self, step: Step) -> Tensor:
         """Compute the loss, a scalar."""
-        return local_affinity_loss(*align_features(step, self.feature, self.feature))
+        return local_loss(*align_features(step, self.feature, self.feature))

@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from segkd.losses.base import Loss
+from segkd.losses.checks import check_temperature, prepare_maps, prepare_valid
+from segkd.losses.distributed import global_mean
 from segkd.losses.features import align_features, check_same_num_classes
-from segkd.losses.functional import downsample_mask, pixelwise_kl
+from segkd.losses.tensors import downsample_mask, get_size
 from segkd.types import IGNORE_INDEX, FeatureInfos, Step
+
+
+def pixelwise_loss(
+    student_logits: Tensor, teacher_logits: Tensor, valid: Tensor | None = None, temperature: float = 1.0
+) -> Tensor:
+    """Return T² · mean over pixels of KL(softmax(teacher / T) ‖ softmax(student / T)).
+
+    Liu et al., 2019 (arXiv 1903.04197), equation 1, with the temperature of Hinton et al., 2015.
+
+    Args:
+        student_logits: B K h w.
+        teacher_logits: B K h w.
+        valid: the pixels that count, B H W bool.
+        temperature: T.
+
+    Raises:
+        ValueError: the tensors do not fit each other.
+
+    Example:
+        >>> student, teacher = torch.randn(2, 11, 45, 60), torch.randn(2, 11, 45, 60)
+        >>> pixelwise_loss(student, teacher, temperature=4.0).shape
+        torch.Size([])
+    """
+    check_temperature(temperature)
+    student, teacher = prepare_maps(student_logits, teacher_logits, equal="classes")
+    valid = prepare_valid(valid, student)
+    log_q = F.log_softmax(student / temperature, 1)
+    log_p = F.log_softmax(teacher / temperature, 1)
+    divergence = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1)
+    return temperature**2 * global_mean((divergence * valid).sum(), valid.sum())
 
 
 class Pixelwise(Loss):
@@ -38,8 +71,7 @@ class Pixelwise(Loss):
     def __init__(
         self, weight: float | None = None, temperature: float = 1.0, feature: str = "kd_logits", mask_void: bool = False
     ) -> None:
-        if temperature <= 0:
-            raise ValueError(f"temperature must be positive, not {temperature}")
+        check_temperature(temperature)
         super().__init__(weight)
         self.temperature = temperature
         self.feature = feature
@@ -57,5 +89,5 @@ class Pixelwise(Loss):
         student, teacher, valid = align_features(step, self.feature, "kd_logits")
         if self.mask_void:
             labeled = step.batch.target != IGNORE_INDEX
-            valid = valid & downsample_mask(labeled, (valid.shape[-2], valid.shape[-1]))
-        return pixelwise_kl(student, teacher, valid, self.temperature)
+            valid = valid & downsample_mask(labeled, get_size(valid))
+        return pixelwise_loss(student, teacher, valid, self.temperature)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from segkd.losses.features import require_teacher
-from segkd.losses.functional import downsample_mask
+from segkd.losses.tensors import downsample_labels, downsample_mask
 from segkd.types import IGNORE_INDEX, Step
 
 CLASS_SOURCES = ("labels", "teacher")
@@ -33,7 +32,7 @@ def downsample_classes(step: Step, size: tuple[int, int], class_source: str) -> 
     if class_source == "teacher":
         classes = require_teacher(step).logits_at(size).max(1).indices  # 30 times as fast as argmax on a CPU
     else:
-        classes = F.interpolate(step.batch.target[:, None].float(), size=size, mode="nearest-exact")[:, 0].long()
+        classes = downsample_labels(step.batch.target, size)
     return classes.masked_fill(~downsample_mask(step.batch.valid, size), IGNORE_INDEX)
 
 
