@@ -9,7 +9,7 @@ from PIL import Image
 
 from segkd.data.image_io import Array
 from segkd.import_labels.annotations import UNLABELED, Export, Notes
-from segkd.import_labels.rasterize import draw_regions
+from segkd.import_labels.rasterize import Drawing, draw_regions
 
 
 def draw_labels(export: Export, notes: Notes | None = None) -> dict[str, Array]:
@@ -21,9 +21,8 @@ def draw_labels(export: Export, notes: Notes | None = None) -> dict[str, Array]:
             labels[image.name] = image.content()
         else:
             size = image.size or Image.open(image.path).size[::-1]
-            labels[image.name] = draw_regions(
-                image.content, size, ids, UNLABELED, export.is_ordered, notes or Notes(), image.name
-            )
+            drawing = Drawing(ids, UNLABELED, export.is_ordered)
+            labels[image.name] = draw_regions(image.content, size, drawing, notes or Notes(), image.name)
     return labels
 
 

@@ -103,7 +103,9 @@ def test_without_lists_all_masks_are_read(tmp_path: Path) -> None:
 def test_an_export_without_images_needs_their_folder(tmp_path: Path) -> None:
     write_export(tmp_path / "export", {"default": ["a", "b"]})
     (tmp_path / "export" / "JPEGImages").rename(tmp_path / "photos")
-    with pytest.raises(UserError, match=r"holds no images .* export again with 'Save images', or give image_folder=DIR"):
+    with pytest.raises(
+        UserError, match=r"holds no images .* export again with 'Save images', or give image_folder=DIR"
+    ):
         read(tmp_path / "export")
     assert len(read(tmp_path / "export", image_folder=tmp_path / "photos")[0].images) == 2
     (tmp_path / "photos" / "b.jpg").unlink()

@@ -20,6 +20,10 @@ Mask = npt.NDArray[np.bool_]
 """H W: whether a pixel belongs to a region."""
 
 
+Outline = Literal["edges", "centers"]
+"""What the points of outlines are: positions, or indices of pixels that belong to the object."""
+
+
 class Polygon(NamedTuple):
     """The pixels that lie within an odd number of the rings: a second ring inside the first is a hole."""
 
@@ -27,6 +31,7 @@ class Polygon(NamedTuple):
     """Closed lines; the last point is joined to the first."""
     is_relative: bool = False
     """Whether coordinates are parts of the image's width and height instead of pixels."""
+    outline: Outline = "edges"
 
 
 class Bitmap(NamedTuple):
@@ -87,8 +92,12 @@ class ReadSettings(NamedTuple):
     """What becomes of objects that have a box and no outline."""
     crowd: Literal["ignore", "fill", "skip"] = "ignore"
     """What becomes of regions that hold a group of objects."""
+    outlines: Outline = "edges"
+    """What the points of outlines are, where the format leaves it open."""
     image_folder: Path | None = None
     """Where the images are if not in the export."""
+    scratch_folder: Path | None = None
+    """Where readers may write images that annotations embed."""
 
 
 class Notes:

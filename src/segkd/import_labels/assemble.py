@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath, PurePosixPath
 
 from segkd.data.image_io import Color
 from segkd.data.proposal import VOID_NAMES
 from segkd.errors import UserError
 from segkd.import_labels.annotations import AnnotatedImage, Export, LabelClass, Notes, Region
+from segkd.import_labels.splits import normalize_split
 
 _BACKGROUND_NAMES = ("background", "_background_")
+_SPLITS = ("train", "val", "test")
 
 
 def is_void(name: str) -> bool:
@@ -39,6 +42,25 @@ def assemble_export(
     images = [image._replace(content=_settle_regions(image, classes, notes, source)) for image in images]
     used = [LabelClass(name, color) for name, color in classes.items() if not is_void(name)]
     return Export(used, images, find_background([entry.name for entry in used]), is_ordered=True)
+
+
+def name_by_folders(files: Sequence[PurePath]) -> list[tuple[str, str | None]]:
+    """Return a name and a split for each file, by the folders in which it lies.
+
+    Args:
+        files: Paths below the folder of an export. The first folder that is called as a split is the split; the others are
+            in the name, but for those that all files have.
+    """
+    folders, splits = [], []
+    for file in files:
+        parts = file.parent.parts
+        split = next((part for part in parts if normalize_split(part) in _SPLITS), None)
+        folders.append([part for part in parts if part != split])
+        splits.append(split)
+    levels = [*zip(*folders, strict=False)]
+    common = next((level for level, names in enumerate(levels) if len({*names}) > 1), len(levels))
+    names = [PurePosixPath(*parts[common:], file.stem) for parts, file in zip(folders, files, strict=True)]
+    return [(str(name), split) for name, split in zip(names, splits, strict=True)]
 
 
 def _settle_regions(
