@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from segkd.data.folder_splits import SplitRule, read_split_rule
 from segkd.data.image_io import IMAGE_SUFFIXES, LABEL_ENCODINGS, Color, LabelEncoding, make_voc_color, read_bytes
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX
 from segkd.utils.plugins import refuse_plugins_in_file
 
-_KEYS = ("name", "labels", "label_suffix", "classes", "ignore", "mean", "std", "size")
+_KEYS = ("name", "labels", "label_suffix", "classes", "ignore", "mean", "std", "size", "splits")
 _ENTRY_KEYS = ("name", "id", "color")
 _MAX_CLASSES = 250  # 254 and 255 are reserved
 _MAX_ID = 255
@@ -40,6 +41,8 @@ class ClassTable(NamedTuple):
     label_map: dict[int, int]
     ignores_by_default: bool
     """Whether values are ignored although the file does not say so."""
+    split_rule: SplitRule | None
+    """How the images are split; None if they lie in folders of splits."""
 
 
 def read_class_table(path: Path, default_name: str) -> ClassTable:
@@ -89,6 +92,7 @@ def read_class_table(path: Path, default_name: str) -> ClassTable:
         given,
         {**dict.fromkeys(ignored, IGNORE_INDEX), **{value: i for i, value in enumerate(values)}},
         "ignore" not in metadata and bool(ignored),
+        _read_split_rule(path, metadata),
     )
 
 
@@ -167,6 +171,15 @@ def _read_value(
         pass
     given = "is missing" if key not in metadata else f"is {value!r}"
     raise UserError(f"{path}: '{key}' {given}; give {expected}")
+
+
+def _read_split_rule(path: Path, metadata: dict[str, Any]) -> SplitRule | None:
+    if "splits" not in metadata:
+        return None
+    try:
+        return read_split_rule(metadata["splits"])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _read_entries(path: Path, metadata: dict[str, Any]) -> list[dict[str, Any]]:

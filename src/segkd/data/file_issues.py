@@ -23,7 +23,7 @@ def find_file_issues(splits: Mapping[str, FileDataset]) -> Iterator[Issue]:
 
     Yields:
         Faults for labels under another name than expected, labels without an image, and images that differ only in their
-        suffix; notes for images that are left out, for labels that are JPEGs, and for files of several pages.
+        suffix; notes for images that are left out, for labels that are JPEGs, for files of several pages, and for splits by rule.
     """
     unpaired = {label for name, split in splits.items() for label in split.find_labels_without_image(name)}
     for label in sorted(unpaired):
@@ -42,6 +42,9 @@ def find_file_issues(splits: Mapping[str, FileDataset]) -> Iterator[Issue]:
         if paged:
             message = f"{count_files(paged)} of several pages or frames, of which the first is read"
             yield Issue(split.root, "pages", message, "note")
+    first = next(iter(splits.values()))
+    if isinstance(first, Folder) and (sentence := first.describe_splits()):
+        yield Issue(first.root / METADATA_FILE, "splits", sentence, "note")
 
 
 def find_size_issue(dataset: FileDataset, samples: Mapping[str, Sequence[SampleReport]]) -> Iterator[Issue]:

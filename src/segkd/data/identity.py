@@ -28,6 +28,11 @@ def identify_data(dataset: SegmentationDataset) -> dict[str, Any]:
     }
 
 
+def hash_names(dataset: SegmentationDataset) -> str:
+    """Return a hash of the names of the images in their order."""
+    return _hash([dataset.get_name(i) for i in range(len(dataset))])
+
+
 def _hash(value: Any) -> str:
     # ASCII, because names of files may hold bytes that are no text.
     return hashlib.sha256(json.dumps(value).encode("ascii")).hexdigest()[:_LENGTH]

@@ -47,7 +47,7 @@ def assign_splits(
         {'a_1': 'train', 'a_2': 'train', 'b_1': 'val', 'b_2': 'val'}
     """
     check_fractions(fractions)
-    groups = _merge_groups(find_groups(names, group), together)
+    groups = find_groups(names, group, together)
     if len(groups) <= len(fractions):
         raise UserError(_explain_few_groups(groups, [REST, *fractions], group))
     waiting = sorted(groups, key=lambda key: _hash_name(key, seed))
@@ -76,8 +76,19 @@ def check_fractions(fractions: Mapping[str, float]) -> None:
         )
 
 
-def find_groups(names: Iterable[str], group: str | None) -> dict[str, list[str]]:
+def find_groups(
+    names: Iterable[str], group: str | None, together: Iterable[Collection[str]] = ()
+) -> Mapping[str, Sequence[str]]:
     """Return group → its names; see `assign_splits`.
+
+    Raises:
+        UserError: The expression is invalid, or names do not match it.
+    """
+    return _merge_groups(_group_by_name(names, group), together)
+
+
+def _group_by_name(names: Iterable[str], group: str | None) -> dict[str, list[str]]:
+    """Return group → its names by the expression alone.
 
     Raises:
         UserError: The expression is invalid, or names do not match it.

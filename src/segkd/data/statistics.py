@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from segkd.data.base import FileDataset, SegmentationDataset
+from segkd.data.cache import load_or_compute
 from segkd.data.image_io import Array, LabelArray, read_bytes
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX
-from segkd.utils.files import atomic_write
 from segkd.utils.threads import thread_map
 
 
@@ -179,21 +177,8 @@ def _load_or_compute(
     if not files:
         return compute()
     hashes = [hashlib.sha256(json.dumps(key).encode()).digest(), *thread_map(_hash_file, files, workers, "")]
-    path = _get_cache_dir() / f"{hashlib.sha256(b''.join(hashes)).hexdigest()}.json"
-    with suppress(OSError, ValueError):
-        cached: dict[str, Any] = json.loads(path.read_bytes())
-        return cached
-    result = compute()
-    with suppress(OSError, UserError):  # without a writable cache, the result is computed each time
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as partial_file:
-            partial_file.write_text(json.dumps(result), encoding="utf-8")
-    return result
+    return load_or_compute("statistics", hashlib.sha256(b"".join(hashes)).hexdigest(), compute)
 
 
 def _hash_file(path: Path) -> bytes:
     return hashlib.sha256(read_bytes(path)).digest()
-
-
-def _get_cache_dir() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segkd" / "statistics"

@@ -19,6 +19,7 @@ from segkd.config.schema import (
     Accelerator,
     CheckClasses,
     DatasetOfRun,
+    DatasetRoot,
     OptionalNetwork,
     Settings,
     Teacher,
@@ -51,6 +52,7 @@ from segkd.metrics import Scores
 from segkd.models.base import SegmentationModel
 from segkd.models.checkpoint_io import state_hash
 from segkd.models.inference import Inferer
+from segkd.runs.changed_data import warn_of_changed_data
 from segkd.runs.compatibility import RENAMED_METRICS
 from segkd.runs.load import load_chosen_network, load_teacher, resolve_dataset
 from segkd.utils.devices import resolve_device
@@ -161,6 +163,8 @@ def evaluate(cfg: DictConfig) -> float:
         **{name: result.values for name, result in results.items()},
     }
     write_evaluation(directory / "evaluation.json", evaluation)
+    if settings.run is not None and isinstance(settings.dataset, DatasetRoot) and settings.dataset.path is None:
+        warn_of_changed_data(settings.run, settings.split, title, evaluation["data"])
     print_scores(
         scores, results, dataset.classes, settings.format, f"{title}, {len(dataset)} images, void {settings.void}"
     )
