@@ -9,6 +9,7 @@ from typing import Any
 
 from segkd.config.training import TrainSettings
 from segkd.data.base import SegmentationDataset
+from segkd.data.identity import hash_names
 from segkd.distillation.distiller import Distiller
 from segkd.errors import UserError
 from segkd.models.checkpoint_io import load_state_dict_strict, safe_load
@@ -26,6 +27,9 @@ RENAMED_FINGERPRINT_KEYS = {"data.unlabelled": "data.unlabeled"}
 
 ADDED_FINGERPRINT_KEYS = {"classes", "labels"}
 """Keys that checkpoints of version 0.1.0 lack; they are compared by name, and not at all with `check_classes=count`."""
+
+IMAGE_NAMES = "image names"
+"""Key of the hash of the training images' names, in their order; checkpoints of version 0.1.0 lack it, too."""
 
 
 def compute_resume_fingerprint(
@@ -49,6 +53,7 @@ def compute_resume_fingerprint(
         "trainer.ema": settings.trainer.ema,
         "classes": list(dataset.classes),
         "labels": {int(value): int(index) for value, index in dataset.label_map.items()},
+        IMAGE_NAMES: hash_names(dataset),
     }
 
 
@@ -126,13 +131,18 @@ def _check_fingerprint(checkpoint: Path, saved: State, current: State) -> None:
     keys = [
         key
         for key in (*current, *saved.keys() - current.keys())
-        if key not in ADDED_FINGERPRINT_KEYS and saved.get(key) != current.get(key)
+        if key not in {*ADDED_FINGERPRINT_KEYS, IMAGE_NAMES} and saved.get(key) != current.get(key)
     ]
     if keys:
         differences = "; ".join(f"{key} was {saved.get(key)} and is {current.get(key)}" for key in keys)
         raise UserError(
             f"{checkpoint} is of another run: {differences}. Resume with the same, or start a new run from its weights with "
             "student.checkpoint"
+        )
+    if saved.get(IMAGE_NAMES, current[IMAGE_NAMES]) != current[IMAGE_NAMES]:
+        raise UserError(
+            f"{checkpoint} was trained on other images, which were as many: their names differ. Split and name them as before, or "
+            "start a new run from its weights with student.checkpoint"
         )
 
 
