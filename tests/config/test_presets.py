@@ -61,7 +61,7 @@ def test_preset_sets_the_published_values_and_trains(
 @pytest.mark.parametrize(
     ("override", "phrase"),
     [
-        ("loss.pixelwise.weight=3", "preset=paper sets loss.pixelwise.weight=10.0, but the command line has 3;"),
+        ("loss.pixelwise.weight=3", "preset=paper sets loss.pixelwise.weight=10.0, but 3 is given;"),
         ("adversary.update_first=student", "preset=paper sets adversary.update_first=discriminator"),
         ("adversary.discriminator.image_channels=0", "preset=paper sets adversary.discriminator.image_channels=3"),
     ],

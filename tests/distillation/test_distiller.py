@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 
 from segkd.cli.logs import configure_logging
@@ -231,9 +232,26 @@ def test_run_ends_after_max_skips_in_a_row(tmp_path: Path, monkeypatch: pytest.M
         fit(module, tmp_path)
 
 
-@pytest.mark.parametrize(("precision", "is_refused"), [("16-mixed", True), ("bf16-mixed", False), ("32-true", False)])
+PRECISIONS = {"16-mixed": True, "bf16-true": True, "64-true": True, "bf16-mixed": False, "32-true": False}
+
+
+@pytest.mark.parametrize(("precision", "is_refused"), PRECISIONS.items())
 def test_a_trainer_that_scales_gradients_is_refused(precision: str, is_refused: bool) -> None:
     module = make_distiller()
-    module._trainer = SimpleNamespace(precision=precision)  # type: ignore[assignment]
+    module._trainer = SimpleNamespace(precision=precision, strategy=None)  # type: ignore[assignment]
     with pytest.raises(UserError, match="bf16-mixed") if is_refused else nullcontext():
+        module.setup("fit")
+
+
+@pytest.mark.parametrize(("strategy", "baseline", "is_refused"), [
+    (DDPStrategy(), False, True),
+    (DDPStrategy(), True, False),
+    (DDPStrategy(find_unused_parameters=True), False, False),
+])  # fmt: skip
+def test_a_strategy_that_two_phases_cannot_use_is_refused(
+    strategy: DDPStrategy, baseline: bool, is_refused: bool
+) -> None:
+    module = make_distiller(baseline=baseline)
+    module._trainer = SimpleNamespace(precision="32-true", strategy=strategy)  # type: ignore[assignment]
+    with pytest.raises(UserError, match="ddp_find_unused_parameters_true") if is_refused else nullcontext():
         module.setup("fit")

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.optim import SGD
 from torch.utils.data import DataLoader
 
-from segkd.builders.distiller import build_ema
 from segkd.config.training import TrainerSettings
 from segkd.distillation.adversary import Adversary, Wasserstein
+from segkd.distillation.averaging import build_ema
 from segkd.distillation.distiller import Distiller
 from segkd.distillation.nan_guard import NanGuard
 from segkd.distillation.phases import Phase

@@ -5,23 +5,25 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from segkd.builders.datamodule import count_steps_per_epoch, get_crop_size, uses_teacher
+from segkd.builders.datamodule import count_steps_per_epoch, uses_teacher
 from segkd.builders.networks import apply_speedups, build_network, check_teacher_weights
 from segkd.config.instantiate import Spec
 from segkd.config.training import TrainSettings
 from segkd.data.base import SegmentationDataset
 from segkd.data.datamodule import SegmentationDataModule
+from segkd.data.facts import DataFacts, OwnData
 from segkd.data.statistics import compute_class_weights, count_classes
 from segkd.distillation.adversary import Adversary
+from segkd.distillation.averaging import build_ema
 from segkd.distillation.distiller import Distiller
 from segkd.distillation.nan_guard import NanGuard
+from segkd.distillation.optimizers import group_by_decay
 from segkd.errors import UserError
 from segkd.losses.base import Loss
 from segkd.losses.weighted_sum import LossSum
@@ -31,19 +33,36 @@ from segkd.models.frozen import Frozen
 log = logging.getLogger(__name__)
 
 
+D = TypeVar("D", bound=Distiller)
+
+
 def build_distiller(settings: TrainSettings, datamodule: SegmentationDataModule) -> Distiller:
+    """Return the LightningModule of a run; see `assemble_distiller`."""
+    steps = count_steps_per_epoch(settings.trainer, datamodule) * settings.trainer.max_epochs
+    return assemble_distiller(Distiller, settings, datamodule.train.source, steps)
+
+
+def assemble_distiller(
+    kind: type[D], settings: TrainSettings, dataset: SegmentationDataset | OwnData, total_steps: int | None
+) -> D:
     """Return the LightningModule, with its networks, losses and discriminator set up for each other.
 
     Each part draws its weights from a seed of its own, so that the student starts the same with and without a teacher.
 
+    Args:
+        kind: the class to build.
+        settings: its parts.
+        dataset: the training split, or the facts of data that the user's own code loads.
+        total_steps: batches of the run; None for those of the trainer.
+
     Raises:
         UserError: a teacher without weights, a checkpoint that does not fit, a missing feature, or a crop that is too small.
     """
-    dataset, trainer = datamodule.train.source, settings.trainer
+    trainer, crop_size = settings.trainer, settings.data.crop_size or dataset.size
     terms = {name: build_loss(spec, dataset) for name, spec in settings.loss.items()}
     losses = LossSum(terms)
     torch.manual_seed(settings.seed)
-    student = _build_student(settings, dataset, losses.extra_classes)
+    student = _build_student(settings, dataset, losses.extra_classes, crop_size)
     needs_classes = settings.adversary is not None or any(
         loss.needs_teacher and loss.needs_teacher_classes for loss in terms.values()
     )
@@ -54,17 +73,17 @@ def build_distiller(settings: TrainSettings, datamodule: SegmentationDataModule)
     torch.manual_seed(settings.seed + 2)
     adversary = _build_adversary(settings, student)
     if adversary is not None:
-        adversary.setup(student.features, teacher_features, get_crop_size(settings, dataset))
+        adversary.setup(student.features, teacher_features, crop_size)
     ema = None if trainer.ema is None else build_ema(student, trainer.ema)
     apply_speedups(student, trainer)
-    return Distiller(
+    return kind(
         student,
         teacher,
         losses,
         adversary,
         {name: partial(_build_optimizer, spec) for name, spec in settings.optimizers.items()},
         settings.schedule.build(),
-        total_steps=count_steps_per_epoch(trainer, datamodule) * trainer.max_epochs,
+        total_steps=total_steps,
         classes=dataset.classes,
         gradient_clip=trainer.gradient_clip,
         ema=ema,
@@ -73,24 +92,28 @@ def build_distiller(settings: TrainSettings, datamodule: SegmentationDataModule)
     )
 
 
-def build_loss(spec: Spec, dataset: SegmentationDataset) -> Loss:
-    """Return a loss; where `class_weights` is a rule, with weights computed from the labels of the training split."""
+def build_loss(spec: Spec, dataset: SegmentationDataset | OwnData) -> Loss:
+    """Return a loss; where `class_weights` is a rule, with weights computed from the labels of the training split.
+
+    Raises:
+        UserError: there is such a rule, and no labels to compute from.
+    """
     given, rule = {}, spec.arguments.get("class_weights")
-    if isinstance(rule, str):
+    if isinstance(rule, str) and isinstance(dataset, SegmentationDataset):
         counts = count_classes(dataset, progress=f"class weights of {dataset.display_name} {dataset.split}")
         void = spec.arguments.get("void") == "class"
         given = {"class_weights": compute_class_weights(rule, counts, void=void)}
+    elif isinstance(rule, str):
+        raise UserError(
+            f"class_weights={rule} is computed from the labels of a dataset; give a list of {len(dataset.classes)} numbers"
+        )
     loss: Loss = spec.build(**given)
     return loss
 
 
-def build_ema(student: SegmentationModel, decay: float) -> AveragedModel:
-    """Return the moving average of a student's weights and running statistics: ema ← decay · ema + (1 − decay) · student."""
-    update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    return AveragedModel(student, multi_avg_fn=update, use_buffers=True).requires_grad_(False)
-
-
-def _build_student(settings: TrainSettings, dataset: SegmentationDataset, extra_classes: int) -> SegmentationModel:
+def _build_student(
+    settings: TrainSettings, dataset: DataFacts, extra_classes: int, crop_size: tuple[int, int] | None
+) -> SegmentationModel:
     student = build_network(settings.student, dataset, extra_classes, settings.check_classes)
     if not student.can_be_student:
         raise UserError(
@@ -98,10 +121,9 @@ def _build_student(settings: TrainSettings, dataset: SegmentationDataset, extra_
         )
     if extra_classes:
         _check_void_class(settings, student, len(dataset.classes) + extra_classes)
-    crop = get_crop_size(settings, dataset)
-    if min(crop) < student.min_size:
+    if crop_size is not None and min(crop_size) < student.min_size:
         raise UserError(
-            f"data.crop_size={list(crop)} is less than the {student.min_size} pixels that {type(student).__name__} takes"
+            f"data.crop_size={list(crop_size)} is less than the {student.min_size} pixels that {type(student).__name__} takes"
         )
     if settings.trainer.sync_batchnorm:
         student = nn.SyncBatchNorm.convert_sync_batchnorm(student)  # type: ignore[no-untyped-call]
@@ -120,9 +142,7 @@ def _check_void_class(settings: TrainSettings, student: SegmentationModel, num_o
         )
 
 
-def _build_teacher(
-    settings: TrainSettings, dataset: SegmentationDataset, num_classes: int, needs_classes: bool
-) -> Frozen | None:
+def _build_teacher(settings: TrainSettings, dataset: DataFacts, num_classes: int, needs_classes: bool) -> Frozen | None:
     if settings.teacher is None:
         return None
     check_teacher_weights(settings.teacher, "teacher")
@@ -148,9 +168,6 @@ def _build_adversary(settings: TrainSettings, student: SegmentationModel) -> Adv
 
 
 def _build_optimizer(spec: Spec, parameters: Sequence[nn.Parameter]) -> Optimizer:
-    """Return an optimizer that decays matrices only: decay of scales, slopes and biases removes filters and helps nothing."""
-    matrices = [p for p in parameters if p.ndim > 1]
-    vectors = [p for p in parameters if p.ndim <= 1]
-    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer: Optimizer = spec.build(params=[group for group in groups if group["params"]])
+    """Return an optimizer that decays matrices only."""
+    optimizer: Optimizer = spec.build(params=group_by_decay(parameters))
     return optimizer

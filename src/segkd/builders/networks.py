@@ -10,7 +10,7 @@ from torch import nn
 
 from segkd.config.instantiate import NetworkSpec
 from segkd.config.training import TrainerSettings
-from segkd.data.base import SegmentationDataset
+from segkd.data.facts import DataFacts
 from segkd.errors import UserError
 from segkd.models.base import Normalization, SegmentationModel
 from segkd.models.class_names import ClassCheck, check_classes
@@ -33,7 +33,7 @@ _CONSTRUCTOR_WEIGHTS_0_1_0 = "included"
 
 
 def build_network(
-    spec: NetworkSpec, dataset: SegmentationDataset, extra_classes: int = 0, check: ClassCheck | None = "names"
+    spec: NetworkSpec, dataset: DataFacts, extra_classes: int = 0, check: ClassCheck | None = "names"
 ) -> SegmentationModel:
     """Return a network for the classes of a dataset.
 
@@ -42,7 +42,7 @@ def build_network(
 
     Args:
         spec: what to build.
-        dataset: the dataset whose classes it predicts.
+        dataset: the data whose classes it predicts.
         extra_classes: outputs beyond these classes.
         check: what trained weights and the dataset must agree in without a `class_map`; None for weights of any classes.
 
@@ -86,7 +86,7 @@ def apply_speedups(network: nn.Module, settings: TrainerSettings) -> None:
 
 
 def _build_single(
-    spec: NetworkSpec, dataset: SegmentationDataset, num_classes: int, check: ClassCheck | None
+    spec: NetworkSpec, dataset: DataFacts, num_classes: int, check: ClassCheck | None
 ) -> SegmentationModel:
     normalization = Normalization(dataset.mean, dataset.std)
     if spec.checkpoint is not None and spec.init_from is not None:
@@ -108,7 +108,7 @@ def _build_single(
     return network
 
 
-def _warm_start(network: SegmentationModel, source: str, dataset: SegmentationDataset, check: ClassCheck | None) -> str:
+def _warm_start(network: SegmentationModel, source: str, dataset: DataFacts, check: ClassCheck | None) -> str:
     """Initialize from torchvision's backbone or from a network of the family; return one line on what was copied."""
     if source == IMAGENET:
         return load_backbone(network, source)
@@ -118,7 +118,7 @@ def _warm_start(network: SegmentationModel, source: str, dataset: SegmentationDa
     return copy_matching_weights(network, trained, Path(source), dataset.classes, check or "count")
 
 
-def _build_ensemble(spec: NetworkSpec, dataset: SegmentationDataset, check: ClassCheck | None) -> SegmentationModel:
+def _build_ensemble(spec: NetworkSpec, dataset: DataFacts, check: ClassCheck | None) -> SegmentationModel:
     if spec.checkpoint is not None or spec.class_map is not None:
         raise UserError("an ensemble has no checkpoint or class_map of its own; give them to its members")
     members = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -12,22 +14,28 @@ from segkd.config.paths import CONFIGS
 from segkd.errors import UserError
 
 
-def apply_overrides(cfg: DictConfig) -> None:
-    """Drop an experiment's settings of parts that the command line replaces or leaves out.
+def apply_overrides(cfg: DictConfig, hydra: DictConfig | None = None) -> None:
+    """Drop an experiment's settings of parts that the overrides replace or leave out.
+
+    Args:
+        cfg: the composed config; changed in place.
+        hydra: Hydra's own node of the config, which holds the overrides; None for that of the command line.
 
     Raises:
-        UserError: there is no command line, or it sets a key of a loss that is not selected, changes a value of a preset,
-            or gives a network's name where its keys belong.
+        UserError: there is no command line; or the overrides set a key of a loss that is not selected, change a value of a
+            preset, or give a network's name where its keys belong.
     """
-    if not HydraConfig.initialized():
+    if hydra is None and not HydraConfig.initialized():
         raise UserError(
             "a command's function needs its command line; run it as a command, as in python -m segkd.train KEY=VALUE"
         )
+    node = HydraConfig.get() if hydra is None else hydra
+    overrides = list(node.overrides.task)
     _check_parts(cfg)
-    _check_preset(cfg)
-    _drop_unselected_losses(cfg)
-    _drop_unused_checkpoint(cfg)
-    _drop_arguments_of_replaced_networks(cfg)
+    _check_preset(cfg, node.runtime.choices.get("preset"), overrides)
+    _drop_unselected_losses(cfg, overrides)
+    _drop_unused_checkpoint(cfg, overrides)
+    _drop_arguments_of_replaced_networks(cfg, overrides)
 
 
 def _check_parts(cfg: DictConfig) -> None:
@@ -41,22 +49,20 @@ def _check_parts(cfg: DictConfig) -> None:
             raise UserError(f"{role}={cfg[role]} is not a network; choose one with model@{role}=NAME")
 
 
-def _check_preset(cfg: DictConfig) -> None:
-    """Raise a UserError if the command line changes a value of a preset; its losses may be left out."""
-    preset = HydraConfig.get().runtime.choices.get("preset")
+def _check_preset(cfg: DictConfig, preset: str | None, overrides: Sequence[str]) -> None:
+    """Raise a UserError if the overrides change a value of a preset; its losses may be left out."""
     path = CONFIGS / "preset" / f"{preset}.yaml"
-    overridden = {override.lstrip("+").partition("=")[0] for override in HydraConfig.get().overrides.task}
+    overridden = {override.lstrip("+").partition("=")[0] for override in overrides}
     for key, value in flatten(yaml.safe_load(path.read_bytes()) or {}) if path.is_file() else ():
         if key in overridden and OmegaConf.select(cfg, key) != value:
             raise UserError(
-                f"preset={preset} sets {key}={value}, but the command line has {OmegaConf.select(cfg, key)}; leave one of them out"
+                f"preset={preset} sets {key}={value}, but {OmegaConf.select(cfg, key)} is given; leave one of them out"
             )
 
 
-def _drop_unselected_losses(cfg: DictConfig) -> None:
+def _drop_unselected_losses(cfg: DictConfig, overrides: Sequence[str]) -> None:
     """Drop an experiment's settings of losses that the command line leaves out."""
     unselected = [str(name) for name, node in cfg.loss.items() if "_target_" not in node]
-    overrides = HydraConfig.get().overrides.task
     for name in unselected:
         if any(override.lstrip("+").startswith(f"loss.{name}.") for override in overrides):
             raise UserError(f"loss '{name}' is not selected; add it to loss=[...] or leave its override out")
@@ -64,16 +70,14 @@ def _drop_unselected_losses(cfg: DictConfig) -> None:
             del cfg.loss[name]
 
 
-def _drop_unused_checkpoint(cfg: DictConfig) -> None:
+def _drop_unused_checkpoint(cfg: DictConfig, overrides: Sequence[str]) -> None:
     """Drop the checkpoint of an experiment's teacher where the command line selects no teacher."""
-    overrides = HydraConfig.get().overrides.task
     if cfg.teacher.get("_target_") is None and not any(override.startswith("teacher.") for override in overrides):
         cfg.teacher.checkpoint = None
 
 
-def _drop_arguments_of_replaced_networks(cfg: DictConfig) -> None:
+def _drop_arguments_of_replaced_networks(cfg: DictConfig, overrides: Sequence[str]) -> None:
     """Drop an experiment's constructor arguments that the network chosen on the command line does not have."""
-    overrides = HydraConfig.get().overrides.task
     for role in ("student", "teacher"):
         node = cfg[role]
         if node.get("_target_") is None or not any(override.startswith(f"model@{role}=") for override in overrides):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from segkd.errors import UserError
 from segkd.losses.distributed import global_mean
 from segkd.losses.features import check_same_num_classes, require_teacher
-from segkd.losses.functional import at_least_float32
+from segkd.losses.tensors import at_least_float32
 from segkd.models.discriminator import Discriminator
 from segkd.models.layers import draw_uniform
 from segkd.types import FeatureInfos, Step, resize
@@ -115,8 +115,10 @@ class Adversary(nn.Module):
         self.discriminator_input = discriminator_input
         self.feature = feature
 
-    def setup(self, student: FeatureInfos, teacher: FeatureInfos | None, crop_size: tuple[int, int]) -> None:
-        """Check the features and that the maps are large enough for the discriminator.
+    def setup(
+        self, student: FeatureInfos, teacher: FeatureInfos | None, crop_size: tuple[int, int] | None = None
+    ) -> None:
+        """Check the features and, if the size of training images is known, that their maps are large enough.
 
         Raises:
             UserError: no teacher, no such feature, other classes, or too small maps.
@@ -124,10 +126,23 @@ class Adversary(nn.Module):
         if teacher is None:
             raise UserError("adversary=holistic needs a teacher; give model@teacher=NAME and teacher.checkpoint=FILE")
         check_same_num_classes(student, teacher, self.feature)
+        if crop_size is not None:
+            self.check_size(student, crop_size)
+
+    def check_size(self, student: FeatureInfos, size: tuple[int, int]) -> None:
+        """Check that training images give maps that are large enough for the discriminator.
+
+        Args:
+            student: the declared features of the student.
+            size: height and width of the images.
+
+        Raises:
+            UserError: they do not.
+        """
         stride, min_size = student[self.feature].stride, Discriminator.min_size
-        if min(crop_size) < min_size * stride:
+        if min(size) < min_size * stride:
             raise UserError(
-                f"data.crop_size={list(crop_size)} gives the discriminator maps of 1/{stride}, and it needs at least "
+                f"data.crop_size={list(size)} gives the discriminator maps of 1/{stride}, and it needs at least "
                 f"{min_size}×{min_size}; use crops of at least {min_size * stride} pixels, or adversary=none"
             )
 

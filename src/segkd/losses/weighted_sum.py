@@ -22,6 +22,7 @@ class LossSum(nn.Module):
     def __init__(self, losses: Mapping[str, Loss]) -> None:
         super().__init__()
         self.losses = nn.ModuleDict(losses)
+        self.is_set_up = False
 
     def named_losses(self) -> Iterator[tuple[str, Loss]]:
         """Yield the losses with their names."""
@@ -49,6 +50,7 @@ class LossSum(nn.Module):
                 loss.setup(student, teacher)
             except UserError as error:
                 raise UserError(f"loss '{name}': {error}") from None
+        self.is_set_up = True
 
     def get_weights(self) -> dict[str, float]:
         """Return the weight of each loss; 1 where its default depends on features and `setup` has not run yet."""

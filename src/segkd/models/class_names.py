@@ -19,6 +19,34 @@ class OtherClassesError(UserError):
     """A network's classes are not those of the dataset."""
 
 
+def name_classes(
+    network: SegmentationModel, classes: Sequence[str] | int | None = None, extra_classes: int = 0
+) -> tuple[str, ...]:
+    """Return the names of the classes of the data that a network predicts.
+
+    Args:
+        network: its last output may be void.
+        classes: the names, or their number, which gives "0", "1", …; None for the network's own.
+        extra_classes: outputs that it must have beyond these.
+
+    Raises:
+        UserError: the network has another number of outputs.
+    """
+    if isinstance(classes, str):
+        raise UserError(f"classes='{classes}' is a single text; give a list of names")
+    if classes is None:
+        classes = network.classes or network.num_classes - extra_classes
+    names = tuple(map(str, range(classes) if isinstance(classes, int) else classes))
+    if network.num_classes not in (len(names) + extra_classes, len(names) + 1):
+        raise UserError(
+            f"the network has {network.num_classes} outputs, and there are {len(names)} classes; build it with "
+            f"num_classes={len(names) + extra_classes}"
+        )
+    if len(set(names)) < len(names):
+        raise UserError(f"classes={list(names)} names a class twice")
+    return names
+
+
 def has_classes(network: SegmentationModel, names: Sequence[str], check: ClassCheck) -> bool:
     """Return whether the outputs of a network are these classes, as far as is known; one more output may be void."""
     if network.classes is None:

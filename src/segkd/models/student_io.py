@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -28,29 +29,35 @@ from segkd.models.checkpoint_io import (
     read_state_dict,
     safe_load,
 )
+from segkd.models.renamed_specs import update_names
+from segkd.models.wrapped import WrappedModule
 from segkd.utils.files import dump_yaml, sha256
-from segkd.utils.plugins import describe_error, explain_missing_plugin, is_of_plugin, refuse_plugins_in_file
-
-RENAMED_ARGUMENTS = {"segkd.models.adapter.Adapter": {"taps": "features"}}
-"""Constructor arguments that version 0.1.0 wrote under another name, by network."""
-RENAMED_FEATURES = {"scores": "kd_logits"}
-"""Features that version 0.1.0 wrote under another name, in an adapter's `taps`."""
+from segkd.utils.plugins import (
+    describe_error,
+    explain_missing_plugin,
+    is_of_plugin,
+    load_plugins,
+    refuse_plugins_in_file,
+)
 
 _SPEC_KEYS = {"network", "num_classes", "arguments", "normalization"}
 
 
-def save_student(student: SegmentationModel, directory: Path, metadata: Mapping[str, Any]) -> int:
+def save_student(
+    student: SegmentationModel, directory: str | Path, metadata: Mapping[str, Any] = MappingProxyType({})
+) -> int:
     """Write `student.safetensors` and `student.yaml`; return how many denormal weights were zeroed.
 
     Args:
         student: the network; it stays as it is.
-        directory: the folder to write to.
-        metadata: further entries of the yaml, such as the classes.
+        directory: the folder to write to; made if it is not there.
+        metadata: further entries of the yaml, such as `colors`, and `classes` where they are not the network's own.
 
     Raises:
-        UserError: weights are not finite.
+        UserError: weights are not finite, or the network cannot be rebuilt from a file.
         OSError: a file cannot be written; earlier files of that name stay as they were.
     """
+    directory = Path(directory)
     state = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in student.state_dict().items()}
     if count := count_not_finite(state):
         raise UserError(
@@ -59,7 +66,9 @@ def save_student(student: SegmentationModel, directory: Path, metadata: Mapping[
         )
     zeroed = flush_denormals(state)
     weights = save(state)
-    description = _format_description({**to_spec(student), **metadata}, weights)
+    own = {} if student.classes is None else {"classes": list(student.classes), "segkd": __version__}
+    description = _format_description({**to_spec(student), **own, **metadata}, weights)
+    directory.mkdir(parents=True, exist_ok=True)
     contents = {directory / "student.safetensors": weights, directory / "student.yaml": description.encode()}
     # Both files are complete before either gets its name. A full disk stays an OSError: `train` says how to resume.
     partial = {path: path.with_name(f"{path.name}.partial") for path in contents}
@@ -70,14 +79,19 @@ def save_student(student: SegmentationModel, directory: Path, metadata: Mapping[
     return zeroed
 
 
-def load_student(directory: str | Path) -> SegmentationModel:
+def load_student(path: str | Path, plugins: Iterable[str] = ()) -> SegmentationModel:
     """Load the student of a run, in evaluation mode, from `student.safetensors` and `student.yaml`.
 
+    Args:
+        path: the folder of the run, or `student.safetensors` with `student.yaml` beside it.
+        plugins: packages of your own that define the network; they are imported.
+
     Raises:
-        UserError: a file is missing or damaged, or the yaml names something that is no network of segkd.
+        UserError: a file is missing or damaged, or the yaml names something that is no network of segkd or of a plugin.
     """
-    path = Path(directory) / "student.safetensors"
-    metadata = read_student_metadata(directory)
+    load_plugins(plugins)
+    path = _locate_weights(path)
+    metadata = read_student_metadata(path)
     try:
         student = from_spec(metadata, path)
         load_state_dict_strict(student, read_weights(path, metadata), path)
@@ -89,16 +103,25 @@ def load_student(directory: str | Path) -> SegmentationModel:
     return student.eval()
 
 
-def read_student_metadata(directory: str | Path) -> dict[str, Any]:
+def read_student_metadata(path: str | Path) -> dict[str, Any]:
     """Return the content of `student.yaml`: the spec of the student, and the dataset it was trained on.
+
+    Args:
+        path: the folder of the run, or `student.safetensors` in it.
 
     Raises:
         UserError: the file is missing or damaged.
     """
-    metadata = read_metadata(Path(directory) / "student.safetensors")
+    weights = _locate_weights(path)
+    metadata = read_metadata(weights)
     if metadata is None:
-        raise UserError(f"no student in {directory}: student.yaml is missing; give the folder of a finished run")
+        missing = weights.with_suffix(".yaml").name
+        raise UserError(f"no student in {weights.parent}: {missing} is missing; give the folder of a finished run")
     return metadata
+
+
+def _locate_weights(path: str | Path) -> Path:
+    return Path(path) if Path(path).suffix == ".safetensors" else Path(path) / "student.safetensors"
 
 
 def read_metadata(checkpoint: Path) -> dict[str, Any] | None:
@@ -156,7 +179,17 @@ def read_weights(checkpoint: Path, metadata: Mapping[str, Any] | None) -> StateD
 
 
 def to_spec(network: SegmentationModel) -> dict[str, Any]:
-    """Return everything that rebuilds a network except its weights, as plain values."""
+    """Return everything that rebuilds a network except its weights, as plain values.
+
+    Raises:
+        UserError: a module of the user's own is wrapped, and nothing says how to build it.
+    """
+    if type(network) is WrappedModule:
+        name = network.network_name
+        raise UserError(
+            f"a wrapped {name} cannot be rebuilt from a file; save its own weights, torch.save(student.network.state_dict(), …), "
+            f'or build it by its path, segkd.create_model("adapter", …, network="my_pkg.{name}")'
+        )
     return {
         "network": f"{type(network).__module__}.{type(network).__qualname__}",
         "num_classes": network.num_classes,
@@ -215,19 +248,6 @@ def parse_normalization(spec: Mapping[str, Any], file: Path) -> Normalization:
         return Normalization(**spec["normalization"])
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{file} describes no normalization ({error}); copy it again from the run") from None
-
-
-def update_names(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a spec with today's names in place of those of version 0.1.0."""
-    renamed, arguments = RENAMED_ARGUMENTS.get(str(spec.get("network"))), spec.get("arguments")
-    if renamed is None or not isinstance(arguments, Mapping):
-        return dict(spec)
-    updated = dict(arguments)
-    for old, new in renamed.items():
-        if old in updated and new not in updated:
-            features = updated.pop(old) or {}
-            updated[new] = {RENAMED_FEATURES.get(name, name): path for name, path in features.items()}
-    return {**spec, "arguments": updated}
 
 
 def _check_spec(spec: Mapping[str, Any], file: Path) -> dict[str, Any]:

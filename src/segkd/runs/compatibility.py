@@ -7,7 +7,7 @@ from typing import Any
 from segkd.config.instantiate import update_target
 from segkd.config.renamed_keys import update_key
 from segkd.config.renamed_values import update_value
-from segkd.models.student_io import RENAMED_FEATURES
+from segkd.models.renamed_specs import RENAMED_FEATURES
 
 RENAMED_METRICS = {
     "boundary": "boundary_iou",

@@ -14,7 +14,8 @@ from segkd.distillation.distiller import Distiller
 from segkd.errors import UserError
 from segkd.models.checkpoint_io import load_state_dict_strict, safe_load
 from segkd.models.class_names import ClassCheck, explain_difference, find_class_difference
-from segkd.models.student_io import to_spec, update_names
+from segkd.models.renamed_specs import update_names
+from segkd.models.student_io import to_spec
 from segkd.train.check_settings import check_length
 from segkd.train.checkpointing.files import CheckpointFiles, has_hash, hash_matches
 from segkd.train.checkpointing.state import KEYS, State, count_steps
