@@ -10,6 +10,7 @@ from segkd.errors import UserError
 from segkd.import_labels.annotations import AnnotatedImage, Export, LabelClass, Notes, ReadSettings, Region
 from segkd.import_labels.coco_file import CocoFile, Entry, find_coco_files, read_coco_file
 from segkd.import_labels.coco_objects import read_object
+from segkd.import_labels.coco_outlines import are_outlines_indices
 from segkd.import_labels.image_files import ImageFinder
 
 
@@ -25,6 +26,8 @@ def read_coco(path: Path, settings: ReadSettings, notes: Notes) -> Export:
         UserError: It is no such export, or it is damaged or contradicts itself.
     """
     files = [read_coco_file(file, path, notes) for file in find_coco_files(path, notes)]
+    if settings.outlines == "edges":
+        _note_indices(files, notes)
     finder = ImageFinder([settings.image_folder or _find_root(path)])
     classes = _merge_categories(files, notes)
     images: dict[Path, AnnotatedImage] = {}
@@ -36,6 +39,16 @@ def read_coco(path: Path, settings: ReadSettings, notes: Notes) -> Export:
             images[image.path] = image
     finder.note_unused(notes)
     return Export([LabelClass(name) for name in classes], [*images.values()])
+
+
+def _note_indices(files: Sequence[CocoFile], notes: Notes) -> None:
+    for file in files:
+        if are_outlines_indices(annotation for objects in file.annotations.values() for annotation in objects):
+            notes.add(
+                "files have boxes a pixel larger than their outlines, whose points may be pixel indices (cv2.findContours); "
+                "outlines=centers draws them so",
+                str(file.path),
+            )
 
 
 def _find_root(path: Path) -> Path:

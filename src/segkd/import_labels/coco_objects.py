@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from segkd.errors import UserError
-from segkd.import_labels.annotations import Bitmap, Notes, Polygon, ReadSettings, Region
+from segkd.import_labels.annotations import Bitmap, Notes, Outline, Polygon, ReadSettings, Region
 from segkd.import_labels.rle import decode_rle
 
 
@@ -63,7 +63,7 @@ def _read_parts(
         return (_read_mask(outline, size, where),)
     if isinstance(outline, list) and outline:
         flat = [outline] if isinstance(outline[0], int | float) else outline
-        polygons = tuple(polygon for part in flat if (polygon := _read_polygon(part)))
+        polygons = tuple(polygon for part in flat if (polygon := _read_polygon(part, settings.outlines)))
         if len(polygons) < len(flat):
             notes.add("outlines that are no lists of x and y are left out", where, len(flat) - len(polygons))
         return polygons
@@ -77,13 +77,14 @@ def _read_parts(
     return (box,)
 
 
-def _read_polygon(values: Any) -> Polygon | None:
+def _read_polygon(values: Any, outline: Outline) -> Polygon | None:
     """Return the polygon of x, y, x, y, …; None if the values are none."""
     try:
         points = np.array(values, np.float64)
     except (ValueError, TypeError, OverflowError):
         return None
-    return Polygon((points.reshape(-1, 2),)) if points.ndim == 1 and points.size and points.size % 2 == 0 else None
+    is_flat = points.ndim == 1 and points.size > 0 and points.size % 2 == 0
+    return Polygon((points.reshape(-1, 2),), outline=outline) if is_flat else None
 
 
 def _read_box(values: Any) -> Polygon | None:

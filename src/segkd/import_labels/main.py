@@ -14,7 +14,7 @@ from segkd.config.schema import Settings, load_settings
 from segkd.data.folder import METADATA_FILE
 from segkd.data.proposal import format_proposal
 from segkd.errors import UserError
-from segkd.import_labels.annotations import IGNORED, Export, Notes, ReadSettings
+from segkd.import_labels.annotations import IGNORED, Export, Notes, Outline, ReadSettings
 from segkd.import_labels.archives import open_export
 from segkd.import_labels.class_list import ClassList, Unlabeled, describe_classes, list_classes
 from segkd.import_labels.coco import read_coco
@@ -52,6 +52,10 @@ class ImportSettings(Settings):
     empty_images: Literal["keep", "skip"] = Field(description="images in which nothing is annotated")
     boxes: Literal["skip", "fill"] = Field(description="objects that have a box and no outline")
     crowd: Literal["ignore", "fill", "skip"] = Field(description="COCO's regions that hold a group of objects")
+    outlines: Outline = Field(
+        description="COCO, YOLO: points of outlines lie on the edges of pixels, or are the indices of an object's outermost "
+        "pixels, as cv2.findContours returns them"
+    )
     val: NonNegativeFloat | None = Field(
         description="part of the images that goes to val; null: the export's own splits, or 0.2 if it has none"
     )
@@ -75,6 +79,10 @@ def import_labels(cfg: DictConfig) -> None:
         UserError: The export cannot be read, holds nothing to import, or the output folder cannot be used.
     """
     settings = load_settings(cfg, ImportSettings)
+    if settings.outlines != "edges" and settings.source_format not in ("coco", "yolo", "roboflow"):
+        raise UserError(
+            f"from={settings.source_format} says itself what points are; leave out outlines={settings.outlines}"
+        )
     check_destination(settings.output, [settings.input, settings.image_folder], settings.overwrite)
     notes = Notes()
     with open_export(settings.input) as source:
@@ -97,7 +105,7 @@ def import_labels(cfg: DictConfig) -> None:
 
 
 def _read(source: Path, settings: ImportSettings, notes: Notes) -> Export:
-    read_settings = ReadSettings(settings.boxes, settings.crowd, settings.image_folder)
+    read_settings = ReadSettings(settings.boxes, settings.crowd, settings.outlines, settings.image_folder)
     export = READERS[settings.source_format](source, read_settings, notes)
     empty = [image for image in export.images if image.content == ()]
     if empty:

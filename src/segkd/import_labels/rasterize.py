@@ -1,22 +1,25 @@
 """Draw regions into a label.
 
 Polygons are drawn as pycocotools draws those of COCO: the outline is followed in fifths of a pixel, and a pixel belongs to the
-polygon if its center does; an outline along the edges of pixels gives exactly these pixels. Overlapping rings of one polygon
-follow the even-odd rule.
+polygon if its center does; an outline along the edges of pixels gives exactly these pixels. The points of other outlines are
+indices of pixels, as `cv2.findContours` returns them, and the pixels under the outline belong to the polygon too.
+Overlapping rings of one polygon follow the even-odd rule.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from segkd.data.image_io import Array
-from segkd.import_labels.annotations import IGNORED, Bitmap, Mask, Notes, Points, Polygon, Region
+from segkd.import_labels.annotations import IGNORED, Bitmap, Mask, Notes, Outline, Points, Polygon, Region
 from segkd.utils.packages import require_package
 
 _TOLERANCE = 1.0  # pixels by which outlines may leave an image without a note, as rounding makes them do
+_MIN_POINTS = {"edges": 3, "centers": 1}
 _FAR = 4  # image sides beyond which an outline is cut first, since drawing it takes time and memory by its length
 
 
@@ -28,39 +31,40 @@ class _Patch(NamedTuple):
     mask: Mask
 
 
-def draw_regions(
-    regions: tuple[Region, ...],
-    size: tuple[int, int],
-    ids: Mapping[str, int],
-    unlabeled: int,
-    is_ordered: bool,
-    notes: Notes,
-    image: str,
-) -> Array:
+class Drawing(NamedTuple):
+    """How regions become a label."""
+
+    ids: Mapping[str, int]
+    """Class → id; regions of other classes are left out."""
+    unlabeled: int
+    """The id of pixels under no region."""
+    is_ordered: bool = False
+    """Whether later regions lie on earlier ones; otherwise smaller ones lie on larger ones."""
+
+
+def draw_regions(regions: Sequence[Region], size: tuple[int, int], drawing: Drawing, notes: Notes, image: str) -> Array:
     """Return the label of an image, H W.
 
     Args:
         regions: What is annotated in it.
         size: Height and width.
-        ids: Class → id; regions of other classes are left out.
-        unlabeled: The id of pixels under no region.
-        is_ordered: Whether later regions lie on earlier ones; otherwise smaller ones lie on larger ones.
+        drawing: How it is drawn.
         notes: Gets what is changed or left out.
         image: Name of the image, for the notes.
     """
     drawn: list[tuple[int, _Patch]] = []
     for region in regions:
-        if region.class_name is not None and region.class_name not in ids:
+        if region.class_name is not None and region.class_name not in drawing.ids:
             continue
         patch = draw_region(region, size, notes, image)
-        value = IGNORED if region.class_name is None else ids[region.class_name]
+        value = IGNORED if region.class_name is None else drawing.ids[region.class_name]
         if patch.mask.any():
             drawn.append((value, patch))
         else:
             notes.add("regions cover no pixel", f"{region.class_name or 'an ignored one'} in {image}")
-    if not is_ordered:
+    if not drawing.is_ordered:
         drawn.sort(key=lambda item: -int(item[1].mask.sum()))
-    label = np.full(size, unlabeled, np.uint8)
+    label = np.full(size, drawing.unlabeled, np.uint8)
     for value, patch in drawn:
         height, width = patch.mask.shape
         label[patch.top : patch.top + height, patch.left : patch.left + width][patch.mask] = value
@@ -90,16 +94,12 @@ def draw_region(region: Region, size: tuple[int, int], notes: Notes, image: str)
 
 
 def _draw_polygon(polygon: Polygon, size: tuple[int, int], notes: Notes, where: str) -> _Patch:
-    require_package("pycocotools", "import")
-    from pycocotools import mask as coco
-
     limits = np.array(size[::-1], np.float64)
     rings = [ring * limits if polygon.is_relative else ring for ring in polygon.rings]
-    rings = [ring for ring in rings if _is_drawable(ring, notes, where)]
+    rings = [ring for ring in rings if _is_drawable(ring, polygon.outline, notes, where)]
     if any((ring < -_TOLERANCE).any() or (ring > limits + _TOLERANCE).any() for ring in rings):
         notes.add("outlines leave their image by more than a pixel and are cut off", where)
-    rings = [_cut_far(ring, limits) for ring in rings]
-    rings = [ring for ring in rings if len(ring) > 2]
+    rings = [cut for ring in rings if len(cut := _cut_far(ring, limits))]
     if not rings:
         return _Patch(0, 0, np.zeros((0, 0), np.bool_))
     points = np.concatenate(rings)
@@ -107,17 +107,34 @@ def _draw_polygon(polygon: Polygon, size: tuple[int, int], notes: Notes, where: 
     end = np.clip(np.ceil(points.max(0)) + 1, 0, limits).astype(int)
     width, height = np.maximum(end - start, 0).tolist()
     mask = np.zeros((height, width), np.bool_)
-    for ring in rings if mask.size else ():
-        outline = coco.frPyObjects([(ring - start).ravel().tolist()], height, width)
-        mask ^= coco.decode(outline)[..., 0].astype(np.bool_)
+    if mask.size:
+        fill = _fill_edges if polygon.outline == "edges" else _fill_centers
+        mask = fill([ring - start for ring in rings], (height, width))
     return _Patch(int(start[1]), int(start[0]), mask)
 
 
-def _is_drawable(ring: Points, notes: Notes, where: str) -> bool:
+def _fill_edges(rings: Sequence[Points], size: tuple[int, int]) -> Mask:
+    require_package("pycocotools", "import")
+    from pycocotools import mask as coco
+
+    mask = np.zeros(size, np.bool_)
+    for ring in rings:
+        if len(ring) > 2:  # of two points pycocotools would make a box
+            mask ^= coco.decode(coco.frPyObjects([ring.ravel().tolist()], *size))[..., 0].astype(np.bool_)
+    return mask
+
+
+def _fill_centers(rings: Sequence[Points], size: tuple[int, int]) -> Mask:
+    canvas = np.zeros(size, np.uint8)
+    cv2.fillPoly(canvas, [np.rint(ring).astype(np.int32) for ring in rings], 1)
+    return canvas.astype(np.bool_)
+
+
+def _is_drawable(ring: Points, outline: Outline, notes: Notes, where: str) -> bool:
     if not np.isfinite(ring).all():
         notes.add("outlines with coordinates that are no numbers are left out", where)
         return False
-    if len(ring) < 3:
+    if len(ring) < _MIN_POINTS[outline]:
         notes.add("outlines of fewer than three points are left out", where)
         return False
     return True

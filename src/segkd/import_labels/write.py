@@ -18,7 +18,7 @@ from segkd.data.image_io import Array, DamagedFileError, decode_image, read_byte
 from segkd.errors import UserError
 from segkd.import_labels.annotations import IGNORED, UNLABELED, AnnotatedImage, Export, Notes
 from segkd.import_labels.class_list import ClassList
-from segkd.import_labels.rasterize import draw_regions
+from segkd.import_labels.rasterize import Drawing, draw_regions
 from segkd.utils.threads import thread_map
 
 Transfer = Literal["copy", "hardlink", "symlink"]
@@ -81,7 +81,7 @@ class Writer(NamedTuple):
     def _write_image(self, job: Job) -> tuple[Array | None, Notes]:
         """Write an image and return its label; None if it is left out."""
         notes = Notes()
-        label = draw_label(self.export, self.class_list, job.image, notes)
+        label = self._draw_label(job.image, notes)
         if label is not None:
             target = self.folder / "labels" / job.split / f"{job.name}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -90,33 +90,35 @@ class Writer(NamedTuple):
             _transfer(source, self.folder / "images" / job.split / f"{job.name}{source.suffix}", self.transfer)
         return label, notes
 
-
-def draw_label(export: Export, class_list: ClassList, image: AnnotatedImage, notes: Notes) -> Array | None:
-    """Return the label of an upright image, or None, with a note, if it cannot have one."""
-    try:
-        content = read_bytes(image.path)
-        height, width = decode_image(content, image.path, cv2.IMREAD_COLOR).shape[:2]
-    except DamagedFileError:
-        notes.add("images are damaged and left out", str(image.path))
+    def _draw_label(self, image: AnnotatedImage, notes: Notes) -> Array | None:
+        """Return the label of an upright image, or None, with a note, if it cannot have one."""
+        try:
+            content = read_bytes(image.path)
+            height, width = decode_image(content, image.path, cv2.IMREAD_COLOR).shape[:2]
+        except DamagedFileError:
+            notes.add("images are damaged and left out", str(image.path))
+            return None
+        upright, orientation = (height, width), read_exif_orientation(content)
+        stored = (width, height) if orientation >= 5 else upright
+        size = image.size or upright
+        if size in (upright, stored):
+            label = self._draw(image, size, notes)
+            if label.shape == upright:
+                return label
+            if label.shape == stored:
+                notes.add("labels are turned as the EXIF data of their images say", str(image.path))
+                return turn_upright(label, orientation)
+            size = (label.shape[0], label.shape[1])
+        example = f"{image.path}, {height}×{width} and annotated as {size[0]}×{size[1]}"
+        notes.add("images of another size than their annotations are left out", example)
         return None
-    upright, orientation = (height, width), read_exif_orientation(content)
-    stored = (width, height) if orientation >= 5 else upright
-    size = image.size or upright
-    if size in (upright, stored):
+
+    def _draw(self, image: AnnotatedImage, size: tuple[int, int], notes: Notes) -> Array:
         if callable(image.content):
-            label = _apply_ids(image.content(), export, class_list)
-        else:
-            ids, fill = class_list.ids, class_list.unlabeled
-            label = draw_regions(image.content, size, ids, fill, export.is_ordered, notes, str(image.path))
-        if label.shape == upright:
-            return label
-        if label.shape == stored:
-            notes.add("labels are turned as the EXIF data of their images say", str(image.path))
-            return turn_upright(label, orientation)
-        size = (label.shape[0], label.shape[1])
-    example = f"{image.path}, {height}×{width} and annotated as {size[0]}×{size[1]}"
-    notes.add("images of another size than their annotations are left out", example)
-    return None
+            return _apply_ids(image.content(), self.export, self.class_list)
+        ids, unlabeled = self.class_list.ids, self.class_list.unlabeled
+        drawing = Drawing(ids, unlabeled, self.export.is_ordered)
+        return draw_regions(image.content, size, drawing, notes, str(image.path))
 
 
 def _apply_ids(label_map: Array, export: Export, class_list: ClassList) -> Array:

@@ -105,16 +105,16 @@ def _read_label(path: Path, table: YoloTable, settings: ReadSettings, notes: Not
                 continue
             x, y, width, height = values[1:]
             corners = [(x + sx * width / 2, y + sy * height / 2) for sx, sy in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
-            points = np.array(corners)
+            points, outline = np.array(corners), "edges"
         elif len(values) >= _MIN_POLYGON_LENGTH and len(values) % 2 == 1:
-            points = np.array(values[1:]).reshape(-1, 2)
+            points, outline = np.array(values[1:]).reshape(-1, 2), settings.outlines
         else:
             raise UserError(
                 f"{where} has {len(values)} numbers; a box has {_BOX_LENGTH}, and an outline a class and at least three points"
             )
         if not (np.abs(points - 0.5) <= 0.5 + _OUTSIDE).all():
             raise UserError(f"{where} has coordinates far outside 0–1; they are parts of width and height, not pixels")
-        yield Region(table.names[key], (Polygon((points,), is_relative=True),))
+        yield Region(table.names[key], (Polygon((points,), is_relative=True, outline=outline),))
 
 
 def _parse_line(line: str, where: str) -> Sequence[float]:
