@@ -1,8 +1,11 @@
-"""The wheel works outside a checkout: it contains the configs and the small teacher."""
+"""The wheel works outside a checkout: it contains the configs and the small teacher, and the examples run with it."""
 
 from __future__ import annotations
 
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -63,3 +66,41 @@ def test_two_processes_train_from_the_wheel(installed: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert (installed / "run/student.safetensors").exists()
     assert len(torch.load(installed / "run/last.ckpt", weights_only=True)["processes"]) == 2
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (PROJECT / "examples").glob("*.py")))
+def test_example_runs_with_the_wheel(installed: Path, name: str) -> None:
+    """Each reads like what a user would write, in 60 lines, and prints a result."""
+    example = shutil.copy(PROJECT / "examples" / name, installed / name)
+    result = python(installed, str(example))
+    assert result.returncode == 0, result.stderr
+    assert re.search("mIoU|accuracy", result.stdout)
+    assert len(Path(example).read_text().splitlines()) <= 60
+
+
+def test_package_of_ones_own_works_with_the_wheel(installed: Path) -> None:
+    """The commands of docs/how-to/plugins.md, section "Try it"; no part takes more than 40 lines."""
+    shutil.copytree(PROJECT / "examples/my_parts", installed, dirs_exist_ok=True)
+    assert all(len(path.read_text().splitlines()) <= 40 for path in (installed / "my_parts").glob("*.py"))
+    page = (PROJECT / "docs/how-to/plugins.md").read_text()
+    (commands,) = re.findall(r"## Try it\n\n```bash\n(.+?)```", page, re.S)
+    runs = [shlex.split(line) for line in commands.replace("\\\n", " ").splitlines() if line.startswith("python")]
+    assert len(runs) == 3
+    for _, *arguments in runs:
+        result = python(
+            installed, *arguments, *(["workers=0"] if "segkd.evaluate" in arguments else ["wandb.mode=disabled"])
+        )
+        assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1].startswith("mIoU ")
+    assert (installed / "runs/teacher/metrics.jsonl").exists()
+
+
+def test_page_shows_the_package_of_the_examples() -> None:
+    """Each block of code in docs/how-to/plugins.md is a file of examples/my_parts."""
+    page = (PROJECT / "docs/how-to/plugins.md").read_text()
+    blocks = re.findall(r"```(?:python|yaml)\n(.+?)```", page, re.S)
+    package = PROJECT / "examples/my_parts/my_parts"
+    files = {path.read_text() for path in package.rglob("*") if path.suffix in (".py", ".yaml")}
+    shown = [re.sub(r"^# my_parts/.*\n", "", block) for block in blocks]
+    assert [block for block in shown if block not in files] == []
+    assert len(shown) == 8
