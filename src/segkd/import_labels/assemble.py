@@ -25,6 +25,20 @@ def find_background(names: Sequence[str]) -> str | None:
     return next((name for name in names if name.lower() in _BACKGROUND_NAMES), None)
 
 
+def is_split(name: str) -> bool:
+    """Return whether a folder or a tag of this name stands for train, val or test."""
+    return normalize_split(name) in _SPLITS
+
+
+def parse_color(text: str) -> Color | None:
+    """Return the color of '#rrggbb'; None if there is none."""
+    try:
+        red, green, blue = bytes.fromhex(text.strip().removeprefix("#"))
+    except ValueError:
+        return None
+    return red, green, blue
+
+
 def assemble_export(
     classes: Mapping[str, Color | None], images: Sequence[AnnotatedImage], notes: Notes, source: str
 ) -> Export:
@@ -54,7 +68,7 @@ def name_by_folders(files: Sequence[PurePath]) -> list[tuple[str, str | None]]:
     folders, splits = [], []
     for file in files:
         parts = file.parent.parts
-        split = next((part for part in parts if normalize_split(part) in _SPLITS), None)
+        split = next(filter(is_split, parts), None)
         folders.append([part for part in parts if part != split])
         splits.append(split)
     levels = [*zip(*folders, strict=False)]

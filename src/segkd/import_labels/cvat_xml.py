@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 from segkd.data.image_io import Color
 from segkd.errors import UserError
 from segkd.import_labels.annotations import AnnotatedImage, Export, Notes, ReadSettings, Region
-from segkd.import_labels.assemble import assemble_export
+from segkd.import_labels.assemble import assemble_export, parse_color
 from segkd.import_labels.cvat_shapes import read_number, read_shape
 from segkd.import_labels.image_files import ImageFinder
 from segkd.import_labels.xml_files import read_xml
@@ -69,20 +69,11 @@ def _add_classes(document: Element, file: Path, classes: dict[str, Color | None]
         if label.findtext("parent") or label.findtext("type") in _TYPES_WITHOUT_AREA:
             notes.add("labels of tags, points, lines and skeletons are no classes", f"'{name}' in {file}")
             continue
-        color = _parse_color(label.findtext("color") or "")
+        color = parse_color(label.findtext("color") or "")
         if classes.setdefault(name, color) != color:
             notes.add("labels have another color in another file, and keep the first", f"'{name}' in {file}")
     if not classes:
         raise UserError(f"{file} names no labels in <meta>; export it again from CVAT")
-
-
-def _parse_color(text: str) -> Color | None:
-    """Return the color of '#rrggbb'; None if there is none."""
-    try:
-        red, green, blue = bytes.fromhex(text.strip().removeprefix("#"))
-    except ValueError:
-        return None
-    return red, green, blue
 
 
 def _read_images(document: Element, reading: _Reading) -> list[AnnotatedImage]:
