@@ -24,6 +24,7 @@ from segkd.data.integrity import Issue, SampleReport, find_cross_split_issues, i
 from segkd.data.label_issues import find_conversions, find_palette_issues
 from segkd.data.label_pictures import draw_label_pictures
 from segkd.data.proposal import format_proposal, propose_class_table, propose_classes
+from segkd.data.split_issues import find_near_duplicate_issues
 from segkd.data.statistics import sum_counts
 from segkd.errors import UserError
 from segkd.utils.files import atomic_write, make_dir, write_json
@@ -139,6 +140,7 @@ def _collect_issues(
     issues = [issue for issue in issues if issue.kind != "no label" or issue.path not in misnamed]
     issues += find_file_issues(splits)
     issues += find_cross_split_issues(samples)
+    issues += find_near_duplicate_issues(next(iter(splits.values())).root, samples)
     issues += find_class_issues(next(iter(splits.values())), samples, is_complete)
     issues += find_size_issue(next(iter(splits.values())), samples)
     issues += find_palette_issues(next(iter(splits.values())), [*itertools.chain(*samples.values())])

@@ -7,15 +7,17 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from segkd.data.base import FileDataset
 from segkd.data.image_header import read_exif_orientation
 from segkd.data.image_io import Array, Color, DamagedFileError, decode_image, read_bytes
 from segkd.data.label_io import decode_label
+from segkd.data.near_duplicates import compute_fingerprint
 from segkd.data.palettes import collect_used_colors
 from segkd.data.statistics import LabelCounts, count_values
 from segkd.errors import UserError
@@ -57,6 +59,8 @@ class SampleReport(NamedTuple):
     """Palette index → RGB of the indices in the label, if the dataset's labels are such indices."""
     counts: LabelCounts | None = None
     """Pixels of each class; None if the label cannot be read."""
+    fingerprint: npt.NDArray[np.float32] | None = None
+    """See `compute_fingerprint`; None if the image cannot be read, or has 16 bits."""
 
 
 def inspect_sample(dataset: FileDataset, index: int) -> SampleReport:
@@ -83,7 +87,13 @@ def _inspect_image(path: Path, name: str) -> SampleReport:
     elif image.shape[2] == 4:
         issues.append(Issue(path, "alpha", f"{path} has an alpha channel, which is dropped", "note"))
     size = (image.shape[0], image.shape[1])
-    return SampleReport(path, name, issues, size, _hash_pixels(image), read_exif_orientation(content))
+    fingerprint = compute_fingerprint(_to_gray(image)) if image.dtype == np.uint8 else None
+    report = SampleReport(path, name, issues, size, _hash_pixels(image), read_exif_orientation(content))
+    return report._replace(fingerprint=fingerprint)
+
+
+def _to_gray(image: Array) -> Array:
+    return image if image.ndim == 2 else cast("Array", cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2GRAY))
 
 
 def _hash_pixels(image: Array) -> str:

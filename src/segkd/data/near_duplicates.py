@@ -76,6 +76,15 @@ def compute_distances(some: Fingerprints, others: Fingerprints) -> npt.NDArray[n
     return np.where(either >= _MIN_COMPARISONS, distances, np.float32(1))
 
 
+def find_near_pairs(some: Fingerprints, others: Fingerprints) -> list[tuple[int, int]]:
+    """Return the indices of near-duplicates, one of each set."""
+    pairs: list[tuple[int, int]] = []
+    for start in range(0, len(some), _CHUNK):
+        is_near = compute_distances(some[start : start + _CHUNK], others) <= MAX_DISTANCE
+        pairs += [(start + int(first), int(second)) for first, second in np.argwhere(is_near)]
+    return pairs
+
+
 def _read_fingerprint(path: Path) -> npt.NDArray[np.float32]:
     try:
         return compute_fingerprint(read_image(path, cv2.IMREAD_GRAYSCALE))

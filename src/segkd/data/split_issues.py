@@ -1,0 +1,41 @@
+"""Images that show nearly the same in two splits."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from segkd.data.integrity import Issue, SampleReport
+from segkd.data.near_duplicates import find_near_pairs
+
+
+def find_near_duplicate_issues(root: Path, samples: Mapping[str, Sequence[SampleReport]]) -> Iterator[Issue]:
+    """Note once for two splits how many images of one are near-duplicates of some of the other; equal pixels are faults elsewhere.
+
+    Args:
+        root: Folder of the dataset.
+        samples: Split → reports on its samples.
+    """
+    known = {
+        split: [report for report in reports if report.fingerprint is not None] for split, reports in samples.items()
+    }
+    for one, other in itertools.combinations(known, 2):
+        if not known[one] or not known[other]:
+            continue
+        rows = [np.stack([report.fingerprint for report in known[split]]) for split in (one, other)]
+        pairs = [(known[one][i], known[other][k]) for i, k in find_near_pairs(*rows)]
+        pairs = [(first, second) for first, second in pairs if first.digest != second.digest]
+        if pairs:
+            first, second = pairs[0]
+            count = len({report.path for _, report in pairs})
+            shown = "shows nearly the same as an image" if count == 1 else "show nearly the same as images"
+            yield Issue(
+                root,
+                "near-duplicate",
+                f"{count} of {len(known[other])} images of {other} {shown} of {one}, such as {second.path} and {first.path}; the frames "
+                "of a sequence belong in one split, or scores are too high",
+                "note",
+            )
