@@ -95,8 +95,7 @@ def _read_label(path: Path, table: YoloTable, settings: ReadSettings, notes: Not
             continue
         where = f"{path}, line {number}"
         values = _parse_line(line, where)
-        key = int(values[0])
-        if key != values[0] or key not in table.names:
+        if values[0] not in table.names:
             raise UserError(f"{where} is of class {values[0]:g}; {table.path} has {_list_names(table)}")
         if len(values) == _BOX_LENGTH:
             fate = "filled" if settings.boxes == "fill" else "left out; boxes=fill fills them"
@@ -114,7 +113,7 @@ def _read_label(path: Path, table: YoloTable, settings: ReadSettings, notes: Not
             )
         if not (np.abs(points - 0.5) <= 0.5 + _OUTSIDE).all():
             raise UserError(f"{where} has coordinates far outside 0–1; they are parts of width and height, not pixels")
-        yield Region(table.names[key], (Polygon((points,), is_relative=True, outline=outline),))
+        yield Region(table.names[int(values[0])], (Polygon((points,), is_relative=True, outline=outline),))
 
 
 def _parse_line(line: str, where: str) -> Sequence[float]:
