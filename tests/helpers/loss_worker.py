@@ -12,6 +12,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from segkd.check_part.loss_case import LossCase
+from segkd.check_part.steps import compute_gradients, make_step, select_images
+from segkd.config.instantiate import parse_spec
 from segkd.losses.base import Loss
 from segkd.losses.cirkd_memory import CIRKDMemory
 from segkd.losses.cross_entropy import CrossEntropy
@@ -19,8 +22,7 @@ from segkd.losses.distributed import global_mean
 from segkd.losses.features import require_teacher
 from segkd.losses.tensors import downsample_mask
 from segkd.types import IGNORE_INDEX, Batch, FeatureInfo, NetworkOutput, Step
-from tests.helpers.losses import SPECS, compute_gradients, make_factory, make_seeded
-from tests.helpers.steps import make_step
+from tests.helpers.losses import SPECS
 
 VALUES = torch.tensor([1.0, 2.0, 4.0, 8.0])
 """The first process has one of them, the second the other three."""
@@ -69,9 +71,8 @@ def compute_loss_gradients(images: slice) -> dict[str, list[Tensor]]:
     step = make_step(batch=4)
     step.batch.valid[0, :, 24:] = False
     step.batch.target[3, 16:] = IGNORE_INDEX
-    data = Batch(*(tensor[images] for tensor in step.batch))
-    step = Step(data, _select(step.student, images), _select(require_teacher(step), images))
-    losses: dict[str, Loss] = {name: make_seeded(make_factory(spec), step) for name, spec in SPECS.items()}
+    step = select_images(step, images)
+    losses: dict[str, Loss] = {name: LossCase(parse_spec(spec).build).make_loss(step) for name, spec in SPECS.items()}
     losses |= {
         "local mean": LocalMean(),
         "class weights": CrossEntropy(class_weights=[0.1, 2.0, 0.3, 0.0, 0.5]),
@@ -92,8 +93,3 @@ def fill_memory(images: slice) -> dict[str, Any]:
         valid = torch.ones_like(target, dtype=torch.bool)
         loss(Step(Batch(maps[images], target[images], valid[images], torch.arange(2)[images]), output, output))
     return loss.state_dict()
-
-
-def _select(output: NetworkOutput, images: slice) -> NetworkOutput:
-    features = {name: maps.detach()[images].requires_grad_() for name, maps in output.features.items()}
-    return output._replace(logits=features["kd_logits"], features=features)

@@ -20,6 +20,7 @@ COMMANDS = {
     "study": "train, score and tabulate methods over seeds",
     "calibrate": "find loss weights for given shares of the gradient",
     "check": "check the images and labels of a dataset",
+    "check_part": "check whether a loss, a network or a dataset keeps its contract",
     "stats": "compute means, class frequencies and class weights of a dataset",
     "import": "write labels that an annotation tool exported as a dataset of images and label PNGs",
     "pack": "pack a dataset into one memory-mapped file",

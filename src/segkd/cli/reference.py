@@ -65,7 +65,7 @@ def render_files() -> dict[Path, str]:
 def list_settings(command: str) -> dict[str, type[Settings]]:
     """Return the settings classes of a command by mode; "" for a command without modes."""
     module = load_module(command)
-    name = f"{command.title()}Settings"
+    name = f"{command.title().replace('_', '')}Settings"
     return {"": getattr(module, name)} if hasattr(module, name) else dict(module.SETTINGS)
 
 

@@ -1,0 +1,1 @@
+"""Check which lines of their contract a loss, a network or a dataset keeps."""
