@@ -13,12 +13,13 @@ BASELINE = "baseline"
 """Name of a method without distillation."""
 
 IGNORED_KEYS = (
-    "seed", "name", "output_dir", "resume", "check_teacher", "check_classes", "dry_run", "wandb", "checkpoint", "data.workers",
+    "seed", "name", "output_dir", "resume", "check_teacher", "check_classes", "dry_run", "logger", "wandb", "checkpoint", "data.workers",
     "trainer.progress", "trainer.log_every", "trainer.log_gradient_shares_every", "trainer.validate_every", "dataset.root",
 )  # fmt: skip
 """Keys that do not change what is learned."""
 
 _TRAIN_DATA = "train data"
+_CALLBACKS = "callbacks"
 _LABELS = "labels"  # the losses that do not use the teacher; no key of a config
 _HASH_DIGITS = 8
 _MIN_DIGITS, _MAX_DIGITS = 3, 17  # of a number in a method's name; 17 tell any two floats apart
@@ -99,7 +100,9 @@ def get_method_keys(run: Run) -> dict[str, Any]:
         if not any(key == prefix or key.startswith(f"{prefix}.") for prefix in excluded)
     }
     label_losses = sorted(name for name in run.config["loss"] if name not in run.terms)
-    return {**keys, **_describe_train_data(run), _LABELS: " + ".join(label_losses) or "none"}
+    callbacks = sorted(run.config.get("callbacks") or {})  # the config of a run without any has no key of theirs
+    parts = {_LABELS: " + ".join(label_losses) or "none", _CALLBACKS: " + ".join(callbacks) or "none"}
+    return {**keys, **_describe_train_data(run), **parts}
 
 
 def _describe_train_data(run: Run) -> dict[str, str]:

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 PARAMETERS = "parameters"
 """A column that is shown only on request."""
 
-_UNHASHED_KEYS = ("output_dir", "resume", "wandb", "checkpoint")  # they do not change what is trained
+_UNHASHED_KEYS = ("output_dir", "resume", "logger", "wandb", "checkpoint")  # they do not change what is trained
 
 
 def score_jobs(jobs: Sequence[Job], dataset: Sequence[str], split: str, results: Path) -> None:

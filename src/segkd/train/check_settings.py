@@ -12,6 +12,7 @@ from hydra.types import RunMode
 from segkd.config.training import TrainerSettings, TrainSettings
 from segkd.errors import UserError
 from segkd.runs.layout import LAST_CHECKPOINT
+from segkd.train.loggers.build import check_loggers
 from segkd.utils.devices import resolve_device
 from segkd.utils.processes import Launcher, find_launcher
 
@@ -37,6 +38,7 @@ def check_settings(settings: TrainSettings, directory: Path) -> None:
     Raises:
         UserError: one of these checks fails.
     """
+    check_loggers(settings.logger)
     if not settings.dry_run:
         check_devices(settings.trainer)
     if settings.data.unlabeled is None and settings.trainer.micro_batches > settings.data.batch_size:

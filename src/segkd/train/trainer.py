@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers.logger import Logger
@@ -20,6 +21,8 @@ from segkd.train.check_settings import check_devices, uses_several_processes
 from segkd.train.checkpointing.files import CheckpointFiles
 from segkd.train.checkpointing.lightning_internals import choose_environment, disable_sigterm_broadcast
 from segkd.train.checkpointing.state import State
+from segkd.train.loggers.guarded import GuardedLogger
+from segkd.train.loggers.wandb import WandbLogger
 from segkd.train.run_folder import RunFolder
 from segkd.utils.devices import resolve_device
 from segkd.utils.signals import GracefulShutdown
@@ -45,8 +48,12 @@ def build_run_trainer(
     """Return the Trainer of a run with its loggers and callbacks, and the callback that keeps the run resumable."""
     schedule = settings.checkpoint
     checkpoint = ResumableCheckpoint(files, fingerprint, schedule.every_steps, schedule.every_minutes, shutdown, state)
-    panels = ImagePanels(run.wandb, settings.wandb.panels_every, settings.wandb.panels)
-    return build_trainer(settings.trainer, run.directory, run.loggers, checkpoint, [panels]), checkpoint
+    panels = [
+        ImagePanels(cast("GuardedLogger", logger), settings.wandb.panels_every, settings.wandb.panels)
+        for logger in run.loggers
+        if isinstance(logger, WandbLogger)
+    ]
+    return build_trainer(settings.trainer, run.directory, run.loggers, checkpoint, panels), checkpoint
 
 
 def build_trainer(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from segkd.distillation.distiller import Distiller
 from segkd.models.minimum_size import enlarge_to_minimum
-from segkd.train.loggers.wandb import ResilientWandbLogger
+from segkd.train.loggers.guarded import GuardedLogger
 from segkd.types import IGNORE_INDEX, Batch
 from segkd.utils.indices import space_indices
 
@@ -43,12 +43,12 @@ class ImagePanels(pl.Callback):
     validation set. The student's masks are the predictions that were scored. An error is logged, and ends the panels.
 
     Args:
-        logger: the W&B run.
+        logger: the guarded W&B run.
         every: validations between panels; None for no panels.
         num_images: images of a panel.
     """
 
-    def __init__(self, logger: ResilientWandbLogger, every: int | None, num_images: int) -> None:
+    def __init__(self, logger: GuardedLogger, every: int | None, num_images: int) -> None:
         self.logger, self.every, self.num_images = logger, every, num_images
         self._panels: dict[int, Panel] = {}
         self._teacher_shown = False
@@ -82,7 +82,7 @@ class ImagePanels(pl.Callback):
             self.logger.log_media(lambda wandb: _build_media(wandb, panels, iou), int(distiller.step_count))
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
-        if self.every is None or self.logger.experiment is None or not trainer.is_global_zero:
+        if self.every is None or not self.logger.is_active or not trainer.is_global_zero:
             return False
         epoch = trainer.current_epoch + 1
         if trainer.state.fn != TrainerFn.FITTING or epoch == trainer.max_epochs:

@@ -22,12 +22,15 @@ class MetricsFileLogger(Logger):
     """Writes `metrics.csv`: a row for each logged step, a column for each curve; empty where a curve has no value.
 
     An existing file is continued, so that a resumed run has one file. A curve that first appears later adds a column. On a full
-    disk, rows are kept until there is room.
+    disk, rows are kept until there is room. So it needs no guard.
+
+    Args:
+        run: the run's folder.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, run: Path) -> None:
         super().__init__()
-        self.path = directory / METRICS_FILE
+        self.path = run / METRICS_FILE
         self._columns: list[str] = []
         self._pending: list[dict[str, Any]] = []
         self._has_warned = False

@@ -1,76 +1,80 @@
-"""Log to Weights & Biases; whatever fails there, the training continues."""
+"""Log to Weights & Biases."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import netrc
 import os
-import threading
+import secrets
+import string
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pytorch_lightning.loggers.logger import Logger
-from pytorch_lightning.utilities import rank_zero_only
 
-_NO_DATA_FOLDER = "WANDB_DATA_DIR" not in os.environ
+from segkd.train.loggers.run_info import RunInfo
 
 Mode = Literal["auto", "online", "offline", "disabled"]
+
+_ALPHABET = string.ascii_lowercase + string.digits
 
 log = logging.getLogger(__name__)
 
 
-class ResilientWandbLogger(Logger):
-    """One W&B run.
+class WandbLogger(Logger):
+    """One W&B run, also where the training is resumed.
 
-    An error or a timeout of W&B is logged once; its run is closed if possible, and nothing more is sent. `metrics.csv` holds all
-    curves anyway.
+    What is not given here is what W&B's environment variables say, and else a default of segkd. An id of the environment is
+    not used in a sweep, whose jobs are runs of their own.
 
     Args:
-        directory: the run's folder, which also holds the files of an offline run (`wandb sync` uploads them later).
-        config: the resolved config.
-        mode: auto is online where there is an API key, else offline.
-        project: W&B project.
-        entity: W&B user or team; None for that of the key.
-        name: of the run.
-        group: of the run, for the members of a sweep.
-        tags: of the run.
-        timeout: seconds to wait for the server at the start, and for W&B at any later call.
+        run: the run; its folder also holds the files of an offline run (`wandb sync` uploads them later).
+        mode: auto is WANDB_MODE, or else online where there is an API key, and offline where there is none.
+        project: None for WANDB_PROJECT, or `segkd`.
+        entity: user or team; None for WANDB_ENTITY, or that of the key.
+        group: None for WANDB_RUN_GROUP, or the sweep's.
+        tags: empty for WANDB_TAGS.
+        timeout: seconds to wait for the server.
     """
+
+    title = "W&B"
 
     def __init__(
         self,
-        directory: Path,
-        config: Mapping[str, Any],
+        run: RunInfo,
         mode: Mode = "auto",
-        project: str = "segkd",
+        project: str | None = None,
         entity: str | None = None,
-        name: str | None = None,
         group: str | None = None,
         tags: Sequence[str] = (),
-        timeout: int = 30,
+        timeout: float = 30,
     ) -> None:
+        import wandb
+
         super().__init__()
-        self._run: Any = None
-        self._wandb: Any = None
-        self._timeout = timeout
-        chosen = ("online" if _has_api_key() else "offline") if mode == "auto" else mode
-        if mode == "auto":
-            chosen = os.environ.get("WANDB_MODE", chosen)  # type: ignore[assignment]
-        if chosen != "disabled":
-            self._start(
-                dir=str(directory),
-                config=dict(config),
-                mode=chosen,
-                project=project,
-                entity=entity,
-                name=name,
-                group=group,
-                tags=list(tags),
-            )
+        self._wandb, self._data_folder = wandb, str(run.directory.absolute() / "wandb")
+        self._set_data_folder()
+        environment = {key: value for key, value in os.environ.items() if key.startswith("WANDB_") and value}
+        own_tags = list(tags) or [tag.strip() for tag in environment.get("WANDB_TAGS", "").split(",") if tag.strip()]
+        run_id = _choose_id(run, environment.get("WANDB_RUN_ID"))
+        self._run = wandb.init(
+            dir=environment.get("WANDB_DIR") or str(run.directory),
+            config=run.config,
+            mode=choose_mode(mode),
+            project=project or environment.get("WANDB_PROJECT") or "segkd",
+            entity=entity or environment.get("WANDB_ENTITY"),
+            name=environment.get("WANDB_NAME") or run.name,
+            group=group or environment.get("WANDB_RUN_GROUP") or run.group,
+            tags=own_tags,
+            id=run_id,
+            resume="allow",
+            settings=wandb.Settings(init_timeout=timeout, silent=True),
+        )
+        # Our step is a value: W&B drops rows whose own step goes back, as after a resume.
+        self._run.define_metric("*", step_metric="step")
+        run.keep_id("wandb", run_id)
 
     @property
     def name(self) -> str:
@@ -84,82 +88,49 @@ class ResilientWandbLogger(Logger):
 
     @property
     def experiment(self) -> Any:
-        """The W&B run, or None."""
+        """The W&B run."""
         return self._run
-
-    @rank_zero_only
-    def _start(self, **arguments: Any) -> None:
-        try:
-            import wandb
-        except ImportError:
-            log.warning("wandb is not installed; curves go to metrics.csv only")
-            return
-        self._wandb = wandb
-        if _NO_DATA_FOLDER:  # W&B would keep copies of tables in the user's home, and sync them from there
-            os.environ["WANDB_DATA_DIR"] = str(Path(arguments["dir"]).absolute() / "wandb")
-
-        def start() -> Any:
-            run = wandb.init(**arguments, settings=wandb.Settings(init_timeout=self._timeout, silent=True))
-            # Our step is a value: W&B drops rows whose own step goes back, as after a resume.
-            run.define_metric("*", step_metric="step")
-            return run
-
-        self._run = self._call_safely(start, 1.5 * self._timeout)  # W&B's own error says more, and comes first
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Do nothing: the config was given at the start."""
 
-    @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Send a row."""
-        if (run := self._run) is not None:
-            self._call_safely(lambda: run.log({**metrics, "step": step}), self._timeout)
+        self._run.log({**metrics, "step": step})
 
-    @rank_zero_only
     def log_media(self, build: Callable[[Any], dict[str, Any]], step: int) -> None:
         """Log images and tables, which `build` makes with the package `wandb`; they do not go to `metrics.csv`."""
-        if (run := self._run) is not None:
-            self._call_safely(lambda: run.log({**build(self._wandb), "step": step}), self._timeout)
+        self._set_data_folder()
+        self._run.log({**build(self._wandb), "step": step})
 
-    @rank_zero_only
-    def finish(self) -> None:
+    def finalize(self, status: str) -> None:
         """Close the run, so that the next job of a sweep starts another."""
-        run, self._run = self._run, None
-        if run is not None:
-            self._call_safely(run.finish, self._timeout)
+        self._run.finish(exit_code=int(status != "success"))
 
-    def _call_safely(self, call: Callable[[], Any], seconds: float) -> Any:
-        """Return the call's result; on an error or a timeout, close the run and return None."""
-        try:
-            return _run_within(seconds, call)
-        except Exception as error:
-            reason = str(error) or f"no answer in {seconds:g} s"
-            log.warning("W&B failed and is disabled from here on (%s: %s)", type(error).__name__, reason)
-            run, self._run = self._run, None
-            if run is not None:
-                with contextlib.suppress(Exception):
-                    _run_within(seconds, run.finish)
-            return None
+    def _set_data_folder(self) -> None:
+        """Set the folder of W&B's copies of tables, which it would else keep in the user's home, and sync from there."""
+        os.environ.setdefault("WANDB_DATA_DIR", self._data_folder)
 
 
-def _run_within(seconds: float, call: Callable[[], Any]) -> Any:
-    """Return or raise what the call does; raise TimeoutError where it takes longer, and leave it running."""
-    outcome: Future[Any] = Future()
-    threading.Thread(target=_store_outcome, args=(outcome, call), daemon=True).start()
-    return outcome.result(seconds)
+def choose_mode(mode: Mode) -> Any:
+    """Return W&B's word for the mode."""
+    if mode != "auto":
+        return mode
+    return os.environ.get("WANDB_MODE") or ("online" if _has_api_key() else "offline")
 
 
-def _store_outcome(outcome: Future[Any], call: Callable[[], Any]) -> None:
-    try:
-        outcome.set_result(call())
-    except BaseException as error:
-        outcome.set_exception(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+def _choose_id(run: RunInfo, given: str | None) -> str:
+    if given is not None and run.is_job:
+        log.warning("WANDB_RUN_ID=%s is not used in a sweep, since each job is a W&B run of its own", given)
+        given = None
+    return given or run.find_id("wandb") or "".join(secrets.choice(_ALPHABET) for _ in range(8))
 
 
 def _has_api_key() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "")).hostname or "api.wandb.ai"
     try:
-        return netrc.netrc().authenticators("api.wandb.ai") is not None
+        return netrc.netrc().authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
