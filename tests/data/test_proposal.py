@@ -14,6 +14,7 @@ from PIL import Image
 from segkd.data.folder import Folder
 from segkd.data.label_io import decode_label
 from segkd.data.proposal import format_proposal, propose_class_table, propose_classes
+from segkd.errors import UserError
 from tests.helpers.fake_datasets import write_folder, write_palette
 
 COLORS = {0: (0, 0, 0), 1: (250, 50, 83), 2: (51, 221, 255)}
@@ -67,6 +68,41 @@ def test_names_come_from_a_label_map(tmp_path: Path, encoding: str) -> None:
     data = save(tmp_path, propose_class_table(tmp_path, 1))
     assert dict(zip(data.classes, data.colors, strict=True)) == {"background": COLORS[0], "sign: front": COLORS[1]}
     assert list(data.label_map.values()).count(255) == 1  # void
+
+
+@pytest.mark.parametrize("encoding", ["ids", "palette"])
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("class_names.txt", "_background_\nno\nsign: front"),
+        ("labels/class_names.txt", "__ignore__\r\n_background_\r\nno\r\nsign: front\r\n"),
+        ("labels/train/_classes.csv", "Pixel Value, Class\n0, _background_\n1, no\n2, sign: front\n7, unused\n"),
+    ],
+)
+def test_names_come_from_labelme_and_roboflow(tmp_path: Path, encoding: str, file: str, content: str) -> None:
+    write_labels(tmp_path, encoding)
+    (tmp_path / file).write_text(content, encoding="utf-8-sig", newline="")
+    (tmp_path / "labels/val").mkdir()
+    (tmp_path / "labels/val/_classes.csv").write_text("Pixel Value, Class\n1, no\n")
+    data = save(tmp_path, propose_class_table(tmp_path, 1))
+    assert data.classes == ("_background_", "no", "sign: front")
+    assert [data.label_map[value] for value in range(3)] == [0, 1, 2]
+    (tmp_path / "labels/val/_classes.csv").write_text("Pixel Value, Class\n1, yes\n")
+    with pytest.raises(
+        UserError, match=r"the id 1 is 'no' in .* and 'yes' in .*val/_classes.csv; remove the wrong one"
+    ):
+        propose_class_table(tmp_path, 1)
+
+
+def test_a_folder_without_splits_gets_a_rule(tmp_path: Path) -> None:
+    write_labels(tmp_path, "ids")
+    proposal = propose_class_table(tmp_path, 1)
+    assert proposal is not None
+    assert "splits" not in proposal
+    for kind in ("images", "labels"):
+        (tmp_path / kind / "train").rename(tmp_path / kind / "field")
+    assert len(save(tmp_path, propose_class_table(tmp_path, 1))) == 1
+    assert Folder(tmp_path, "val").splits == ("train", "val")
 
 
 def test_differing_palettes_are_proposed_as_colors(tmp_path: Path) -> None:

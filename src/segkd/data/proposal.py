@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
+from segkd.data.class_files import find_id_names
 from segkd.data.discovery import find_images
+from segkd.data.folder_splits import SPLIT_NAMES
 from segkd.data.image_io import IMAGE_SUFFIXES, Color, LabelEncoding, read_bytes
 from segkd.data.label_io import decode_label
 from segkd.data.label_names import find_misnamed_labels, pair_with_labels
@@ -69,7 +71,9 @@ def read_label_form(path: Path) -> LabelForm | None:
 
 
 def propose_classes(
-    forms: Iterable[tuple[str | None, Mapping[int, Color | None]]], names: Mapping[Color, str]
+    forms: Iterable[tuple[str | None, Mapping[int, Color | None]]],
+    names: Mapping[Color, str],
+    id_names: Mapping[int, str] | None = None,
 ) -> dict[str, Any] | None:
     """Propose `labels`, `classes` and `ignore` of a `classes.yaml`.
 
@@ -78,6 +82,7 @@ def propose_classes(
     Args:
         forms: Encoding and value → color of label files; of several encodings, the most frequent one is taken.
         names: Color → name of a class.
+        id_names: Id → name of a class whose color has no name.
 
     Returns:
         The proposal, or None if there is no label with an encoding, or too many classes.
@@ -93,7 +98,9 @@ def propose_classes(
     seen: set[Color | None] = set()
     classes, ignored = [], []
     for i, (value, color) in enumerate(sorted(pairs, key=lambda pair: pair[0])):
-        name = names.get(color, f"class {i}") if color else f"class {value}"
+        default = f"class {i}" if color else f"class {value}"
+        by_id = default if encoding == "colors" or id_names is None else id_names.get(value, default)
+        name = names.get(color, by_id) if color else by_id
         is_void = name.lower() in VOID_NAMES or (
             value == 255 and (color == _VOC_BORDER or (not color and len(pairs) > _FEW_IDS))
         )
@@ -115,7 +122,8 @@ def propose_classes(
 def propose_class_table(root: Path, workers: int) -> dict[str, Any] | None:
     """Propose a whole `classes.yaml` for a folder without one.
 
-    Names come from CVAT's `labelmap.txt` if it is there.
+    Names come from CVAT's `labelmap.txt`, labelme's `class_names.txt` or Roboflow's `_classes.csv` if they are there. Images
+    that do not lie in folders of splits get a rule that splits them.
 
     Args:
         root: The folder; labels are in `labels`, or in a folder of another common name.
@@ -123,16 +131,24 @@ def propose_class_table(root: Path, workers: int) -> dict[str, Any] | None:
 
     Returns:
         The proposal, or None if no labels are found.
+
+    Raises:
+        UserError: Two files name an id differently.
     """
     folder = next((root / name for name in LABEL_FOLDERS if (root / name).is_dir()), root / "labels")
     files = find_images(folder).paths
     forms = [form for form in thread_map(read_label_form, files, workers, "reading labels") if form]
-    proposal = propose_classes([(form.encoding, form.colors) for form in forms], _read_color_names(root / LABEL_MAP))
+    id_names = find_id_names(root, folder) if forms else {}
+    proposal = propose_classes(
+        [(form.encoding, form.colors) for form in forms], _read_color_names(root / LABEL_MAP), id_names
+    )
     if proposal is None:
         return None
     suffix = _find_label_suffix(root / "images", folder)
     size = Counter(form.size for form in forms).most_common(1)[0][0]
-    return {**proposal, **({"label_suffix": suffix} if suffix else {}), "size": list(size)}
+    proposal |= {"label_suffix": suffix} if suffix else {}
+    proposal |= {"size": list(size)}
+    return proposal if _has_splits(root / "images") else {**proposal, "splits": {"val": 0.2, "seed": 0}}
 
 
 def read_label_map(path: Path) -> list[tuple[str, Color]]:
@@ -164,6 +180,11 @@ def _differ(tables: Sequence[Mapping[int, Color | None]]) -> bool:
 def _to_yaml(value: Any) -> str:
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=1 << 16)
     return text.removesuffix("...\n").strip()
+
+
+def _has_splits(images: Path) -> bool:
+    """Return whether a folder has one of a split, or no images at all."""
+    return any(path.name.lower() in SPLIT_NAMES for path in images.glob("*/")) or not find_images(images).paths
 
 
 def _read_color_names(path: Path) -> dict[Color, str]:
