@@ -7,6 +7,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -343,3 +344,13 @@ def test_example_in_the_docstring_runs(name: str) -> None:
     )
     run_example(kind, {kind.__name__: kind, "step": step, "features": infos})
     assert "Shape:" in kind.__doc__
+
+
+def test_example_in_the_documentation_runs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "losses.md").read_text()
+    names: dict[str, Any] = {}
+    exec(page.split("## As functions")[1].split("```python\n")[1].split("```")[0], names)
+    assert names["loss"] > 0
+    assert names["logits"].grad.norm() > 0
+    assert names["features"].grad.norm() > 0
+    assert all(f"`{name}_loss`" in page for name in SPECS)

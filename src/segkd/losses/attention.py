@@ -13,14 +13,14 @@ from segkd.types import Step
 
 
 def attention_loss(student: Tensor, teacher: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Return the mean over images of ‖a / ‖a‖ of the student − a / ‖a‖ of the teacher‖², with a_i = Σ_c f_ci².
+    """Return the mean over images of ‖u^student − u^teacher‖², with u = a / ‖a‖ and a_i = Σ_c f_ci² at position i.
 
     Zagoruyko & Komodakis, 2017 (arXiv 1612.03928), equation 2 with p = 2, squared.
 
     Args:
         student: a feature, B C h w.
         teacher: a feature, B C' h w.
-        valid: the positions that have attention, B H W bool.
+        valid: the positions that have attention, B H W bool at any resolution, by default all.
 
     Raises:
         ValueError: the tensors do not fit each other.

@@ -21,7 +21,7 @@ def channelwise_loss(student: Tensor, teacher: Tensor, valid: Tensor | None = No
     Args:
         student: logits or a feature, B C h w.
         teacher: the same of the teacher, B C h w, of as many channels.
-        valid: the positions that are in the softmax, B H W bool.
+        valid: the positions that are in the softmax, B H W bool at any resolution, by default all.
         temperature: T.
 
     Raises:

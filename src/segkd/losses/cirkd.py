@@ -32,7 +32,7 @@ def cirkd_loss(
     Args:
         student: a feature, B C h w.
         teacher: a feature, B C' h w.
-        valid: the positions that count, B H W bool.
+        valid: the positions that count, B H W bool at any resolution, by default all.
         temperature: τ.
         max_positions: greatest number of positions of an image; larger maps are averaged over squares.
 

@@ -34,8 +34,8 @@ def cirkd_memory_loss(
 ) -> Tensor:
     """Return Σ over memories of the mean over positions a of KL(p_a ‖ q_a), with p_a = softmax_v(cos(f_a, v) / τ).
 
-    Yang et al., CVPR 2022 (arXiv 2204.06986), the memory terms; v runs over the vectors of a memory. `Queue` is such a memory:
-    `push` adds to it, and `sample` returns what is to be compared with.
+    Yang et al., CVPR 2022 (arXiv 2204.06986), the memory terms; v runs over the vectors of a memory, such as
+    `segkd.losses.cirkd_memory.Queue`: `push` adds to it, and `sample` returns what to compare with.
 
     Args:
         student: features of n positions, mapped to the teacher's channels, B n C: of a map B C h w `maps.flatten(2).mT`.

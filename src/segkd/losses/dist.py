@@ -26,7 +26,7 @@ def dist_loss(
     Args:
         student_logits: B K h w.
         teacher_logits: B K h w.
-        valid: the pixels that count, B H W bool.
+        valid: the pixels that count, B H W bool at any resolution, by default all.
         inter: factor of the correlation over classes.
         intra: factor of the correlation over the pixels of the batch.
 

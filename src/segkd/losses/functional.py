@@ -12,7 +12,8 @@ The losses of a run call these functions. What holds for all of them:
   counts, unlabeled pixels included.
 - Sums are in float32 or wider, also under autocast.
 - In several processes the mean is that of all of them, once DistributedDataParallel has averaged the gradients.
-- Tensors that do not fit raise a ValueError that says what to change.
+- Tensors that do not fit raise a ValueError that says what to change. Labels that are no class are found on a CPU only: an
+  accelerator would have to wait for the answer.
 
 Shape letters: B images, C channels, K classes, H W height and width (h w at a network's own stride).
 """

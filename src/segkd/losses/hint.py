@@ -16,7 +16,7 @@ from segkd.types import FeatureInfos, Step
 
 
 def hint_loss(student: Tensor, teacher: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Return the mean over positions and channels of (f of the student − f of the teacher)².
+    """Return the mean over positions and channels of (f^student − f^teacher)².
 
     Romero et al., 2015 (arXiv 1412.6550), equation 3. The student's feature comes from a trained projector, such as
     `nn.Conv2d(64, 512, 1)`, whose parameters belong to the optimizer too.
@@ -24,7 +24,7 @@ def hint_loss(student: Tensor, teacher: Tensor, valid: Tensor | None = None) -> 
     Args:
         student: a feature, mapped to the teacher's channels, B C h w.
         teacher: a feature, B C h w.
-        valid: the positions that count, B H W bool.
+        valid: the positions that count, B H W bool at any resolution, by default all.
 
     Raises:
         ValueError: the tensors do not fit each other.

@@ -25,7 +25,7 @@ def ifvd_loss(
     valid: Tensor | None = None,
     ignore_index: int = IGNORE_INDEX,
 ) -> Tensor:
-    """Return the mean over positions i of (v_i of the student − v_i of the teacher)², with v_i = cos(f_i, mean f of i's class).
+    """Return the mean over positions i of (v_i^student − v_i^teacher)², with v_i = cos(f_i, mean of f over the class of i).
 
     Wang et al., ECCV 2020; each image has its own means.
 
@@ -34,7 +34,7 @@ def ifvd_loss(
         teacher: a feature, B C' h w.
         target: what class a position has, B H W at any resolution: labels, or a prediction of the teacher.
         num_classes: K.
-        valid: the positions that count, B H W bool.
+        valid: the positions that count, B H W bool at any resolution, by default all.
         ignore_index: the label of a pixel without a class.
 
     Raises:

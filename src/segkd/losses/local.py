@@ -20,14 +20,14 @@ NEIGHBOR_OFFSETS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
 
 def local_loss(student: Tensor, teacher: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Return the mean over positions i and neighbors j of (cos(f_i, f_j) of the student − cos(f_i, f_j) of the teacher)².
+    """Return the mean over positions i and neighbors j of (a_ij^student − a_ij^teacher)², with a_ij = cos(f_i, f_j).
 
     Liu et al., 2019 (arXiv 1903.04197), table 2; a position has 8 neighbors, fewer at the border.
 
     Args:
         student: a feature, B C h w.
         teacher: a feature, B C' h w.
-        valid: the positions that count, B H W bool; a pair counts where both do.
+        valid: the positions that count, B H W bool at any resolution, by default all; a pair counts where both do.
 
     Raises:
         ValueError: the tensors do not fit each other.

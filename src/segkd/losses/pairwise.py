@@ -17,14 +17,14 @@ from segkd.types import Step
 def pairwise_loss(
     student: Tensor, teacher: Tensor, valid: Tensor | None = None, node_size: int = 2, pooling: str = "mean"
 ) -> Tensor:
-    """Return the mean over pairs of nodes i, j of (cos(f_i, f_j) of the student − cos(f_i, f_j) of the teacher)².
+    """Return the mean over pairs of nodes i, j of (a_ij^student − a_ij^teacher)², with a_ij = cos(f_i, f_j).
 
     Liu et al., 2019 (arXiv 1903.04197), equation 2.
 
     Args:
         student: a feature, B C h w.
         teacher: a feature, B C' h w.
-        valid: the positions that count, B H W bool; a node counts where its nearest pixel does.
+        valid: the positions that count, B H W bool at any resolution, by default all; a node counts where its nearest pixel does.
         node_size: side of a node in positions.
         pooling: `mean` or `max`, over the positions of a node.
 

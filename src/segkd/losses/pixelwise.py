@@ -23,7 +23,7 @@ def pixelwise_loss(
     Args:
         student_logits: B K h w.
         teacher_logits: B K h w.
-        valid: the pixels that count, B H W bool.
+        valid: the pixels that count, B H W bool at any resolution, by default all.
         temperature: T.
 
     Raises:
