@@ -50,7 +50,9 @@ def list_classes(export: Export, chosen: Sequence[str] | None, unlabeled: Unlabe
     for name in chosen or ():
         if name not in known:
             raise UserError(f"classes: {explain_unknown_name('class', name, known)}")
-    background = export.background or next((name for name in known if name.lower() in _BACKGROUND_NAMES), None)
+    background = next((name for name in known if name.lower() in _BACKGROUND_NAMES), None)
+    if export.background is not None:
+        background = _clean(export.background)
     classes: dict[str, LabelClass] = {}
     for label in export.classes:
         name = _clean(label.name)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from segkd.data.near_duplicates import group_near_duplicates
 from segkd.data.splitting import REST, assign_splits
 from segkd.errors import UserError
 from segkd.import_labels.annotations import AnnotatedImage, Notes
@@ -105,9 +106,8 @@ def _divide(images: Sequence[AnnotatedImage], settings: SplitSettings, has_test:
         return [REST] * len(images)
     together: list[list[str]] = []
     if settings.near_duplicates:
-        from segkd.data.near_duplicates import group_near_duplicates
-
         name_of = {image.path: name for image, name in zip(images, names, strict=True)}
-        together = [[name_of[path] for path in paths] for paths in group_near_duplicates([*name_of])]
+        found = group_near_duplicates([*name_of], progress="comparing images")
+        together = [[name_of[path] for path in paths] for paths in found]
     split_of = assign_splits(names, fractions, settings.seed, settings.group, together)
     return [split_of[name] for name in names]
