@@ -1,30 +1,26 @@
-"""The contract of a network, checked for every yaml of configs/model."""
+"""Every network that has a yaml keeps the contract of `check_part/network_contract.py`; and what is particular to some."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from torch import Tensor
 
+from segkd.check_part.network_contract import CHECKS, check_network
+from segkd.check_part.network_maps import check_compiles, make_images
 from segkd.config.instantiate import parse_spec
 from segkd.config.paths import CONFIGS
 from segkd.errors import UserError
 from segkd.models.adapter import Adapter
 from segkd.models.base import Normalization, SegmentationModel, count_parameters
-from segkd.models.enet import Down, ENet, Up
+from segkd.models.enet import Down, Up
 from segkd.models.espnet import ESPNet, ESPNetC
 from segkd.models.layers import SampleDropout2d
-from segkd.models.segnet import SegNet
-from segkd.models.student_io import load_student, save_student
-from segkd.types import FeatureInfo, NetworkOutput
 
 WRAPPERS = ("none", "adapter", "ensemble")  # tested in test_adapter and test_ensemble
 NAMES = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml") if path.stem not in WRAPPERS)
 CLASSES = 7
-ODD = (75, 91)
+LINES = [line for line in CHECKS if line not in ("compiles", "traces")]  # which take seconds a network
 STATISTICS = Normalization((110, 110, 110), (55, 55, 55))
 
 
@@ -46,76 +42,17 @@ def network(request: pytest.FixtureRequest) -> SegmentationModel:
     return build(request.param)
 
 
-def make_images(height: int, width: int) -> Tensor:
-    return torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
+def test_network_keeps_the_contract(network: SegmentationModel) -> None:
+    findings = check_network(network, LINES)
+    assert [finding.line for finding in findings] == LINES
+    assert [str(finding) for finding in findings if finding.is_fault] == []
+    # Networks of other libraries use their own dropout.
+    assert isinstance(network, Adapter) or all(finding.verdict != "lacks" for finding in findings)
 
 
-def assert_features_as_declared(network: SegmentationModel, outputs: NetworkOutput, size: tuple[int, int]) -> None:
-    assert {"encoder", "kd_logits"} <= network.features.keys() == outputs.features.keys()
-    for name, (channels, stride) in network.features.items():
-        maps = outputs.features[name]
-        assert maps.shape[:2] == (2, channels), name
-        for side, full in zip(maps.shape[-2:], size, strict=True):
-            assert abs(side - full / stride) <= 1, name
-    assert network.features["kd_logits"].channels == network.num_classes
-
-
-def test_odd_image_gives_declared_features_and_every_gradient(network: SegmentationModel) -> None:
-    outputs = network.train()(make_images(*ODD))
-    assert outputs.logits.shape[:2] == (2, CLASSES)
-    assert outputs.logits_at(ODD).shape == (2, CLASSES, *ODD)
-    assert_features_as_declared(network, outputs, ODD)
-    auxiliary = outputs.features.get("auxiliary", outputs.logits)
-    (outputs.logits.square().mean() + auxiliary.square().mean()).backward()
-    without_gradient = [
-        name
-        for name, p in network.named_parameters()
-        if p.grad is None or not p.grad.isfinite().all() or (p.ndim > 1 and not p.grad.any())
-    ]
-    assert not without_gradient
-    network.zero_grad()
-
-    declared = network.features["encoder"]
-    for wrong in (
-        FeatureInfo(declared.channels + 1, declared.stride),
-        FeatureInfo(declared.channels, 2 * declared.stride),
-    ):
-        network.features["encoder"] = wrong
-        with pytest.raises(AssertionError):
-            assert_features_as_declared(network, outputs, ODD)
-    network.features["encoder"] = declared
-
-
-def test_saved_student_loads_bit_for_bit(network: SegmentationModel, tmp_path: Path) -> None:
-    save_student(network, tmp_path, {"note": "…"})
-    loaded = load_student(tmp_path)
-    assert type(loaded) is type(network)
-    assert loaded.arguments == network.arguments
-    state, loaded_state = network.state_dict(), loaded.state_dict()
-    assert state.keys() == loaded_state.keys()
-    assert all(torch.equal(state[key], loaded_state[key]) for key in state)
-    (tmp_path / "student.safetensors").unlink()  # up to 280 MB, which pytest would keep
-    probe = make_images(*ODD)
-    with torch.no_grad():
-        assert torch.equal(network.eval()(probe).logits, loaded(probe).logits)
-
-
-@torch.no_grad()
-def test_bfloat16_logits_are_close(network: SegmentationModel) -> None:
-    probe = make_images(network.min_size, network.min_size)[:1]
-    exact = network.eval()(probe).logits
-    with torch.autocast("cpu", torch.bfloat16):
-        rounded = network(probe).logits
-    assert rounded.dtype == torch.bfloat16
-    # 8 bits of mantissa, through up to a hundred layers; and a maximum that rounding moves is unpooled to another position
-    tolerance = 0.5 if isinstance(network, ENet | SegNet) else 0.2
-    assert (rounded.float() - exact).norm() < tolerance * exact.norm()
-
-
-def test_min_size_is_the_smallest_trainable_image(network: SegmentationModel) -> None:
+def test_small_image_is_refused_with_both_sizes() -> None:
+    network = build("espnet_c")
     side = network.min_size
-    with torch.no_grad():
-        assert network.train()(make_images(side, side)).logits.isfinite().all()
     with pytest.raises(UserError, match=rf"{side}×{side} pixels.*not {side}×{side - 1}; enlarge .*crop_size"):
         network(make_images(side, side - 1))
 
@@ -130,11 +67,8 @@ def test_min_size_is_the_smallest_trainable_image(network: SegmentationModel) ->
         pytest.param("segnet", {}, marks=pytest.mark.slow),
     ],
 )
-@torch.no_grad()
 def test_network_compiles(name: str, arguments: dict[str, int]) -> None:
-    network, probe = build(name, **arguments).eval(), make_images(64, 96)
-    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(compiled(probe).logits, network(probe).logits, rtol=1e-4, atol=1e-4)
+    check_compiles(build(name, **arguments))
 
 
 # Liu et al. (2019), table 3 and code (19 classes); Mehta et al. (2018), published files (20 classes, skip 16). SegNet's 29.46 M
@@ -182,17 +116,6 @@ def test_images_are_padded_at_the_right_and_the_bottom(name: str) -> None:
     stride = network.features["kd_logits"].stride if name == "mobilenetv2plus" else 1
     assert logits.shape[-2:] == (-(-41 // stride), -(-50 // stride))
     torch.testing.assert_close(logits, network(padded).logits[..., : logits.shape[-2], : logits.shape[-1]])
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_dropout_layers_have_different_salts(name: str) -> None:
-    with torch.device("meta"):
-        network = build(name)
-    if isinstance(network, Adapter):
-        pytest.skip("networks of other libraries use their own dropout")
-    salts = [module.salt for module in network.modules() if isinstance(module, SampleDropout2d) and module.p]
-    assert len(salts) == len(set(salts))
-    assert not any(isinstance(module, torch.nn.modules.dropout._DropoutNd) for module in network.modules())
 
 
 def test_enet_unpools_to_the_positions_of_the_maxima() -> None:

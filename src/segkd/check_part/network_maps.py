@@ -104,7 +104,10 @@ def require_features(network: SegmentationModel, output: NetworkOutput, size: tu
 def check_same_features_in_evaluation(network: SegmentationModel) -> None:
     """Losses are also computed in validation, so evaluation mode has all features."""
     size = odd_size(network)
-    require_features(network, network.eval()(make_images(*size)), size)
+    try:
+        require_features(network, network.eval()(make_images(*size)), size)
+    except ContractFault as fault:
+        raise ContractFault(f"in evaluation mode {fault}") from None
 
 
 def check_min_size(network: SegmentationModel) -> None:
@@ -207,9 +210,13 @@ def check_traces(network: SegmentationModel) -> None:
         warnings.simplefilter("ignore")  # PyTorch warns of each branch; what matters is the comparison
         traced: Any = torch.jit.trace(logits, images, check_trace=False)  # type: ignore[no-untyped-call]
     _require_equal_logits(traced(images), logits(images), "the recorded network's")
-    _require_equal_logits(
-        traced(others), logits(others), f"recorded at {_size(images)}, at {_size(others)} the network's"
-    )
+    sizes = f"recorded at {_format_size(images)}, at {_format_size(others)}"
+    try:
+        recorded = traced(others)
+    except RuntimeError as error:
+        last = str(error).strip().splitlines()[-1]
+        raise ContractFault(f"{sizes} the network fails: {last}; keep Python numbers out of forward") from error
+    _require_equal_logits(recorded, logits(others), f"{sizes} the network's")
 
 
 class _LogitsOf(nn.Module):
@@ -238,5 +245,5 @@ def _larger(network: SegmentationModel, size: tuple[int, int]) -> tuple[int, int
     return size[0] * factor, size[1] * factor
 
 
-def _size(images: Tensor) -> str:
+def _format_size(images: Tensor) -> str:
     return f"{images.shape[-2]}×{images.shape[-1]}"

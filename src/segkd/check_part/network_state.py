@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from yaml import YAMLError
 
 from segkd.check_part.findings import ContractFault, NotApplicable, require
 from segkd.check_part.network_maps import make_images, odd_size
@@ -47,7 +48,10 @@ def check_saved_student_loads(network: SegmentationModel) -> None:
             f"'{package}' is no plugin here; in a test, call segkd.utils.plugins.load_plugins(['{package}']) before"
         )
     with tempfile.TemporaryDirectory() as folder:
-        save_student(network, Path(folder), {})
+        try:
+            save_student(network, Path(folder), {})
+        except YAMLError as error:
+            raise ContractFault(f"student.yaml cannot hold {network.arguments} ({error}); give plain values") from error
         loaded = load_student(Path(folder))
     require(type(loaded) is kind, f"what is loaded is a {type(loaded).__name__}")
     same = loaded.arguments == network.arguments
