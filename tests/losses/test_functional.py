@@ -203,9 +203,21 @@ def test_ifvd_takes_any_ignore_index() -> None:
 
 X, Y = torch.zeros(2, 5, 6, 8), torch.zeros(2, 6, 8, dtype=torch.int64)
 CURES: dict[str, tuple[list[str], tuple[Any, ...], str]] = {
-    "dict": (MAP_LOSSES, ({"out": X}, X), "the student's map is a dict, not a tensor; pass the logits or a feature"),
-    "labels": (MAP_LOSSES, (X, Y), "the teacher's map holds int64; pass logits or features, before any argmax"),
-    "one image": (MAP_LOSSES, (X[0], X[0]), r"the shape \(5, 6, 8\); pass B C h w, and a single image as maps\[None\]"),
+    "dict": (
+        MAP_LOSSES,
+        ({"out": X}, X),
+        "the student's map must be a tensor, not a dict; pass the logits or a feature",
+    ),
+    "labels": (
+        MAP_LOSSES,
+        (X, Y),
+        "the teacher's map must be floating-point numbers, not int64; pass it before any argmax",
+    ),
+    "one image": (
+        MAP_LOSSES,
+        (X[0], X[0]),
+        r"must be B C h w, not of shape \(5, 6, 8\); pass a single image as maps\[None\]",
+    ),
     "batch": (
         MAP_LOSSES,
         (X, X[:1]),
@@ -227,16 +239,17 @@ CURES: dict[str, tuple[list[str], tuple[Any, ...], str]] = {
         r"one channel have a constant softmax; pass two, as in torch.cat\(",
     ),
     "channels": (CHANNEL_LOSSES, (X, X[:, :3]), r"5 channels and the teacher's 3; .* a trained nn.Conv2d\(5, 3, 1\)"),
-    "mask of numbers": (MAP_LOSSES, (X, X, X[:, 0]), "valid holds float32; pass a mask of bool, such as valid > 0"),
+    "mask of numbers": (MAP_LOSSES, (X, X, X[:, 0]), "valid must be bool, not float32; pass a mask such as valid > 0"),
+    "option in place of a mask": (MAP_LOSSES, (X, X, 4.0), "valid must be a tensor, not a float; .* options by name"),
     "mask of another batch": (
         MAP_LOSSES,
         (X, X, X[:1, 0] == 0),
-        r"valid has the shape \(1, 6, 8\); pass B H W of the same 2 images",
+        r"valid must be B H W of the same 2 images, not of shape \(1, 6, 8\)",
     ),
     "mask with channels": (
         MAP_LOSSES,
         (X, X, X[:, :1] == 0),
-        r"B H W of the same 2 images; valid.squeeze\(1\) removes",
+        r"not of shape \(2, 1, 6, 8\); valid.squeeze\(1\) removes",
     ),
     "logits and target": (
         list(LABEL_LOSSES),
@@ -246,9 +259,9 @@ CURES: dict[str, tuple[list[str], tuple[Any, ...], str]] = {
     "soft target": (
         list(LABEL_LOSSES),
         (X, X[:, 0]),
-        r"target holds float32; pass class indices, such as target.long\(\)",
+        r"target must be class indices, not float32; pass integers, such as target.long\(\)",
     ),
-    "target with channels": (list(LABEL_LOSSES), (X, Y[:, None]), r"B H W of the same 2 images; target.squeeze\(1\)"),
+    "target with channels": (list(LABEL_LOSSES), (X, Y[:, None]), r"not of shape \(2, 1, 6, 8\); target.squeeze\(1\)"),
     "unknown label": (
         list(LABEL_LOSSES),
         (X, Y + 34),
@@ -297,12 +310,15 @@ def test_positions_and_memories_that_do_not_fit_are_refused() -> None:
     maps, positions, queue = torch.randn(2, 4, 3, 3), torch.randn(2, 9, 4), Queue(2, size=3, channels=4)
     memory = queue.sample(2)
     cases: list[tuple[tuple[Any, ...], str]] = [
-        ((maps, maps, [memory]), r"student has the shape \(2, 4, 3, 3\); pass features B n C .* maps.flatten\(2\).mT"),
+        ((maps, maps, [memory]), r"student must be B n C, .* not of shape \(2, 4, 3, 3\); pass maps.flatten\(2\).mT"),
         ((positions[..., :3], positions, [memory]), "the student's through a trained projector"),
-        ((positions, positions, [(memory[0][:, :3], memory[1])]), r"a memory has the shapes \(4, 3\) and \(4,\); pass"),
+        (
+            (positions, positions, [(memory[0][:, :3], memory[1])]),
+            r"V × 4 .* not of shapes \(4, 3\) and \(4,\); pass what",
+        ),
         (
             (positions, positions, [memory], positions[..., 0]),
-            r"valid has the shape \(2, 9\) and holds float32; pass B n",
+            r"valid must be bool of shape \(2, 9\), not float32 of \(2, 9\)",
         ),
     ]
     for arguments, message in cases:

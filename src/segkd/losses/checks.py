@@ -76,9 +76,9 @@ def prepare_map(maps: Tensor, name: str) -> Tensor:
     """
     check_tensor(maps, name, "the logits or a feature of the network's output")
     if not maps.is_floating_point():
-        raise ValueError(f"{name} holds {_get_dtype(maps)}; pass logits or features, before any argmax")
+        raise ValueError(f"{name} must be floating-point numbers, not {_get_dtype(maps)}; pass it before any argmax")
     if maps.ndim != 4:
-        raise ValueError(f"{name} has the shape {tuple(maps.shape)}; pass B C h w, and a single image as maps[None]")
+        raise ValueError(f"{name} must be B C h w, not of shape {tuple(maps.shape)}; pass a single image as maps[None]")
     return at_least_float32(maps)
 
 
@@ -96,9 +96,9 @@ def prepare_valid(valid: Tensor | None, maps: Tensor, size: tuple[int, int] | No
     size = size or get_size(maps)
     if valid is None:
         return torch.ones(len(maps), *size, dtype=torch.bool, device=maps.device)
-    check_tensor(valid, "valid", "a mask B H W bool")
+    check_tensor(valid, "valid", "a mask B H W bool, and options by name, such as temperature=4.0")
     if valid.dtype != torch.bool:
-        raise ValueError(f"valid holds {_get_dtype(valid)}; pass a mask of bool, such as valid > 0")
+        raise ValueError(f"valid must be bool, not {_get_dtype(valid)}; pass a mask such as valid > 0")
     _check_layout(valid, "valid", len(maps))
     return downsample_mask(valid, size)
 
@@ -117,7 +117,9 @@ def prepare_target(target: Tensor, num_images: int, num_classes: int, ignore_ind
     """
     check_tensor(target, "target", "labels B H W")
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
-        raise ValueError(f"target holds {_get_dtype(target)}; pass class indices, such as target.long()")
+        raise ValueError(
+            f"target must be class indices, not {_get_dtype(target)}; pass integers, such as target.long()"
+        )
     _check_layout(target, "target", num_images)
     target = target.long()
     # An accelerator would have to wait for the answer, and a compiled graph would end here.
@@ -149,18 +151,18 @@ def check_positions(
         check_tensor(features, name, "features B n C")
         if features.ndim != 3 or features.shape != student.shape or not features.is_floating_point():
             raise ValueError(
-                f"{name} has the shape {tuple(features.shape)}; pass features B n C of the same positions and channels for both "
-                "networks, as in maps.flatten(2).mT, the student's through a trained projector"
+                f"{name} must be B n C, as many numbers for both networks, not of shape {tuple(features.shape)}; pass "
+                "maps.flatten(2).mT, the student's through a trained projector"
             )
     for vectors, exists in memories:
         if vectors.shape[1:] != student.shape[2:] or exists.shape != vectors.shape[:1] or exists.dtype != torch.bool:
             raise ValueError(
-                f"a memory has the shapes {tuple(vectors.shape)} and {tuple(exists.shape)}; pass its vectors V × {student.shape[2]}, "
-                "and V bool that say which exist, as Queue.sample returns them"
+                f"a memory must be vectors V × {student.shape[2]} and V bool that say which exist, not of shapes "
+                f"{tuple(vectors.shape)} and {tuple(exists.shape)}; pass what Queue.sample returns"
             )
     if valid is not None and (valid.shape != student.shape[:2] or valid.dtype != torch.bool):
         raise ValueError(
-            f"valid has the shape {tuple(valid.shape)} and holds {_get_dtype(valid)}; pass B n bool, {tuple(student.shape[:2])}"
+            f"valid must be bool of shape {tuple(student.shape[:2])}, not {_get_dtype(valid)} of {tuple(valid.shape)}; pass B n"
         )
 
 
@@ -171,7 +173,7 @@ def check_tensor(value: Any, name: str, expected: str) -> None:
         ValueError: it is none.
     """
     if not isinstance(value, Tensor):
-        raise ValueError(f"{name} is a {type(value).__name__}, not a tensor; pass {expected}")
+        raise ValueError(f"{name} must be a tensor, not a {type(value).__name__}; pass {expected}")
 
 
 def check_temperature(temperature: float) -> None:
@@ -197,7 +199,7 @@ def _check_layout(tensor: Tensor, name: str, num_images: int) -> None:
             f"; {name}.squeeze(1) removes the axis of one channel" if tensor.ndim == 4 and tensor.shape[1] == 1 else ""
         )
         raise ValueError(
-            f"{name} has the shape {tuple(tensor.shape)}; pass B H W of the same {num_images} images{cure}"
+            f"{name} must be B H W of the same {num_images} images, not of shape {tuple(tensor.shape)}{cure}"
         )
 
 
