@@ -132,6 +132,137 @@ def test_usual_forms_have_no_note() -> None:
     assert decode_label(make_png(np.array([[(1, 2, 3)]]), 8, RGB), PATH, "colors").conversion == ""
 
 
+@pytest.mark.parametrize("maximum", [1, 3, 15, 100, 255, 1000])
+@pytest.mark.parametrize("kind", [2, 5])
+def test_graymaps_are_read_as_they_are_stored(kind: int, maximum: int) -> None:
+    """As text and as bytes; OpenCV scales text to 255."""
+    values = [0, 1, min(2, maximum), min(3, maximum)]
+    header = f"P{kind}\n# made by hand\n4 1 # size\n{maximum}\n".encode()
+    raw = b"".join(value.to_bytes(1 if maximum < 256 else 2) for value in values)
+    content = header + (" ".join(map(str, values)).encode() if kind == 2 else raw)
+    assert read(content).tolist() == [values]
+    note = decode_label(content, PATH, "ids").conversion
+    assert note == ("" if maximum < 256 else "16 bits per pixel, with ids below 256")
+    if maximum < 256:
+        grays = [int(value * 255 / maximum + 0.5) for value in values]
+        assert read(content, "colors").tolist() == [[gray * 0x010101 for gray in grays]]
+    if kind == 2 and maximum == 3:
+        scaled = cv2.imdecode(np.frombuffer(content + b"\n", np.uint8), cv2.IMREAD_UNCHANGED)
+        assert scaled.tolist() == [[0, 85, 170, 255]]
+
+
+@pytest.mark.parametrize("content", [b"P1\n9 2\n011000001\n1 0 0 1 0 0 0 0 1", b"P4\n9 2\n\x60\x80\x90\x80"])
+def test_black_of_a_bitmap_is_0_as_image_libraries_read_it(content: bytes) -> None:
+    """In the file it is 1."""
+    expected = [[1, 0, 0, 1, 1, 1, 1, 1, 0], [0, 1, 1, 0, 1, 1, 1, 1, 0]]
+    assert read(content).tolist() == expected
+    assert np.array(Image.open(io.BytesIO(content))).astype(int).tolist() == expected
+    assert read(content, "colors").tolist() == [[0xFFFFFF * value for value in row] for row in expected]
+
+
+def test_pixmaps_are_colors() -> None:
+    assert read(b"P3 2 1 15\n0 1 15 3 3 3", "colors").tolist() == [[0x0011FF, 0x333333]]
+    assert read(b"P6 2 1 255\n\1\2\3\4\5\6", "colors").tolist() == [[0x010203, 0x040506]]
+    with pytest.raises(UserError, match="not one 8-bit channel"):
+        read(b"P6 1 1 255\n\1\2\3")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"P5\n4 1\n255\n\0\1\2", b"P5\n4 1\n3\n\0\1\2\4", b"P2\n4 1\n3\n0 1 2", b"P2\n4 1\n3\n0 1 2 4", b"P2\n2 1\n3\n0 x", b"P5\n4",
+        b"P5\n0 4\n255\n", b"P5\n1 1\n0\n\0", b"P5\n1 1\n65536\n\0\0", b"P4\n9 2\n\0\0\0", b"P2\n2 1\n3\n0 -1",
+        b"P5\n9999999 9999999\n255\n",
+        b"P5 " + b"#" * 5000,
+    ],
+)  # fmt: skip
+def test_damaged_netpbm_files_are_reported(content: bytes) -> None:
+    with pytest.raises(DamagedFileError, match="is not a complete image"):
+        read(content)
+
+
+def make_tiff(values: list[int], bits: int, photometric: int, subfile: int = 0) -> bytes:
+    """An uncompressed TIFF of one row, by hand."""
+    packed = sum(value << bits * i for i, value in enumerate(reversed(values)))
+    data = packed.to_bytes(len(values) * bits // 8)
+    if bits == 16:
+        data = np.array(values, "<u2").tobytes()
+    entries = {
+        254: subfile,
+        256: len(values),
+        257: 1,
+        258: bits,
+        259: 1,
+        262: photometric,
+        273: 8,
+        277: 1,
+        278: 1,
+        279: len(data),
+    }
+    table = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(entries)) + table + bytes(4)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("photometric", [0, 1])
+def test_white_is_zero_does_not_change_ids(bits: int, photometric: int) -> None:
+    """Pillow turns TIFFs of up to 8 bits over, and not those of 16."""
+    values = [value % (1 << bits) for value in (0, 1, 2, 3, 0, 0, 1, 1)]
+    content = make_tiff(values, bits, photometric)
+    assert read(content).tolist() == [values]
+    assert ("WhiteIsZero" in decode_label(content, PATH, "ids").conversion) == (photometric == 0)
+    shown = np.array(Image.open(io.BytesIO(content)).convert("L")).tolist() if bits < 16 else None
+    if shown is not None:
+        assert read(content, "colors").tolist() == [[gray * 0x010101 for gray in shown[0]]]
+        assert (shown[0][0] == 255) == (photometric == 0)
+
+
+def test_a_label_of_several_pages_is_refused(tmp_path: Path) -> None:
+    """With a command that saves one; smaller copies, as of GeoTIFFs, are no pages."""
+    path = tmp_path / "label.tif"
+    pages = [Image.fromarray(np.full((4, 6), value, np.uint8)) for value in (1, 2, 3)]
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    with pytest.raises(UserError, match="has 3 pages, and a label is one; save the page that holds it") as error:
+        decode_label(path.read_bytes(), path, "ids")
+    command = re.search(r"`(python -c .*)`", str(error.value))
+    assert command is not None
+    exec(shlex.split(command[1])[2].replace("seek(0)", "seek(2)"), {})
+    assert (decode_label((tmp_path / "label.png").read_bytes(), path, "ids").values == 3).all()
+    first, small = make_tiff([5, 6], 8, 1), make_tiff([7], 8, 1, subfile=1)
+    start = len(first)
+    moved = bytearray(small[8:])
+    table = len(moved) - (2 + 10 * 12 + 4)
+    struct.pack_into("<I", moved, table + 2 + 6 * 12 + 8, start)  # the offset of its pixel
+    both = first[:-4] + struct.pack("<I", start + table) + bytes(moved)
+    assert Image.open(io.BytesIO(both)).n_frames == 2
+    assert read(both).tolist() == [[5, 6]]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp", ".jp2"])
+def test_a_command_does_not_save_with_loss(tmp_path: Path, suffix: str) -> None:
+    content = make_png(np.arange(64, dtype=np.uint8).reshape(8, 8)[..., None].repeat(3, 2), 8, RGB)
+    path = tmp_path / f"label{suffix}"
+    path.write_bytes(content)  # the bytes say what it is
+    with pytest.raises(UserError, match=r"take its first channel with `python -c") as error:
+        decode_label(content, path, "ids")
+    command = re.search(r"`(python -c '.*?')`", str(error.value))
+    assert command is not None
+    exec(shlex.split(command[1])[2], {})
+    assert path.read_bytes() == content
+    assert read((tmp_path / "label.png").read_bytes()).ravel().tolist() == [*range(64)]
+
+
+def test_alpha_that_may_mean_something_is_cautioned() -> None:
+    for content, encoding in (
+        (REFUSED["LA that is not opaque"][0], "ids"),
+        (make_png(np.array([[(7, 7, 7, 3)]]), 8, RGBA), "ids"),
+    ):
+        with pytest.raises(UserError, match="take its first channel, if its alpha means nothing, with"):
+            read(content, encoding)
+    with pytest.raises(UserError, match="take its first channel with"):
+        read(REFUSED["opaque equal channels"][0])
+
+
 TRANSPARENT = (b"tRNS", b"\xff\x80")
 REFUSED = {
     "LA that is not opaque": (make_png(np.array([[(7, 254)]]), 8, GRAY_ALPHA), "ids", "alpha is not opaque", [[7]]),

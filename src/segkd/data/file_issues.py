@@ -12,10 +12,12 @@ from PIL import Image
 from segkd.data.base import FileDataset
 from segkd.data.discovery import count_files
 from segkd.data.folder import METADATA_FILE, Folder
+from segkd.data.image_header import count_full_pages
 from segkd.data.integrity import Issue, SampleReport
 from segkd.data.label_names import find_lossy_labels, find_missing_labels, find_same_names
 
-_PAGED_SUFFIXES = (".tif", ".tiff", ".webp")
+_TIFF_SUFFIXES = (".tif", ".tiff")
+_PAGED_SUFFIXES = (*_TIFF_SUFFIXES, ".webp")
 
 
 def find_file_issues(splits: Mapping[str, FileDataset]) -> Iterator[Issue]:
@@ -38,7 +40,11 @@ def find_file_issues(splits: Mapping[str, FileDataset]) -> Iterator[Issue]:
             yield Issue(split.root, "left out", sentence, "note")
         for sentence in find_lossy_labels(split.files):
             yield Issue(split.root, "lossy", sentence, "note")
-        paged = [path for pair in split.files for path in pair if _count_pages(path) > 1]
+        # A TIFF of several pages is refused as a label.
+        paths = [
+            path for image, label in split.files for path in (image, label) if path == image or not _is_tiff(label)
+        ]
+        paged = [path for path in paths if _count_pages(path) > 1]
         if paged:
             message = f"{count_files(paged)} of several pages or frames, of which the first is read"
             yield Issue(split.root, "pages", message, "note")
@@ -56,12 +62,16 @@ def find_size_issue(dataset: FileDataset, samples: Mapping[str, Sequence[SampleR
         yield Issue(dataset.root / METADATA_FILE, "size", message, "note")
 
 
+def _is_tiff(path: Path) -> bool:
+    return path.suffix.lower() in _TIFF_SUFFIXES
+
+
 def _count_pages(path: Path) -> int:
     """Return the number of pages or frames of a TIFF or WebP; 1 for other and for damaged files, which are reported elsewhere."""
     if path.suffix.lower() not in _PAGED_SUFFIXES:
         return 1
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:  # Pillow warns of large images
-            return getattr(image, "n_frames", 1)
+            return count_full_pages(image)
     except Exception:
         return 1

@@ -15,7 +15,8 @@ from PIL import BmpImagePlugin, ImageFile, JpegImagePlugin, PngImagePlugin, Tiff
 PNG_GRAY, PNG_RGB, PNG_PALETTE, PNG_GRAY_ALPHA = 0, 2, 3, 4
 """Color types of PNG."""
 
-_ORIENTATION_TAG = 274
+_ORIENTATION_TAG, _SUBFILE_TAG = 274, 254
+_REDUCED, _MASK = 1, 4  # bits of the type of a subfile
 _INTEGERS = {1: "B", 3: "H", 4: "I"}
 """Type of an EXIF entry → its format."""
 _JPEG_APP1, _JPEG_SCAN = 0xE1, 0xDA
@@ -165,3 +166,19 @@ def open_with_pillow(content: bytes) -> ImageFile.ImageFile | None:
     readers = (reader for signature, reader in _PILLOW_READERS.items() if content.startswith(signature))
     reader = next(readers, None)
     return None if reader is None else reader(BytesIO(content))
+
+
+def count_full_pages(image: ImageFile.ImageFile) -> int:
+    """Return the number of pages or frames of an opened image; of a TIFF without its smaller copies and its masks.
+
+    The first page is the current one afterwards.
+    """
+    pages: int = getattr(image, "n_frames", 1)
+    if pages < 2 or not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return pages
+    full = 0
+    for page in range(pages):
+        image.seek(page)
+        full += not image.tag_v2.get(_SUBFILE_TAG, 0) & (_REDUCED | _MASK)
+    image.seek(0)
+    return max(full, 1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segkd.data.image_io import Color, LabelArray, LabelEncoding
+from segkd.data.label_commands import make_command
 from segkd.data.label_samples import StoredLabel, read_stored_label
 from segkd.errors import UserError
 
@@ -53,6 +52,8 @@ def _convert_ids(stored: StoredLabel, path: Path) -> Label:
         if low < 0 or high > _MAX_ID:
             raise _make_encoding_error(stored, path, expected, f" with ids from {low} to {high}")
         conversions.append(f"{8 * samples.itemsize} bits per pixel, with ids below 256")
+    if stored.is_white_zero:
+        conversions.append("0 for white (WhiteIsZero) and its ids read as they are stored")
     return Label(samples.astype(np.uint8, copy=False), (), " and ".join(conversions))
 
 
@@ -63,8 +64,12 @@ def _convert_colors(stored: StoredLabel, path: Path) -> Label:
     samples, conversions = _drop_alpha(stored, path, expected, channels=(2, 4))
     if samples.dtype != np.uint8 or samples.shape[2:] not in ((), (3,)):
         raise _make_encoding_error(stored, path, expected)
+    if stored.is_white_zero:
+        samples = stored.maximum - samples
+    if stored.maximum < 255:
+        samples = ((samples.astype(np.uint16) * 255 + stored.maximum // 2) // stored.maximum).astype(np.uint8)
     if samples.ndim == 2:
-        samples = np.broadcast_to(samples[..., None] * np.uint8(255 // stored.maximum), (*samples.shape, 3))
+        samples = np.broadcast_to(samples[..., None], (*samples.shape, 3))
         conversions.append("one gray channel, which is read as red, green and blue")
     red, green, blue = (samples[..., channel].astype(np.int32) for channel in range(3))
     return Label(red << 16 | green << 8 | blue, (), " and ".join(conversions))
@@ -98,7 +103,7 @@ def _look_up_colors(stored: StoredLabel, path: Path) -> LabelArray:
     if stored.samples.max() >= len(table):
         raise UserError(f"label {path} has palette indices beyond its {len(table)} colors; save it again")
     if any(alpha != 255 and (stored.samples == index).any() for index, alpha in stored.alpha_by_index.items()):
-        command = _make_command(path, 'convert("RGB")')
+        command = make_command(path, 'i.convert("RGB")')
         raise UserError(f"label {path} has a palette with transparent colors; convert it: {command}")
     values: npt.NDArray[np.int32] = table[:, 0] << 16 | table[:, 1] << 8 | table[:, 2]
     colors: npt.NDArray[np.int32] = values[stored.samples]
@@ -109,10 +114,12 @@ def _make_encoding_error(stored: StoredLabel, path: Path, expected: str, detail:
     samples = stored.samples
     palette = " with a palette" if stored.palette else ""
     cure = "configure its encoding (`python -m segkd.check` proposes a table)"
+    has_alpha = samples.shape[2:] in ((2,), (4,)) and bool((samples[..., -1] != stored.maximum).any())
     if samples.shape[2:] == (2,) or (samples.ndim == 3 and "ids" in expected and _has_equal_channels(samples)):
-        cure = f"take its first channel with {_make_command(path, 'getchannel(0)')}, or {cure}"
+        reason = ", if its alpha means nothing," if has_alpha else ""
+        cure = f"take its first channel{reason} with {make_command(path, 'i.getchannel(0)')}, or {cure}"
     elif samples.shape[2:] == (4,) and "colors" in expected:
-        command = _make_command(path, 'convert("RGB")')
+        command = make_command(path, 'i.convert("RGB")')
         cure = f"drop alpha, if it means nothing, with {command}"
     else:
         cure = f"convert it, or {cure}"
@@ -121,9 +128,3 @@ def _make_encoding_error(stored: StoredLabel, path: Path, expected: str, detail:
 
 def _has_equal_channels(samples: np.ndarray) -> bool:
     return bool((samples[..., :3] == samples[..., :1]).all())
-
-
-def _make_command(path: Path, method: str) -> str:
-    """Return a command that applies a method of a Pillow image to a file."""
-    program = f"from PIL import Image; f = {json.dumps(str(path), ensure_ascii=False)}; Image.open(f).{method}.save(f)"
-    return f"`python -c {shlex.quote(program)}`"
