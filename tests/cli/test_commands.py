@@ -23,7 +23,7 @@ def test_all_commands_are_listed() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_command_has_a_function_of_its_name(name: str) -> None:
-    assert load_command(name).__name__ == name
+    assert load_command(name).__name__ == {"import": "import_labels"}.get(name, name)  # a keyword of Python
 
 
 def test_unknown_command_is_refused() -> None:
