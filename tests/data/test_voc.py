@@ -71,3 +71,15 @@ def test_images_and_labels_may_have_other_suffixes(root: Path) -> None:
     assert VOC(root, "train").find_labels_without_image("train") == []
     image.with_suffix(".BMP").unlink()
     assert VOC(root, "train", complete=False).find_labels_without_image("train") == [label.with_suffix(".PNG")]
+
+
+def test_an_image_of_another_format_in_its_place_is_named(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Once, also where two splits are one; images that no list names are nobody's."""
+    for name in ("other.heic", "2007_000001.heic"):
+        (root / "JPEGImages" / name).touch()
+    VOC(root, "train")
+    assert caplog.messages == []
+    (root / "JPEGImages/2007_000001.jpg").unlink()
+    VOC(root, "trainval")
+    (message,) = caplog.messages
+    assert message.startswith(f"{root}/JPEGImages/2007_000001.heic is not read, for the suffix is none of .png")

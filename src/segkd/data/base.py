@@ -175,7 +175,8 @@ class FileDataset(SegmentationDataset):
     def describe_left_out(self) -> list[str]:
         """Return a sentence for each kind of image that lies in the folder of the split and is left out."""
         parts = self.combined_splits.get(self.split, (self.split,))
-        return [sentence for part in parts for sentence in describe_left_out(self.find_images(part))]
+        sentences = [sentence for part in parts for sentence in describe_left_out(self.find_images(part))]
+        return list(dict.fromkeys(sentences))
 
     def list_contents(self) -> Iterable[str]:
         """Return the path below the root, the size and the last bytes of each image and label."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segkd.data.base import FileDataset
-from segkd.data.discovery import find_images
+from segkd.data.discovery import FoundImages, find_images
 from segkd.data.image_io import IMAGE_SUFFIXES, make_voc_color, read_bytes
 from segkd.types import IGNORE_INDEX
 
@@ -82,6 +82,12 @@ class VOC(FileDataset):
             more = f", and {len(unread) - 1} more," if len(unread) > 1 else ""
             log.warning("%s: a line is the name of an image; '%s' after it%s is not read", names_file, unread[0], more)
         return pairs
+
+    def find_images(self, split: str) -> FoundImages:  # noqa: ARG002  all splits share one folder of images
+        """Return the files that lie in place of images that the lists name, and are not read; `files` has those that are."""
+        missing = {image.stem for image, _ in self.files if not image.exists()}
+        left_out = find_images(self.root / "JPEGImages", recursive=False).left_out if missing else []
+        return FoundImages([], [path for path in left_out if path.stem in missing], [], [])
 
     def find_labels_without_image(self, split: str) -> list[Path]:  # noqa: ARG002  all splits share one label folder
         """Return the labels, of any split, that have no image."""
