@@ -126,7 +126,9 @@ def list_keys(command: str) -> list[str]:
     from hydra.initialize import initialize_config_dir
 
     groups = [
-        a for a in sys.argv[1:] if re.match(r"(experiment|dataset|adversary|loss|logger|callbacks|model@\w+)=", a) and "],[" not in a
+        a
+        for a in sys.argv[1:]
+        if re.match(r"(experiment|dataset|adversary|loss|logger|callbacks|model@\w+)=", a) and "],[" not in a
     ]
     own = [f"hydra.searchpath=[{','.join(f'file://{folder.absolute()}' for folder in list_own_folders())}]"]
     for overrides in ([*groups, *own], groups, []):

@@ -75,13 +75,13 @@ def write_record(
 
 
 def read_finished_miou(directory: Path, steps: int) -> float | None:
-    """Return the last `val/miou` of a run that finished after `steps` steps; None if there is no such run.
+    """Return the last `val/miou` of a run that finished after `steps` steps or was stopped early; None if there is no such run.
 
     A run has finished if its folder holds a summary, which is written last.
     """
     file = directory / SUMMARY_FILE
     summary = json.loads(file.read_bytes()) if file.is_file() else {}
-    if summary.get("steps") != steps:
+    if summary.get("steps") != steps and not summary.get("stopped_early"):
         return None
     log.info("%s has nothing left to do", directory)
     return math.nan if summary["val_miou"] is None else float(summary["val_miou"])

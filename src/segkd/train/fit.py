@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 
 from segkd.data.datamodule import SegmentationDataModule
 from segkd.distillation.distiller import Distiller
+from segkd.train.callbacks.resumable_checkpoint import ResumableCheckpoint
 from segkd.train.checkpointing.lightning_internals import fast_forward, is_started_by_lightning, kill_processes
 
 
@@ -17,8 +18,11 @@ def fit(
     datamodule: SegmentationDataModule,
     steps_per_epoch: int,
     state: dict[str, Any] | None,
+    checkpoint: ResumableCheckpoint,
 ) -> None:
     """Train, and validate the last weights whatever `validate_every` is: they are the result.
+
+    A callback may end the training early (`trainer.should_stop = True`), also within an epoch.
 
     Args:
         trainer: Lightning's.
@@ -26,14 +30,16 @@ def fit(
         datamodule: training and validation batches.
         steps_per_epoch: batches of an epoch.
         state: the checkpoint to resume from; None for a new run.
+        checkpoint: the callback that keeps the run resumable.
     """
     try:
         if state is not None:
             _resume(trainer, distiller, datamodule, steps_per_epoch, state["epochs"])
         trainer.fit(distiller, datamodule=datamodule)
-        if trainer.max_epochs % trainer.check_val_every_n_epoch or "val/miou" not in trainer.callback_metrics:  # type: ignore[operator]
+        if checkpoint.validated_steps != int(distiller.step_count) or "val/miou" not in trainer.callback_metrics:
             trainer.validate(distiller, datamodule=datamodule, verbose=False)
-    except Exception:
+    except Exception as error:
+        checkpoint.own.explain(error)
         kill_processes(trainer)  # they would wait for this one: on GPUs for half an hour
         raise
     except SystemExit:

@@ -17,6 +17,7 @@ from segkd.config.training import TrainSettings
 from segkd.data.small_images import log_small_images
 from segkd.errors import CheckFailed
 from segkd.runs.record import read_finished_miou
+from segkd.train.callbacks.own import OwnCallbacks
 from segkd.train.check_labels import check_labels
 from segkd.train.check_settings import check_settings, is_multirun, resolve_devices
 from segkd.train.check_teacher import check_teacher
@@ -74,7 +75,8 @@ def _train(cfg: DictConfig, settings: TrainSettings, directory: Path, shutdown: 
     config = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
     config["trainer"] |= settings.trainer.model_dump(include={"devices", "num_nodes"})
     splits = {"train": datamodule.train.source, "val": datamodule.val.source}
+    own = OwnCallbacks(settings.callbacks)
     with RunFolder(directory, settings, config, distiller, splits) as run:
-        trainer, checkpoint = build_run_trainer(settings, run, files, fingerprint, state, shutdown)
-        fit(trainer, distiller, datamodule, steps_per_epoch, state)
+        trainer, checkpoint = build_run_trainer(settings, run, own, files, fingerprint, state, shutdown)
+        fit(trainer, distiller, datamodule, steps_per_epoch, state, checkpoint)
         return run.finish(trainer, distiller, datamodule.train.source, checkpoint.elapsed)

@@ -136,17 +136,20 @@ class RunFolder:
             raise RuntimeError("the teacher changed while the student was trained; the result is invalid")
         num_zeroed = save_student(distiller.eval_model, self.directory, self._describe_training(dataset))
         steps = int(distiller.step_count)
+        stopped_early = steps < distiller.total_steps
         summary: dict[str, Any] = {
             "val_miou": None if math.isnan(miou) else miou,
             "steps": steps,
+            **({"stopped_early": True} if stopped_early else {}),
             "seconds": round(seconds, 1),
             "teacher_sha256": self._teacher_hash,
             "denormal_weights_zeroed": num_zeroed,
         }
         with atomic_write(self.directory / SUMMARY_FILE) as part:
             write_json(part, summary)
+        early = f" of {distiller.total_steps}, stopped early by a callback," if stopped_early else ""
         print(
-            f"{self.settings.name}: val mIoU {100 * miou:.2f} after {steps} step{'s' * (steps != 1)} "
+            f"{self.settings.name}: val mIoU {100 * miou:.2f} after {steps} step{'s' * (steps != 1)}{early} "
             f"in {seconds:.0f} s{describe_zeroed(num_zeroed)} → {self.directory}"
         )
         return miou

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import cast
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.strategies import DDPStrategy
 
@@ -16,7 +17,8 @@ from segkd.config.training import TrainerSettings, TrainSettings
 from segkd.train.callbacks.epoch_lines import EpochBar, EpochLines
 from segkd.train.callbacks.gradient_shares import GradientShares
 from segkd.train.callbacks.image_panels import ImagePanels
-from segkd.train.callbacks.resumable_checkpoint import ResumableCheckpoint
+from segkd.train.callbacks.own import OwnCallbacks
+from segkd.train.callbacks.resumable_checkpoint import BeforeBatches, ResumableCheckpoint
 from segkd.train.check_settings import check_devices, uses_several_processes
 from segkd.train.checkpointing.files import CheckpointFiles
 from segkd.train.checkpointing.lightning_internals import choose_environment, disable_sigterm_broadcast
@@ -40,6 +42,7 @@ _IGNORED_WARNINGS = (
 def build_run_trainer(
     settings: TrainSettings,
     run: RunFolder,
+    own: OwnCallbacks,
     files: CheckpointFiles,
     fingerprint: State,
     state: State | None,
@@ -47,13 +50,17 @@ def build_run_trainer(
 ) -> tuple[pl.Trainer, ResumableCheckpoint]:
     """Return the Trainer of a run with its loggers and callbacks, and the callback that keeps the run resumable."""
     schedule = settings.checkpoint
-    checkpoint = ResumableCheckpoint(files, fingerprint, schedule.every_steps, schedule.every_minutes, shutdown, state)
+    checkpoint = ResumableCheckpoint(
+        files, fingerprint, schedule.every_steps, schedule.every_minutes, shutdown, state, own
+    )
     panels = [
         ImagePanels(cast("GuardedLogger", logger), settings.wandb.panels_every, settings.wandb.panels)
         for logger in run.loggers
         if isinstance(logger, WandbLogger)
     ]
-    return build_trainer(settings.trainer, run.directory, run.loggers, checkpoint, panels), checkpoint
+    return build_trainer(
+        settings.trainer, run.directory, run.loggers, checkpoint, [*panels, *own.by_name.values()]
+    ), checkpoint
 
 
 def build_trainer(
@@ -71,8 +78,10 @@ def build_trainer(
     check_devices(settings)
     for message in _IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
-    has_bar = settings.progress and sys.stderr.isatty()
-    required = [checkpoint or ResumableCheckpoint(CheckpointFiles(directory)), *callbacks]
+    own_bars = [callback for callback in callbacks if isinstance(callback, ProgressBar)]
+    has_bar = settings.progress and sys.stderr.isatty() and not own_bars
+    checkpoint = checkpoint or ResumableCheckpoint(CheckpointFiles(directory))
+    required = [BeforeBatches(checkpoint), checkpoint, *callbacks]
     trainer = pl.Trainer(
         accelerator=resolve_device(settings.accelerator, key="trainer.accelerator").type,
         devices=1
@@ -91,7 +100,7 @@ def build_trainer(
         inference_mode=False,  # or the metric's state from a validation before the fit could not be updated in the fit
         logger=list(loggers),
         callbacks=[*required, *_build_optional_callbacks(settings, has_bar)],
-        enable_progress_bar=has_bar,
+        enable_progress_bar=has_bar or bool(own_bars),
         enable_model_summary=False,
         default_root_dir=directory,
         plugins=choose_environment(),

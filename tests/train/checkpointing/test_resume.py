@@ -77,7 +77,7 @@ def _noise(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, steps: int, validation: bool = False) -> None:
     """Send this process a SIGTERM after so many batches, or in the validation that comes then."""
-    name = "on_validation_batch_start" if validation else "on_train_batch_start"
+    name = "on_validation_batch_start" if validation else "before_train_batch"
     hook = getattr(ResumableCheckpoint, name)
 
     def stopping(self: ResumableCheckpoint, trainer: Any, module: Any, *rest: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
+from collections.abc import Mapping
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -13,6 +14,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
 from segkd.distillation.distiller import Distiller
+from segkd.train.callbacks.own import OwnCallbacks
 from segkd.train.checkpointing.files import CheckpointFiles
 from segkd.train.checkpointing.state import State, collect_state, count_steps, restore_optimizers, restore_rank_state
 from segkd.utils.signals import GracefulShutdown
@@ -38,6 +40,7 @@ class ResumableCheckpoint(Checkpoint):
         every_minutes: minutes between saves; None for never.
         shutdown: the signals that ask to stop; None for none.
         state: the state to resume from; None for a new run.
+        own: the user's callbacks, whose state is saved and restored.
     """
 
     # A `Checkpoint`, since Lightning runs these after the module's own end of an epoch, which averages BatchNorm's statistics.
@@ -50,9 +53,13 @@ class ResumableCheckpoint(Checkpoint):
         every_minutes: float | None = None,
         shutdown: GracefulShutdown | None = None,
         state: State | None = None,
+        own: OwnCallbacks | None = None,
     ) -> None:
         self.files, self.fingerprint, self.state = files, fingerprint or {}, state
-        self.shutdown = shutdown or GracefulShutdown()
+        self.shutdown, self.own = shutdown or GracefulShutdown(), own or OwnCallbacks({})
+        self.validated_steps: int | None = None
+        """The number of batches that the weights of the last validation had been trained on."""
+        self._own_states: Mapping[str, Any] = {} if state is None else state.get("callbacks", {})
         self.every_steps, self.seconds = every_steps, float("inf") if every_minutes is None else 60 * every_minutes
         self._next_save = time.monotonic() + self.seconds
         self._saved_steps = -1 if state is None else count_steps(state)
@@ -63,6 +70,11 @@ class ResumableCheckpoint(Checkpoint):
     def elapsed(self) -> float:
         """Seconds of training, without those between a stop and its resumption."""
         return self._earlier_seconds + time.monotonic() - self._start
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Restore the state of the user's callbacks, once, when their own `setup` has run."""
+        self.own.restore_states(self._own_states)
+        self._own_states = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore what differs between ranks, and the optimizers."""
@@ -75,9 +87,7 @@ class ResumableCheckpoint(Checkpoint):
                 pl_module.on_train_epoch_end()
         self.state = None
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def before_train_batch(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save if it is time or a signal came; stop if a signal came."""
         steps = int(_as_distiller(pl_module).step_count)
         request = self._agree_on_request(trainer)
@@ -104,9 +114,13 @@ class ResumableCheckpoint(Checkpoint):
                 self._save(trainer, pl_module, trainer.current_epoch)
             self._stop_if_requested(trainer, request)
 
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note which weights have been validated."""
+        self.validated_steps = int(_as_distiller(pl_module).step_count)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the complete epoch."""
-        self._save(trainer, pl_module, trainer.current_epoch + 1)
+        """Save the epoch, which is complete unless a callback has stopped the training."""
+        self._save(trainer, pl_module, trainer.current_epoch + trainer.is_last_batch)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop if a signal came since the last batch."""
@@ -140,6 +154,7 @@ class ResumableCheckpoint(Checkpoint):
 
     def _save(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epochs: int) -> None:
         state = collect_state(trainer, _as_distiller(pl_module), epochs, self.fingerprint, self.elapsed)
+        state["callbacks"] = self.own.collect_states()
         wait, steps = self.seconds, count_steps(state)
         if trainer.is_global_zero:
             try:
@@ -151,6 +166,23 @@ class ResumableCheckpoint(Checkpoint):
                     self.files.last, error.strerror, steps,
                 )  # fmt: skip
         self._saved_steps, self._next_save = steps, time.monotonic() + wait
+
+
+class BeforeBatches(pl.Callback):
+    """Lets a checkpoint act before the other callbacks see a batch, or the state that it saves of them would contain that batch.
+
+    Args:
+        checkpoint: the last of the callbacks, as Lightning has it.
+    """
+
+    def __init__(self, checkpoint: ResumableCheckpoint) -> None:
+        self.checkpoint = checkpoint
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Save if it is time or a signal came; stop if a signal came."""
+        self.checkpoint.before_train_batch(trainer, pl_module)
 
 
 def _as_distiller(module: pl.LightningModule) -> Distiller:
