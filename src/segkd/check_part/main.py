@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Annotated, Any, NamedTuple
@@ -15,7 +17,16 @@ from segkd.check_part.loss_contract import check_loss
 from segkd.check_part.network_contract import check_network
 from segkd.check_part.other_contracts import check_callback, check_logger, check_optimizer, check_schedule
 from segkd.config.instantiate import NetworkSpec, Spec, list_accepted_keys, parse_spec
-from segkd.config.schema import LossSpec, OptimizerSpec, OptionalNetwork, OptionalSpec, Settings, load_settings
+from segkd.config.schema import (
+    CallbackSpec,
+    LoggerSpec,
+    LossSpec,
+    OptimizerSpec,
+    OptionalNetwork,
+    OptionalSpec,
+    Settings,
+    load_settings,
+)
 from segkd.data.base import SegmentationDataset
 from segkd.errors import UserError
 from segkd.models.base import Normalization, SegmentationModel
@@ -32,18 +43,7 @@ def _parse_dataset(node: Any) -> Spec | None:
     return parse_spec(node, "choose a dataset with dataset=NAME", SegmentationDataset)
 
 
-def _parse_lightning(module: str, kind: str) -> Callable[[Any], Spec]:
-    def parse(node: Any) -> Spec:
-        import pytorch_lightning as pl  # seconds, which other parts need not wait for
-
-        return parse_spec(node, kind=getattr(getattr(pl, module), kind))
-
-    return parse
-
-
 OptionalDataset = Annotated[Spec | None, PlainValidator(_parse_dataset)]
-CallbackSpec = Annotated[Spec, PlainValidator(_parse_lightning("callbacks", "Callback"))]
-LoggerSpec = Annotated[Spec, PlainValidator(_parse_lightning("loggers", "Logger"))]
 
 
 class CheckPartSettings(Settings):
@@ -135,7 +135,7 @@ def _list_parts(settings: CheckPartSettings) -> Iterator[Part]:
     for name, spec in (settings.callbacks or {}).items():
         yield Part(f"callback {name}", spec, partial(check_callback, spec.build))
     for name, spec in (settings.logger or {}).items():
-        yield Part(f"logger {name}", spec, partial(check_logger, spec.build))
+        yield Part(f"logger {name}", spec, partial(_check_logger, spec))
 
 
 def _get_own_feature(spec: Spec) -> list[str]:
@@ -151,3 +151,11 @@ def _check_network(spec: NetworkSpec, classes: int) -> list[Finding]:
         raise UserError(f"model.{given[0]} is given, and a new network with random weights is checked; leave it out")
     network: SegmentationModel = spec.build(num_classes=classes, normalization=Normalization(*_NORMALIZATION))
     return check_network(network)
+
+
+def _check_logger(spec: Spec) -> list[Finding]:
+    if spec.path.startswith("segkd."):
+        raise UserError("segkd's own loggers need a run; check one of your own")
+    takes_folder = "save_dir" in inspect.signature(spec.target).parameters and "save_dir" not in spec.arguments
+    with tempfile.TemporaryDirectory() as folder:
+        return check_logger(partial(spec.build, **({"save_dir": folder} if takes_folder else {})))

@@ -33,8 +33,8 @@ def check_callback(build: Callable[..., Any]) -> list[Finding]:
 
 
 def check_logger(build: Callable[..., Any]) -> list[Finding]:
-    """Return a finding for each line of the contract of a logger: it builds before a run has a folder, and has a name."""
-    return _check_all({"name": _check_logger_name}, build)
+    """Return a finding for each line of the contract of a logger: it has a name and takes rows of curves."""
+    return _check_all({"name": _check_logger_name, "rows": _check_logger_rows}, build)
 
 
 def _check_all(checks: Mapping[str, Callable[[Any], None]], build: Callable[..., Any]) -> list[Finding]:
@@ -121,3 +121,13 @@ def _check_callback_state(build: Callable[..., Any]) -> None:
 def _check_logger_name(build: Callable[..., Any]) -> None:
     name = build().name
     require(name is None or isinstance(name, str), f"its name is {name!r}; return a text")
+
+
+def _check_logger_rows(build: Callable[..., Any]) -> None:
+    """A logger takes the keys of a run, rows of numbers, and the end of the run."""
+    logger = build()
+    logger.log_hyperparams({"seed": 0, "trainer": {"max_epochs": 1}, "loss": ["cross_entropy"]})
+    for step in range(_STEPS):
+        logger.log_metrics({"train/total": 1.0, "val/miou": 0.5}, step)
+    logger.save()
+    logger.finalize("success")
