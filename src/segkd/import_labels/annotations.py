@@ -83,6 +83,8 @@ class Export(NamedTuple):
     """The class of pixels under no region, if the export names one."""
     is_ordered: bool = False
     """Whether later regions lie on earlier ones; otherwise smaller ones lie on larger ones."""
+    is_complete: bool = False
+    """Whether each pixel has a class or is ignored, so that none needs a background."""
 
 
 class ReadSettings(NamedTuple):

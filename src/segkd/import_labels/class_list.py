@@ -62,7 +62,8 @@ def list_classes(export: Export, chosen: Sequence[str] | None, unlabeled: Unlabe
             notes.add("classes of one name are merged", name)
         else:
             classes[name] = label._replace(name=name, color=_pick_color(label, classes.values(), notes))
-    has_added_background = unlabeled == "background" and background is None
+    is_complete = export.is_complete and chosen is None
+    has_added_background = unlabeled == "background" and background is None and not is_complete
     if has_added_background:
         black = (0, 0, 0)
         color = None if any(label.color == black for label in classes.values()) else black

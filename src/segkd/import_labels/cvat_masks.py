@@ -8,14 +8,22 @@ from pathlib import Path
 from segkd.data.discovery import find_images
 from segkd.data.proposal import LABEL_MAP, read_label_map
 from segkd.errors import UserError
-from segkd.import_labels.annotations import UNLABELED, AnnotatedImage, Export, LabelClass, Notes, ReadSettings
+from segkd.import_labels.annotations import (
+    IGNORED,
+    UNLABELED,
+    AnnotatedImage,
+    Export,
+    LabelClass,
+    Notes,
+    ReadSettings,
+)
 from segkd.import_labels.assemble import find_background, is_void
 from segkd.import_labels.image_files import ImageFinder
-from segkd.import_labels.label_files import IGNORED, ValueMap, read_label_file
+from segkd.import_labels.label_files import ValueMap, read_label_file
 
 MASK_FOLDER = "SegmentationClass"
 _IMAGE_FOLDER = "JPEGImages"
-_LIST_FOLDER = Path("ImageSets", "Segmentation")
+LIST_FOLDER = Path("ImageSets", "Segmentation")
 _NO_SUBSET = "default"
 _UNION = "trainval"
 
@@ -37,7 +45,7 @@ def read_mask_export(root: Path, settings: ReadSettings, notes: Notes) -> Export
         path.relative_to(root / MASK_FOLDER).with_suffix("").as_posix(): path
         for path in find_images(root / MASK_FOLDER).paths
     }
-    splits = read_image_lists(root / _LIST_FOLDER) or dict.fromkeys(masks)
+    splits = read_image_lists(root / LIST_FOLDER) or dict.fromkeys(masks)
     images = []
     for name, split in splits.items():
         found = finder.find(name, notes, split=split)
@@ -47,7 +55,7 @@ def read_mask_export(root: Path, settings: ReadSettings, notes: Notes) -> Export
             images.append(AnnotatedImage(found.path, found.name, content, split=split))
     finder.note_unused(notes)
     if left_out := [path for name, path in masks.items() if name not in splits]:
-        notes.add(f"masks are in no list of {_LIST_FOLDER} and left out", str(left_out[0]), len(left_out))
+        notes.add(f"masks are in no list of {LIST_FOLDER} and left out", str(left_out[0]), len(left_out))
     return Export(classes, images, find_background([entry.name for entry in classes]))
 
 
@@ -97,7 +105,7 @@ def _read_classes(root: Path, notes: Notes) -> tuple[list[LabelClass], ValueMap]
             continue
         by_color[color] = UNLABELED if name == background else len(classes)
         classes.append(LabelClass(name, (red, green, blue)))
-    return classes, ValueMap(by_color, dict(enumerate(by_color.values())), str(path))
+    return classes, ValueMap({"colors": by_color, "ids": dict(enumerate(by_color.values()))}, str(path))
 
 
 def _find_image_folder(root: Path, given: Path | None) -> Path:

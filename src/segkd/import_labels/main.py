@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 from omegaconf import DictConfig
@@ -18,9 +19,13 @@ from segkd.import_labels.annotations import IGNORED, Export, Notes, Outline, Rea
 from segkd.import_labels.archives import open_export
 from segkd.import_labels.class_list import ClassList, Unlabeled, describe_classes, list_classes
 from segkd.import_labels.coco import read_coco
+from segkd.import_labels.cvat import read_cvat
 from segkd.import_labels.destination import check_destination, replace_folder
+from segkd.import_labels.folder import read_folder
+from segkd.import_labels.labelme import read_labelme
 from segkd.import_labels.roboflow import read_roboflow
 from segkd.import_labels.splits import SplitSettings, choose_splits, find_names
+from segkd.import_labels.supervisely import read_supervisely
 from segkd.import_labels.write import Job, Summary, Transfer, Writer
 from segkd.import_labels.yolo import read_yolo
 from segkd.utils.tables import print_table
@@ -28,16 +33,22 @@ from segkd.utils.tables import print_table
 log = logging.getLogger(__name__)
 
 READERS: Mapping[str, Callable[[Path, ReadSettings, Notes], Export]] = {
+    "cvat": read_cvat,
     "coco": read_coco,
     "yolo": read_yolo,
+    "labelme": read_labelme,
     "roboflow": read_roboflow,
+    "supervisely": read_supervisely,
+    "folder": read_folder,
 }
 
 
 class ImportSettings(Settings):
     """Settings of `python -m segkd.import`."""
 
-    source_format: Literal["coco", "yolo", "roboflow"] = Field(alias="from", description="format of the export")
+    source_format: Literal["cvat", "coco", "yolo", "labelme", "roboflow", "supervisely", "folder"] = Field(
+        alias="from", description="format of the export"
+    )
     input: Path = Field(description="the export: a folder, a file or an archive", json_schema_extra={"values": "PATH"})
     output: Path = Field(description="new folder for the dataset", json_schema_extra={"values": "DIR"})
     image_folder: Path | None = Field(
@@ -85,27 +96,25 @@ def import_labels(cfg: DictConfig) -> None:
         )
     check_destination(settings.output, [settings.input, settings.image_folder], settings.overwrite)
     notes = Notes()
-    with open_export(settings.input) as source:
-        if settings.images == "symlink" and source != settings.input and settings.image_folder is None:
-            raise UserError("images=symlink cannot link into an archive; give images=copy, or unpack it first")
-        export = _read(source, settings, notes)
-        class_list = list_classes(export, settings.classes, settings.unlabeled, notes)
-        splits = choose_splits(
-            export.images, SplitSettings(*(getattr(settings, name) for name in SplitSettings._fields)), notes
-        )
-        names = find_names(export.images, splits, notes)
-        with replace_folder(settings.output) as folder:
-            writer = Writer(folder, export, class_list, settings.images)
-            jobs = [Job(*job) for job in zip(export.images, names, splits, strict=True)]
-            summary = writer.write(jobs, settings.workers, notes)
-            _write_class_table(folder / METADATA_FILE, class_list, summary, settings, notes)
+    with open_export(settings.input) as source, TemporaryDirectory(prefix="segkd-import-") as scratch:
+        try:
+            export = _read(source, Path(scratch), settings, notes)
+            class_list = list_classes(export, settings.classes, settings.unlabeled, notes)
+            summary = _write(export, class_list, settings, notes)
+        except UserError as error:
+            raise UserError(_name_archive(str(error), source, settings)) from None
     for line in notes.list_lines():
-        log.warning("%s", line)
+        log.warning("%s", _name_archive(line, source, settings))
     _print_summary(class_list, export, summary, settings)
 
 
-def _read(source: Path, settings: ImportSettings, notes: Notes) -> Export:
-    read_settings = ReadSettings(settings.boxes, settings.crowd, settings.outlines, settings.image_folder)
+def _name_archive(text: str, source: Path, settings: ImportSettings) -> str:
+    """Return a text with the path that the user gave instead of the folder to which it was unpacked."""
+    return text.replace(str(source), str(settings.input))
+
+
+def _read(source: Path, scratch: Path, settings: ImportSettings, notes: Notes) -> Export:
+    read_settings = ReadSettings(settings.boxes, settings.crowd, settings.outlines, settings.image_folder, scratch)
     export = READERS[settings.source_format](source, read_settings, notes)
     empty = [image for image in export.images if image.content == ()]
     if empty:
@@ -116,7 +125,23 @@ def _read(source: Path, settings: ImportSettings, notes: Notes) -> Export:
     if not export.images:
         reasons = "".join(f"; {line}" for line in notes.list_lines())
         raise UserError(f"{settings.input} holds no image to import as from={settings.source_format}{reasons}")
+    temporary = {scratch, source} - {settings.input}
+    if settings.images == "symlink" and any(temporary & {*image.path.parents} for image in export.images):
+        raise UserError(
+            "images=symlink cannot link into an archive or a JSON file; give images=copy, or unpack it first"
+        )
     return export
+
+
+def _write(export: Export, class_list: ClassList, settings: ImportSettings, notes: Notes) -> Summary:
+    split_settings = SplitSettings(*(getattr(settings, name) for name in SplitSettings._fields))
+    splits = choose_splits(export.images, split_settings, notes)
+    names = find_names(export.images, splits, notes)
+    jobs = [Job(*job) for job in zip(export.images, names, splits, strict=True)]
+    with replace_folder(settings.output) as folder:
+        summary = Writer(folder, export, class_list, settings.images).write(jobs, settings.workers, notes)
+        _write_class_table(folder / METADATA_FILE, class_list, summary, settings, notes)
+    return summary
 
 
 def _write_class_table(
@@ -137,7 +162,8 @@ def _print_summary(class_list: ClassList, export: Export, summary: Summary, sett
     print_table(rows, "table")
     order = "in the order of the export" if export.is_ordered else "smaller ones over larger ones"
     fill = "ignored" if class_list.unlabeled == IGNORED else class_list.classes[class_list.unlabeled].name
-    print(f"regions are painted {order}; pixels under none are {fill}")
+    if any(not callable(image.content) for image in export.images):
+        print(f"regions are painted {order}; pixels under none are {fill}")
     splits = ", ".join(f"{count} {split}" for split, count in sorted(summary.splits.items()))
     print(
         f"{sum(summary.splits.values())} images ({splits}) → {settings.output}; "
