@@ -61,7 +61,7 @@ def read_coco_file(path: Path, root: Path, notes: Notes) -> CocoFile:
     """
     content = read_json(path)
     keys = ("images", "annotations", "categories")
-    lists = [content.get(key) for key in keys] if isinstance(content, dict) else [None]
+    lists: list[Any] = [content.get(key) for key in keys] if isinstance(content, dict) else [None]
     if not all(isinstance(part, list) and all(isinstance(entry, dict) for entry in part) for part in lists):
         raise UserError(f"{path} is not {_EXPECTED}; give another file, or remove this one from the folder")
     images, annotations, categories = lists

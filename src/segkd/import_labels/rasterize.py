@@ -83,7 +83,8 @@ def draw_region(region: Region, size: tuple[int, int], notes: Notes, image: str)
     patches = [patch for patch in patches if patch.mask.size]
     if len(patches) == 1:
         return patches[0]
-    top, left = (min((patch[axis] for patch in patches), default=0) for axis in (0, 1))
+    top = min((patch.top for patch in patches), default=0)
+    left = min((patch.left for patch in patches), default=0)
     bottom = max((patch.top + patch.mask.shape[0] for patch in patches), default=0)
     right = max((patch.left + patch.mask.shape[1] for patch in patches), default=0)
     union = np.zeros((bottom - top, right - left), np.bool_)

@@ -7,7 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -107,7 +107,7 @@ class Writer(NamedTuple):
                 return label
             if label.shape == stored:
                 notes.add("labels are turned as the EXIF data of their images say", str(image.path))
-                return turn_upright(label, orientation)
+                return cast("Array", turn_upright(label, orientation))
             size = (label.shape[0], label.shape[1])
         example = f"{image.path}, {height}×{width} and annotated as {size[0]}×{size[1]}"
         notes.add("images of another size than their annotations are left out", example)

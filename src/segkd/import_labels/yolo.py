@@ -22,8 +22,7 @@ from segkd.import_labels.annotations import (
 from segkd.import_labels.splits import find_split_in_name
 from segkd.import_labels.yolo_table import YoloTable, read_yolo_table
 
-_BOX_LENGTH = 5  # class, center x, center y, width, height
-_MIN_POLYGON_LENGTH = 7  # class and three points
+_BOX_LENGTH, _MIN_POLYGON_LENGTH = 4, 6  # numbers after the class: center and size; three points
 _OUTSIDE = 0.5  # sides by which an outline may leave the image; beyond, the numbers are pixels
 
 
@@ -82,11 +81,11 @@ def _list_images(source: Path, notes: Notes) -> Iterator[tuple[Path, Path]]:
             continue
         plain = Path(*(part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in (".", "..", "/")))
         tails = [Path(*plain.parts[i:]) for i in range(len(plain.parts))]
-        image = next((base / tail for tail in tails if (base / tail).is_file()), None)
-        if image is None:
+        found = next((base / tail for tail in tails if (base / tail).is_file()), None)
+        if found is None:
             notes.add("images are missing and left out", f"{name} in {source}")
         else:
-            yield image, image.parent
+            yield found, found.parent
 
 
 def _read_label(path: Path, table: YoloTable, settings: ReadSettings, notes: Notes) -> Iterator[Region]:
@@ -94,26 +93,30 @@ def _read_label(path: Path, table: YoloTable, settings: ReadSettings, notes: Not
         if not line.strip():
             continue
         where = f"{path}, line {number}"
-        values = _parse_line(line, where)
-        if values[0] not in table.names:
-            raise UserError(f"{where} is of class {values[0]:g}; {table.path} has {_list_names(table)}")
+        key, *values = _parse_line(line, where)
+        if key not in table.names:
+            raise UserError(f"{where} is of class {key:g}; {table.path} has {_list_names(table)}")
+        polygon = _read_polygon(values, settings, where)
+        if not (np.abs(polygon.rings[0] - 0.5) <= 0.5 + _OUTSIDE).all():
+            raise UserError(f"{where} has coordinates far outside 0–1; they are parts of width and height, not pixels")
         if len(values) == _BOX_LENGTH:
             fate = "filled" if settings.boxes == "fill" else "left out; boxes=fill fills them"
             notes.add(f"boxes without an outline are {fate}", where)
-            if settings.boxes == "skip":
-                continue
-            x, y, width, height = values[1:]
-            corners = [(x + sx * width / 2, y + sy * height / 2) for sx, sy in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
-            points, outline = np.array(corners), "edges"
-        elif len(values) >= _MIN_POLYGON_LENGTH and len(values) % 2 == 1:
-            points, outline = np.array(values[1:]).reshape(-1, 2), settings.outlines
-        else:
-            raise UserError(
-                f"{where} has {len(values)} numbers; a box has {_BOX_LENGTH}, and an outline a class and at least three points"
-            )
-        if not (np.abs(points - 0.5) <= 0.5 + _OUTSIDE).all():
-            raise UserError(f"{where} has coordinates far outside 0–1; they are parts of width and height, not pixels")
-        yield Region(table.names[int(values[0])], (Polygon((points,), is_relative=True, outline=outline),))
+        if len(values) > _BOX_LENGTH or settings.boxes == "fill":
+            yield Region(table.names[int(key)], (polygon,))
+
+
+def _read_polygon(values: Sequence[float], settings: ReadSettings, where: str) -> Polygon:
+    """Return the polygon of x, y, x, y, …, or of the center and the size of a box."""
+    if len(values) == _BOX_LENGTH:
+        x, y, width, height = values
+        corners = [(x + sx * width / 2, y + sy * height / 2) for sx, sy in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+        return Polygon((np.array(corners),), is_relative=True)
+    if len(values) < _MIN_POLYGON_LENGTH or len(values) % 2:
+        raise UserError(
+            f"{where} has {len(values) + 1} numbers; a box has {_BOX_LENGTH + 1}, and an outline a class and at least three points"
+        )
+    return Polygon((np.array(values).reshape(-1, 2),), is_relative=True, outline=settings.outlines)
 
 
 def _parse_line(line: str, where: str) -> Sequence[float]:
