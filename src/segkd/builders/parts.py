@@ -13,7 +13,6 @@ from segkd.data.facts import OwnData
 from segkd.errors import UserError
 from segkd.losses.base import Loss
 from segkd.models.base import IMAGENET_MEAN, IMAGENET_STD, SegmentationModel
-from segkd.models.class_names import name_classes
 
 
 def list_models() -> list[str]:
@@ -53,6 +52,7 @@ def create_model(
         UserError: there is no such network or argument, or weights do not fit.
     """
     node = read_part("model", name)
+    _check_arguments(arguments)
     given = {"mean": mean, "std": std} if "mean" in node else {}  # an adapter takes them as arguments
     files = {"checkpoint": checkpoint, "init_from": init_from}
     node.update({key: value for key, value in {**given, **arguments}.items() if value is not None})
@@ -65,9 +65,13 @@ def create_model(
         )
     classes = tuple(map(str, range(num_classes)))
     network = build_network(
-        spec, OwnData(classes, tuple(mean or IMAGENET_MEAN), tuple(std or IMAGENET_STD)), check="count"
+        spec, OwnData(classes, tuple(mean or IMAGENET_MEAN), tuple(std or IMAGENET_STD)), check=None
     )
-    name_classes(network, num_classes)
+    if network.num_classes not in (num_classes, num_classes + 1):  # a last output may be void
+        raise UserError(
+            f"{checkpoint or name} has {network.num_classes} outputs, and num_classes={num_classes} is given; "
+            f"give {network.num_classes}, or other weights"
+        )
     return network
 
 
@@ -82,8 +86,14 @@ def create_loss(name: str, **arguments: Any) -> Loss:
         UserError: there is no such loss or argument.
     """
     node = read_part("loss", name)
+    _check_arguments(arguments)
     loss: Loss = _parse({**node.get(name, node), **arguments}, Loss).build()
     return loss
+
+
+def _check_arguments(arguments: Mapping[str, Any]) -> None:
+    if "_target_" in arguments:
+        raise UserError("the name fixes the class; leave _target_ out")
 
 
 def _parse(node: Mapping[str, Any], kind: type) -> Any:
