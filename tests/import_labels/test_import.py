@@ -27,7 +27,7 @@ def write_export(root: Path, count: int = 5, **image: Any) -> Path:
     images, annotations = [], []
     for i in range(count):
         images.append({"id": i, "file_name": f"{i}.png", "height": 6, "width": 10, **image})
-        write_image(root / f"images/{i}.png", (6, 10), 10 * i)
+        write_image(root / f"images/{i}.png", (6, 10), 7 * i)
         if i < count - 1:
             annotations.append({"id": i, "image_id": i, "category_id": 1, "segmentation": CAR, "iscrowd": 0})
     content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "car"}]}
@@ -149,6 +149,22 @@ def test_a_dataset_is_replaced_if_asked_and_stays_if_that_fails(tmp_path: Path, 
     assert run("overwrite=true", source="more").code == 0
     assert len([*(tmp_path / "out/labels").rglob("*.png")]) == 10
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "in", "more", "out"]
+
+
+def test_a_link_to_a_dataset_stays_a_link(tmp_path: Path, run: Any) -> None:
+    write_export(tmp_path / "in")
+    assert run(output="disk").code == 0
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    assert run("overwrite=true", "unlabeled=background").code == 0
+    assert (tmp_path / "out").is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "in", "out"]
+
+
+def test_images_stay_in_groups(tmp_path: Path, run: Any) -> None:
+    write_export(tmp_path / "in", 30)
+    assert run('group="(\\d)"').code == 0
+    splits = [{path.stem[0] for path in (tmp_path / f"out/images/{split}").iterdir()} for split in ("train", "val")]
+    assert not splits[0] & splits[1]
 
 
 def test_damaged_images_and_images_of_another_size_are_left_out(tmp_path: Path, run: Any) -> None:

@@ -117,6 +117,25 @@ def test_label_studio_has_a_list_of_names(tmp_path: Path) -> None:
     assert [(image.split, image.name) for image in export.images] == [(None, "images/sub/a")]
 
 
+def test_a_folder_around_the_export_is_entered(tmp_path: Path) -> None:
+    write_export(tmp_path / "farm-v1")
+    assert len(read(tmp_path)[0].images) == 2
+
+
+def test_two_lists_of_names_must_agree(tmp_path: Path) -> None:
+    root = write_export(tmp_path)
+    (root / "classes.txt").write_text("car\nperson\n")
+    assert len(read(root)[0].images) == 2
+    (root / "classes.txt").write_text("person\ncar\n")
+    with pytest.raises(UserError, match=r"data.yaml and .*classes.txt name different classes; remove the wrong one"):
+        read(root)
+
+
+def test_images_of_train_that_are_those_of_val_are_read_once(tmp_path: Path) -> None:
+    export, _ = read(write_export(tmp_path, table=TABLE.replace("images/val", "images/train")))
+    assert [(image.split, len(image.content)) for image in export.images] == [("train", 1)]  # type: ignore[arg-type]
+
+
 def test_label_file_of_an_image() -> None:
     assert find_label_file(Path("images/set/images/train/a.b.jpg")) == Path("images/set/labels/train/a.b.txt")
     assert find_label_file(Path("obj_train_data/images.jpg")) == Path("obj_train_data/images.txt")

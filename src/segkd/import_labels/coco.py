@@ -88,7 +88,7 @@ def _list_categories(objects: Sequence[Entry], file: CocoFile) -> Iterator[str]:
 
 def _read_images(file: CocoFile, finder: ImageFinder, settings: ReadSettings, notes: Notes) -> Iterator[AnnotatedImage]:
     for key, entry in file.images.items():
-        name = entry.get("file_name")
+        name = entry.get("file_name") or entry.get("coco_url")  # LVIS has the address alone
         if not isinstance(name, str):
             raise UserError(f"{file.path}: the image {key} has no file_name; export it again")
         if found := finder.find(name, notes, file.path.parent, file.split):

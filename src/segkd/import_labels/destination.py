@@ -45,6 +45,7 @@ def check_destination(output: Path, sources: Sequence[Path | None], overwrite: b
 @contextmanager
 def replace_folder(output: Path) -> Iterator[Path]:
     """Yield a temporary folder that takes the place of `output` at the end, or is removed on failure."""
+    output = output.resolve()  # of a link, what it leads to is replaced
     make_dir(output.parent, "output")
     replaced = output.with_name(f".{output.name}.replaced")
     with atomic_write(output, "output") as folder:

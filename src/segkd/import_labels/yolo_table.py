@@ -11,6 +11,7 @@ import yaml
 from segkd.data.image_io import read_bytes
 from segkd.errors import UserError
 from segkd.import_labels.annotations import Notes
+from segkd.import_labels.layout import find_layout
 
 _SPLITS = ("train", "val", "valid", "test")
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
@@ -38,18 +39,36 @@ def read_yolo_table(path: Path, notes: Notes) -> YoloTable:
     """
     if path.is_file():
         return _read_yaml(path, notes)
-    tables = [file for file in sorted(path.glob("*.y*ml")) if isinstance(_load(file), dict) and "names" in _load(file)]
+    path = find_layout(path, lambda folder: bool(_find_tables(folder) or _find_lists(folder))) or path
+    tables, lists = _find_tables(path), _find_lists(path)
     if len(tables) > 1:
         raise UserError(f"{tables[0]} and {tables[1]} both name classes; give the one to read as input")
     if tables:
-        return _read_yaml(tables[0], notes)
-    lists = [path / name for name in _NAME_FILES if (path / name).is_file()]
+        table = _read_yaml(tables[0], notes)
+        if lists and _read_list(lists[0]) != table.names:
+            raise UserError(f"{tables[0]} and {lists[0]} name different classes; remove the wrong one")
+        return table
     if not lists:
         raise UserError(
             f"{path} holds no yaml file with names of classes, and no classes.txt; give the folder of one export"
         )
-    lines = read_bytes(lists[0]).decode("utf-8-sig", errors="replace").splitlines()
-    return YoloTable(lists[0], {i: line.strip() for i, line in enumerate(lines) if line.strip()}, [(None, path)])
+    return YoloTable(lists[0], _read_list(lists[0]), [(None, path)])
+
+
+def _find_tables(folder: Path) -> list[Path]:
+    """Return the yaml files with names of classes."""
+    contents = {file: _load(file) for file in sorted(folder.glob("*.y*ml"))}
+    return [file for file, content in contents.items() if isinstance(content, dict) and "names" in content]
+
+
+def _find_lists(folder: Path) -> list[Path]:
+    """Return the text files with a name a line."""
+    return [folder / name for name in _NAME_FILES if (folder / name).is_file()]
+
+
+def _read_list(path: Path) -> dict[int, str]:
+    lines = read_bytes(path).decode("utf-8-sig", errors="replace").splitlines()
+    return {i: line.strip() for i, line in enumerate(lines) if line.strip()}
 
 
 def _load(path: Path) -> Any:
