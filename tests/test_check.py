@@ -329,6 +329,10 @@ def test_classes_are_proposed_without_classes_yaml(command: Command, tmp_path: P
     result = command("check", "dataset=folder", f"dataset.root={tmp_path}")
     assert result.code == 2
     assert f"there is no {tmp_path}/classes.yaml; the lines on stdout are a proposal" in result.err
+    (tmp_path / "classes.yaml").touch()  # as the shell does for `> classes.yaml`
+    redirected = command("check", "dataset=folder", f"dataset.root={tmp_path}")
+    assert (redirected.code, redirected.out) == (2, result.out)
+    assert f"{tmp_path}/classes.yaml is empty; the lines on stdout are a proposal" in redirected.err
     (tmp_path / "classes.yaml").write_text(result.out)
     assert yaml.safe_load(result.out)["ignore"] == [[255, 255, 255]]
     assert run_check(command, tmp_path, "dataset=folder")[0].code == 0

@@ -92,19 +92,21 @@ def _draw_pictures(
 
 
 def _check_has_classes(settings: CheckSettings) -> None:
-    """Print a proposal for a `classes.yaml` that is missing.
+    """Print a proposal for a `classes.yaml` that is missing, or empty since this output is redirected to it.
 
     Raises:
-        UserError: It is missing, and labels are there to propose one from.
+        UserError: It is, and labels are there to propose one from.
     """
     if not issubclass(settings.dataset.target, Folder):
         return
     path = Folder.resolve_root(settings.dataset.arguments.get("root")) / METADATA_FILE
-    if not find_near_names(path) and (proposal := propose_class_table(path.parent, settings.workers)):
+    is_empty = path.is_file() and path.stat().st_size == 0
+    if (is_empty or not find_near_names(path)) and (proposal := propose_class_table(path.parent, settings.workers)):
         print(format_proposal(proposal))
         layout = "" if (path.parent / "images").is_dir() else f"; {Folder.download_hint}"
+        state = f"{path} is empty" if is_empty else f"there is no {path}"
         raise UserError(
-            f"there is no {path}; the lines on stdout are a proposal: name the classes, move what is void to "
+            f"{state}; the lines on stdout are a proposal: name the classes, move what is void to "
             f"'ignore', and save them there{layout}"
         )
 

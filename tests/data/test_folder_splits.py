@@ -91,7 +91,7 @@ def test_other_values_are_refused(splits: Any, message: str) -> None:
 def test_what_the_images_do_not_allow_is_refused_with_the_file(tmp_path: Path) -> None:
     for rule, message in {
         r"street\d": r"classes.yaml: group: 'street\\d' does not match the start of 'cam0_0' and 11 more; give",
-        "cam": r"classes.yaml: 12 images are 1 group by group: 'cam', such as 'cam', too few for train and val",
+        "cam": r"classes.yaml: group: 'cam' makes 1 group of 12 images and the first is 'cam', too few for train and val",
     }.items():
         write_flat(tmp_path, {"val": 0.25, "group": rule})
         with pytest.raises(UserError, match=message):

@@ -104,8 +104,9 @@ def test_a_decomposed_name_is_the_same_name() -> None:
             FRAMES,
             {"val": 0.2},
             "cam",
-            r"200 images are 1 group by group: 'cam', such as 'cam', too few for train and val",
+            r"group: 'cam' makes 1 group of 200 images and the first is 'cam', too few for train and val; each split needs",
         ),
+        ("abc", {"val": 0.2}, "parent", "group: 'parent' makes 1 group of 3 images, too few for train and val; each"),
         (FRAMES, {"val": 0.2}, r"\d+", r"group: '\\d\+' does not match the start of 'cam0/000' and 199 more; give"),
         (FRAMES, {"val": 0.2}, "(cam", r"group: '\(cam' is no regular expression \(missing \), .*; give one such as"),
         ("abc", {"val": 0.0}, None, "the parts of the images are val: 0; give parts above 0 whose sum is below 1"),
@@ -121,5 +122,7 @@ def test_what_is_impossible_is_refused(
 
 
 def test_too_few_groups_by_near_duplicates() -> None:
-    with pytest.raises(UserError, match="200 images are 1 group by near-duplicates, such as 'cam0/000', too few for"):
+    with pytest.raises(
+        UserError, match="near_duplicates makes 1 group of 200 images and the first is 'cam0/000', too few"
+    ):
         assign_splits(FRAMES, {"val": 0.2}, together=[FRAMES])

@@ -166,10 +166,10 @@ def _explain_few_groups(groups: Mapping[str, Sequence[str]], splits: Sequence[st
     wanted = f"{', '.join(splits[:-1])} and {splits[-1]}"
     if len(groups) == images:
         return f"{images} images are too few for {wanted}; each needs at least one"
-    kind = "near-duplicates" if group is None else f"group: '{group}'"
-    first = f", such as '{min(groups)}'" if groups else ""
-    plural = "s" if len(groups) != 1 else ""
+    kind = "near_duplicates" if group is None else f"group: '{group}'"
+    first = min(groups)
+    example = f" and the first is '{first}'" if first else ""
     return (
-        f"{images} images are {len(groups)} group{plural} by {kind}{first}, too few for {wanted}; "
-        "each needs a group of its own, so make smaller groups"
+        f"{kind} makes {len(groups)} group{'s' * (len(groups) != 1)} of {images} images{example}, too few for {wanted}; each split needs "
+        "one of its own, so make smaller groups"
     )
