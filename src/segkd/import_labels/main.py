@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 from omegaconf import DictConfig
 from pydantic import Field, NonNegativeFloat, PositiveInt
@@ -100,11 +100,12 @@ def import_labels(cfg: DictConfig) -> None:
         try:
             export = _read(source, Path(scratch), settings, notes)
             class_list = list_classes(export, settings.classes, settings.unlabeled, notes)
-            summary = _write(export, class_list, settings, notes)
+            summary, classes = _write(export, class_list, settings, notes)
         except UserError as error:
             raise UserError(_name_archive(str(error), source, settings)) from None
     for line in notes.list_lines():
         log.warning("%s", _name_archive(line, source, settings))
+    _print_classes(classes, summary)
     _print_summary(class_list, export, summary, settings)
 
 
@@ -133,33 +134,33 @@ def _read(source: Path, scratch: Path, settings: ImportSettings, notes: Notes) -
     return export
 
 
-def _write(export: Export, class_list: ClassList, settings: ImportSettings, notes: Notes) -> Summary:
+def _write(
+    export: Export, class_list: ClassList, settings: ImportSettings, notes: Notes
+) -> tuple[Summary, list[dict[str, Any]]]:
+    """Write everything; return what was written, and the entries of `classes`."""
     split_settings = SplitSettings(*(getattr(settings, name) for name in SplitSettings._fields))
     splits = choose_splits(export.images, split_settings, notes)
     names = find_names(export.images, splits, notes)
     jobs = [Job(*job) for job in zip(export.images, names, splits, strict=True)]
     with replace_folder(settings.output) as folder:
         summary = Writer(folder, export, class_list, settings.images).write(jobs, settings.workers, notes)
-        _write_class_table(folder / METADATA_FILE, class_list, summary, settings, notes)
-    return summary
+        classes = describe_classes(class_list, summary.pixels, settings.unused_classes, notes)
+        (height, width), _ = summary.sizes.most_common(1)[0]
+        table = {"classes": classes, "size": [height, width], "ignore": [IGNORED]}
+        source = f"# imported by `python -m segkd.import from={settings.source_format}`"
+        (folder / METADATA_FILE).write_text(f"{source}\n{format_proposal(table)}\n", encoding="utf-8")
+    return summary, classes
 
 
-def _write_class_table(
-    path: Path, class_list: ClassList, summary: Summary, settings: ImportSettings, notes: Notes
-) -> None:
-    classes = describe_classes(class_list, summary.pixels, settings.unused_classes, notes)
-    (height, width), _ = summary.sizes.most_common(1)[0]
-    table = {"classes": classes, "size": [height, width], "ignore": [IGNORED]}
-    source = f"# imported by `python -m segkd.import from={settings.source_format}`"
-    path.write_text(f"{source}\n{format_proposal(table)}\n", encoding="utf-8")
+def _print_classes(classes: Sequence[Mapping[str, Any]], summary: Summary) -> None:
+    percent = 100 * summary.pixels / summary.pixels.sum()
+    rows = [["class", "id", "pixels %"]]
+    rows += [[entry["name"], str(entry["id"]), f"{percent[entry['id']]:.3f}"] for entry in classes]
+    rows.append(["ignored", str(IGNORED), f"{percent[IGNORED]:.3f}"])
+    print_table(rows, "table")
 
 
 def _print_summary(class_list: ClassList, export: Export, summary: Summary, settings: ImportSettings) -> None:
-    total = int(summary.pixels.sum())
-    rows = [["class", "id", "pixels %"]]
-    rows += [[c.name, str(i), f"{100 * summary.pixels[i] / total:.3f}"] for i, c in enumerate(class_list.classes)]
-    rows.append(["ignored", str(IGNORED), f"{100 * summary.pixels[IGNORED] / total:.3f}"])
-    print_table(rows, "table")
     order = "in the order of the export" if export.is_ordered else "smaller ones over larger ones"
     fill = "ignored" if class_list.unlabeled == IGNORED else class_list.classes[class_list.unlabeled].name
     if any(not callable(image.content) for image in export.images):
