@@ -20,13 +20,14 @@ def find_near_duplicate_issues(root: Path, samples: Mapping[str, Sequence[Sample
         samples: Split → reports on its samples.
     """
     known = {
-        split: [report for report in reports if report.fingerprint is not None] for split, reports in samples.items()
+        split: [(report, row) for report in reports if (row := report.fingerprint) is not None]
+        for split, reports in samples.items()
     }
     for one, other in itertools.combinations(known, 2):
         if not known[one] or not known[other]:
             continue
-        rows = [np.stack([report.fingerprint for report in known[split]]) for split in (one, other)]
-        pairs = [(known[one][i], known[other][k]) for i, k in find_near_pairs(*rows)]
+        rows = [np.stack([row for _, row in known[split]]) for split in (one, other)]
+        pairs = [(known[one][i][0], known[other][k][0]) for i, k in find_near_pairs(*rows)]
         pairs = [(first, second) for first, second in pairs if first.digest != second.digest]
         if pairs:
             first, second = pairs[0]
