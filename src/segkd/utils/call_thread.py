@@ -19,6 +19,10 @@ class CallThread:
         self._calls: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
+    def is_current(self) -> bool:
+        """Return whether it is asked from within one of its calls."""
+        return self._thread is threading.current_thread()
+
     def call(self, function: Callable[[], Any], seconds: float) -> Any:
         """Return or raise what the function does; what is not an Exception, such as SystemExit, becomes a RuntimeError.
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pytorch_lightning.loggers.logger import DummyExperiment, Logger  # type: ignore[attr-defined]
@@ -41,6 +42,8 @@ class GuardedLogger(Logger):
         super().__init__()
         self._title, self._timeout, self._thread = title, timeout, CallThread()
         self._logger: Logger | None = None
+        self._exit_functions: list[Callable[..., Any]] = []
+        self._has_failed = False
         if build is not None:
             # A package that is missing is always missing, and no reason to train without the logger.
             self._logger = self._call(build, factor=1.5, fatal=ModuleNotFoundError)  # W&B's own timeout says more
@@ -124,10 +127,9 @@ class GuardedLogger(Logger):
         self._do("finalize", status)
         self._logger = None
 
-    def _do(self, method: str, *args: Any, **kwargs: Any) -> None:
+    def _do(self, method: str, *args: Any, **kwargs: Any) -> Any:
         logger = self._logger
-        if logger is not None:
-            self._call(lambda: getattr(logger, method)(*args, **kwargs))
+        return None if logger is None else self._call(lambda: getattr(logger, method)(*args, **kwargs))
 
     def _get(self, name: str, default: Any) -> Any:
         logger = self.__dict__.get("_logger")
@@ -138,7 +140,7 @@ class GuardedLogger(Logger):
         """Return the call's result; on an error that is not fatal, or a timeout, close the logger and return None."""
         seconds = factor * self._timeout
         try:
-            with unaltered_global_state():
+            with unaltered_global_state(), self._recorded_exit_functions():
                 return self._thread.call(function, seconds)
         except fatal as error:
             raise UserError(f"{self._title} cannot log: {error}; install it, or leave it out of logger=[…]") from None
@@ -151,7 +153,31 @@ class GuardedLogger(Logger):
 
     def _abandon(self) -> None:
         """Close the logger, in another thread, since the first may hang in it."""
-        logger, self._logger = self._logger, None
+        logger, self._logger, self._has_failed = self._logger, None, True
         if logger is not None:
             with contextlib.suppress(Exception), unaltered_global_state():
                 CallThread().call(lambda: logger.finalize("failed"), self._timeout)
+        for function in self._exit_functions:  # W&B's waits for its own process, even for one that hangs
+            atexit.unregister(function)
+
+    @contextlib.contextmanager
+    def _recorded_exit_functions(self) -> Iterator[None]:
+        """Note what the logger asks Python to do at the end of the process; refuse it once the logger has failed."""
+        register = atexit.register
+
+        def record(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[..., Any]:
+            if self._thread.is_current() and self._has_failed:
+                return function
+            if self._thread.is_current():
+                self._exit_functions.append(function)
+            return register(function, *args, **kwargs)
+
+        atexit.register = record
+        try:
+            yield
+        except TimeoutError:  # the thread goes on, and may ask for more
+            raise
+        except BaseException:
+            atexit.register = register
+            raise
+        atexit.register = register
