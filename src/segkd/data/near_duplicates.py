@@ -76,13 +76,13 @@ def compute_distances(some: Fingerprints, others: Fingerprints) -> npt.NDArray[n
     return np.where(either >= _MIN_COMPARISONS, distances, np.float32(1))
 
 
-def find_near_pairs(some: Fingerprints, others: Fingerprints) -> list[tuple[int, int]]:
-    """Return the indices of near-duplicates, one of each set."""
-    pairs: list[tuple[int, int]] = []
-    for start in range(0, len(some), _CHUNK):
-        is_near = compute_distances(some[start : start + _CHUNK], others) <= MAX_DISTANCE
-        pairs += [(start + int(first), int(second)) for first, second in np.argwhere(is_near)]
-    return pairs
+def find_nearest(fingerprints: Fingerprints, others: Fingerprints) -> list[tuple[int, float]]:
+    """Return for each fingerprint the index of the nearest of the others, which are some, and its distance."""
+    nearest: list[tuple[int, float]] = []
+    for start in range(0, len(fingerprints), _CHUNK):
+        distances = compute_distances(fingerprints[start : start + _CHUNK], others)
+        nearest += zip(distances.argmin(1).tolist(), distances.min(1).tolist(), strict=True)
+    return nearest
 
 
 def _read_fingerprint(path: Path) -> npt.NDArray[np.float32]:

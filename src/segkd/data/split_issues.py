@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from segkd.data.integrity import Issue, SampleReport
-from segkd.data.near_duplicates import find_near_pairs
+from segkd.data.near_duplicates import MAX_DISTANCE, find_nearest
 
 
 def find_near_duplicate_issues(root: Path, samples: Mapping[str, Sequence[SampleReport]]) -> Iterator[Issue]:
@@ -26,12 +26,13 @@ def find_near_duplicate_issues(root: Path, samples: Mapping[str, Sequence[Sample
     for one, other in itertools.combinations(known, 2):
         if not known[one] or not known[other]:
             continue
-        rows = [np.stack([row for _, row in known[split]]) for split in (one, other)]
-        pairs = [(known[one][i][0], known[other][k][0]) for i, k in find_near_pairs(*rows)]
+        rows = [np.stack([row for _, row in known[split]]) for split in (other, one)]
+        nearest = zip(known[other], find_nearest(*rows), strict=True)
+        pairs = [(known[one][i][0], report) for (report, _), (i, distance) in nearest if distance <= MAX_DISTANCE]
         pairs = [(first, second) for first, second in pairs if first.digest != second.digest]
         if pairs:
             first, second = pairs[0]
-            count = len({report.path for _, report in pairs})
+            count = len(pairs)
             shown = "shows nearly the same as an image" if count == 1 else "show nearly the same as images"
             yield Issue(
                 root,
