@@ -108,6 +108,16 @@ def test_two_entries_of_one_name_are_refused(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("name", ["task.rar", "task.7z", "annotations.xml.gz"])
+def test_archives_of_other_kinds_are_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"Rar!")
+    with (
+        pytest.raises(UserError, match=r"is no \.zip, .*; unpack it yourself and give the folder"),
+        open_export(tmp_path / name),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("name", ["task.zip", "task.tar", "task.tar.gz"])
 def test_damaged_archives_are_refused(name: str, tmp_path: Path) -> None:
     content = bytes(range(256)) * 64

@@ -187,6 +187,19 @@ def test_several_tasks_in_one_folder_are_read_together(tmp_path: Path) -> None:
     assert "labels have another color in another file, and keep the first: 1" in notes.list_lines()[0]
 
 
+def test_blanks_around_labels_do_not_count(tmp_path: Path) -> None:
+    shape = '<polygon label=" car" occluded="0" points="0,0;8,0;8,6;0,6" z_order="0"></polygon>'
+    assert (draw(write_export(tmp_path, shape, {"car ": "#ff0000"})) == 0).all()
+
+
+def test_hidden_files_are_not_read(tmp_path: Path) -> None:
+    write_export(tmp_path, "")
+    hidden = tmp_path / "__MACOSX" / "annotations.xml"
+    hidden.parent.mkdir()
+    hidden.write_bytes(b"\0\1")
+    assert len(read(tmp_path)[0].images) == 1
+
+
 def test_images_of_a_video_task_are_found_without_their_suffix(tmp_path: Path) -> None:
     root = write_export(tmp_path, "")
     text = (root / "annotations.xml").read_text(encoding="utf-8").replace("a.png", "frame_000010")
@@ -209,6 +222,9 @@ def test_the_xml_file_alone_and_images_elsewhere(tmp_path: Path) -> None:
 MASK = '<mask label="car" occluded="0" rle="{}" left="0" top="0" width="3" height="2" z_order="0"></mask>'
 FAULTS = {
     "a mask of the wrong size": (MASK.format("1, 3, 1, 2"), r"<mask> 1 \('car'\) of a\.png .* has runs of 7 pixels in all, .* of 2×3"),
+    "runs beyond any number": (MASK.format("9223372036854775807, 9223372036854775807, 8"), "for a mask of 2×3"),
+    "runs of too many digits": (MASK.format("99999999999999999999"), "it needs lengths of runs"),
+    "a corner that is no number": ('<mask label="car" rle="6" left="nan" top="0" width="3" height="2"/>', "has the left 'nan'"),
     "negative runs": (MASK.format("1, -3, 8"), "has runs of 6 pixels"),
     "runs that are no numbers": (MASK.format("1, x"), "has the rle '1, x'; it needs lengths of runs"),
     "no runs": ('<mask label="car" left="0" top="0" width="3" height="2"/>', "rle"),

@@ -18,6 +18,7 @@ from segkd.errors import UserError
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 """Suffixes of the archives that are unpacked, in lower case."""
+_UNREAD_SUFFIXES = (".rar", ".7z", ".gz", ".bz2", ".xz", ".zst")
 _MAX_EXPANSION = 100  # text packs 10 to 30 times, images hardly
 _ALWAYS_ALLOWED_BYTES = 1 << 28
 _MAX_ENTRIES = 2_000_000
@@ -51,6 +52,8 @@ def open_export(path: Path) -> Iterator[Path]:
     if not path.exists():
         raise UserError(f"there is no input={path}; give the folder or the archive of an export")
     if not is_archive(path):
+        if path.is_file() and path.name.lower().endswith(_UNREAD_SUFFIXES):
+            raise UserError(f"{path} is no {', '.join(ARCHIVE_SUFFIXES)}; unpack it yourself and give the folder")
         yield path
         return
     with TemporaryDirectory(prefix="segkd-import-") as folder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from segkd.data.discovery import is_hidden
 from segkd.errors import UserError
 from segkd.import_labels.annotations import Export, Notes, ReadSettings
 from segkd.import_labels.cvat_masks import MASK_FOLDER, read_mask_export
@@ -29,7 +30,8 @@ def read_cvat(path: Path, settings: ReadSettings, notes: Notes) -> Export:
     """
     if path.is_file():
         return read_xml_export([path], path.parent, settings, notes)
-    files = sorted(path.rglob(ANNOTATION_FILE))
+    found = sorted(path.rglob(ANNOTATION_FILE))
+    files = [file for file in found if not any(map(is_hidden, file.relative_to(path).parts))]
     masks = find_layout(path, lambda folder: (folder / MASK_FOLDER).is_dir())
     if files and masks:
         raise UserError(f"{path} holds {files[0].relative_to(path)} and {MASK_FOLDER}; give the folder of one export")

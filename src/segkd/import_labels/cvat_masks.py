@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from segkd.data.discovery import find_images
+from segkd.data.image_io import read_bytes
 from segkd.data.proposal import LABEL_MAP, read_label_map
 from segkd.errors import UserError
 from segkd.import_labels.annotations import (
@@ -70,7 +71,7 @@ def read_image_lists(folder: Path) -> dict[str, str | None]:
         lists.pop(_UNION, None)
     splits: dict[str, str] = {}
     for split, path in lists.items():
-        for name in path.read_text(encoding="utf-8-sig", errors="replace").split("\n"):
+        for name in read_bytes(path).decode("utf-8-sig", errors="replace").splitlines():
             if not (name := name.strip()):
                 continue
             if splits.get(name, split) != split:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from xml.etree.ElementTree import Element
 
@@ -56,9 +57,12 @@ def read_number(shape: Element, key: str, where: str, default: str = "") -> floa
         UserError: It is missing or no number.
     """
     try:
-        return float(shape.get(key, default))
+        value = float(shape.get(key, default))
     except ValueError:
-        raise _make_error(shape, key, where, "a number") from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise _make_error(shape, key, where, "a number")
+    return value
 
 
 def _read_points(shape: Element, where: str) -> Points:
@@ -92,7 +96,9 @@ def _read_mask(shape: Element, where: str) -> Bitmap:
         runs = np.array(shape.get("rle", "").split(","), np.int64)
     except (ValueError, OverflowError):
         raise _make_error(shape, "rle", where, "lengths of runs") from None
-    if width < 1 or height < 1 or width * height > MAX_PIXELS or runs.min() < 0 or runs.sum() != width * height:
+    area = width * height
+    is_possible = width > 0 and height > 0 and area <= MAX_PIXELS and runs.min() >= 0 and runs.max() <= area
+    if not is_possible or runs.sum() != area:
         raise UserError(
             f"{where} has runs of {runs.sum()} pixels in all, for a mask of {height}×{width}; export it again from CVAT"
         )

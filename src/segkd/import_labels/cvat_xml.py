@@ -100,7 +100,7 @@ def _read_regions(image: Element, place: str, reading: _Reading) -> tuple[Region
     """Return the regions of an image, the lowest z-order first, and those of equal z-order as they stand in the file."""
     regions: list[tuple[float, Region]] = []
     for number, shape in enumerate(image, 1):
-        label = shape.get("label", "")
+        label = shape.get("label", "").strip()
         where = f"<{shape.tag}> {number} ('{label}') of {place}"
         part = read_shape(shape, where, reading.settings, reading.notes)
         if part is not None:

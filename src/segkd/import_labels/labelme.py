@@ -8,7 +8,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
 
 from segkd.data.discovery import is_hidden, is_still_image
-from segkd.data.image_io import read_bytes
+from segkd.data.image_io import IMAGE_SUFFIXES, read_bytes
 from segkd.errors import UserError
 from segkd.import_labels.annotations import AnnotatedImage, Export, Notes, ReadSettings, Region
 from segkd.import_labels.assemble import assemble_export, name_by_folders
@@ -125,7 +125,9 @@ def _find_image(file: Path, content: Mapping[str, Any], reading: _Reading) -> Pa
     if not content.get("imageData") or reading.settings.scratch_folder is None:
         reading.notes.merge(misses)
         return None
-    path = reading.settings.scratch_folder / file.relative_to(reading.root).with_suffix("") / PureWindowsPath(name).name
+    suffix = PureWindowsPath(name).suffix
+    path = reading.settings.scratch_folder / file.relative_to(reading.root)
+    path = path.with_suffix(suffix if suffix.lower() in IMAGE_SUFFIXES else ".png")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(decode_base64(content["imageData"], f"imageData of {file}"))
     if not is_still_image(path):

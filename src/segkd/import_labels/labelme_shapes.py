@@ -40,7 +40,7 @@ def read_shape(shape: Mapping[str, Any], where: str, settings: ReadSettings, not
         return None
     points = _read_points(shape, kind, where)
     if kind == "mask":
-        left, top = np.rint(points.min(0)).astype(int).tolist()
+        left, top = (round(value) for value in points.min(0).tolist())
         content = decode_base64(shape.get("mask"), f"the mask of {where}")
         return Bitmap(partial(read_embedded_mask, content, f"the mask of {where}"), top, left)
     if kind == "circle":

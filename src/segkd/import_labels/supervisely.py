@@ -88,6 +88,8 @@ def _read_dataset(dataset: Path, reading: _Reading) -> list[tuple[PurePosixPath,
     parts = [part for part in dataset.relative_to(reading.root).parts if part != _NESTED]
     images = []
     for file in sorted((dataset / _ANNOTATIONS).rglob("*.json")):
+        if is_hidden(file.name):
+            continue
         name = file.relative_to(dataset / _ANNOTATIONS).as_posix().removesuffix(".json")
         path = PurePosixPath(*parts, name)
         if found := finder.find(str(path), reading.notes):
