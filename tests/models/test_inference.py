@@ -17,11 +17,13 @@ from torch import Tensor
 from segkd.models.base import Normalization, SegmentationModel
 from segkd.models.espnet import ESPNet, ESPNetC
 from segkd.models.inference import (
+    BAND_ROWS,
     infer_half_resolution,
     infer_multi_scale_flip,
     infer_sliding_window,
     infer_whole_image,
     make_inferer,
+    slide_window,
 )
 from segkd.models.pretrained import load_network
 from segkd.types import FeatureInfo
@@ -76,6 +78,36 @@ def test_logits_are_averaged_where_windows_overlap(images: Tensor) -> None:
     assert len(network.sizes) == 4 * 4
     other = infer_sliding_window((8, 10), 0.5, network, images).double()
     assert (other - expected).abs().max() > 0.05, "another overlap gives another mean"
+
+
+def stitch_at_once(window: tuple[int, int], overlap: float, network: SegmentationModel, images: Tensor) -> Tensor:
+    """The sum of the logits of all windows at the image's size, by the number of windows at each pixel."""
+    height, width = images.shape[-2:]
+    total, counts = torch.zeros(len(images), network.num_classes, height, width), torch.zeros(1, 1, height, width)
+    step_y, step_x = (max(1, int(side * (1 - overlap))) for side in window)
+    tops = dict.fromkeys(min(top, height - window[0]) for top in range(0, height - window[0] + step_y, step_y))
+    lefts = dict.fromkeys(min(left, width - window[1]) for left in range(0, width - window[1] + step_x, step_x))
+    for top in tops:
+        for left in lefts:
+            region = (..., slice(top, top + window[0]), slice(left, left + window[1]))
+            total[region] += infer_whole_image(network, images[region])
+            counts[region] += 1
+    return total / counts
+
+
+@pytest.mark.parametrize("overlap", [0, 0.34, 0.8])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_bands_of_windows_are_the_bits_of_all_windows_at_once(overlap: float, layout: torch.memory_format) -> None:
+    """Images of 8 bits, also as a video or an image file holds them; 151 rows are bands of 32 or less."""
+    network = ESPNetC(5, Normalization((110, 110, 110), (55, 55, 55)), p=1, q=1).eval()
+    pixels = torch.randint(0, 256, (1, 3, 151, 190), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = stitch_at_once((96, 80), overlap, network, pixels)
+        bands = [*slide_window((96, 80), overlap, network, pixels.contiguous(memory_format=layout))]
+        assert torch.equal(torch.cat(bands, 2), expected)
+        assert torch.equal(infer_sliding_window((96, 80), overlap, network, pixels), expected)
+        assert not torch.equal(stitch_at_once((96, 80), overlap / 2 + 0.1, network, pixels), expected)
+    assert max(band.shape[2] for band in bands) <= BAND_ROWS < 96
 
 
 def test_flipped_logits_are_flipped_back(images: Tensor) -> None:

@@ -20,6 +20,7 @@ from segkd.models.espnet import ESPNet
 from segkd.models.inference import infer_whole_image
 from segkd.models.minimum_size import enlarge_to_minimum
 from segkd.models.pspnet import PSPNet
+from segkd.predict.labeling import Labeling
 from segkd.predict.pipeline import predict_batch
 from segkd.predict.sources import Frame
 from segkd.types import Batch
@@ -54,7 +55,7 @@ def count(predicted: list[np.ndarray], dataset: Streets) -> torch.Tensor:
 def test_scores_are_those_of_the_predicted_labels(network: ESPNet) -> None:
     dataset = SmallImages("val", images=4)
     frames = [Frame(str(i), np.ascontiguousarray(dataset[i].image)) for i in range(4)]
-    predicted = [predict_batch({"": network}, [frame], 11)[0].labels[""] for frame in frames]
+    predicted = [predict_batch({"": network}, [frame], Labeling(11))[0].labels[""] for frame in frames]
     expected = count(predicted, dataset)
     assert torch.equal(compute_confusion_matrix(network, dataset), expected)
 

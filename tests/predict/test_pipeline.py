@@ -13,6 +13,7 @@ from torch import Tensor
 
 from segkd.models.base import Normalization, SegmentationModel
 from segkd.models.espnet import ESPNet
+from segkd.predict.labeling import Labeling
 from segkd.predict.pipeline import PREFETCH, FramePrediction, make_batches, predict_frames, prefetch, run_pipeline
 from segkd.predict.sources import Frame
 from segkd.types import FeatureInfo
@@ -50,10 +51,10 @@ def test_only_the_given_classes_compete() -> None:
     image = np.zeros((32, 64, 3), np.uint8)
     image[:, :32, 1] = 200
     image[:, 32:, 2] = 200
-    ((prediction,),) = predict_frames({"net": StrongestChannel().eval()}, [[Frame("a", image)]], 3)
+    ((prediction,),) = predict_frames({"net": StrongestChannel().eval()}, [[Frame("a", image)]], Labeling(3))
     assert prediction.labels["net"].dtype == np.uint8
     assert np.array_equal(prediction.labels["net"], np.repeat([[1] * 32 + [2] * 32], 32, 0))
-    ((prediction,),) = predict_frames({"net": StrongestChannel().eval()}, [[Frame("a", image)]], 4)
+    ((prediction,),) = predict_frames({"net": StrongestChannel().eval()}, [[Frame("a", image)]], Labeling(4))
     assert (prediction.labels["net"] == 3).all()
 
 
@@ -61,7 +62,7 @@ def test_only_the_given_classes_compete() -> None:
 def test_labels_have_the_size_of_small_and_odd_images(size: tuple[int, int]) -> None:
     image = np.zeros((*size, 3), np.uint8)
     image[..., 2] = 90
-    ((prediction,),) = predict_frames({"net": StrongestChannel().eval()}, [[Frame("a", image)]], 3)
+    ((prediction,),) = predict_frames({"net": StrongestChannel().eval()}, [[Frame("a", image)]], Labeling(3))
     assert prediction.labels["net"].shape == size
     assert (prediction.labels["net"] == 2).all()
 
@@ -72,7 +73,7 @@ def test_labels_do_not_depend_on_the_batch_size(normalization: Normalization) ->
     single, batched = (
         [
             prediction.labels["net"]
-            for batch in predict_frames({"net": network}, make_batches(frames, size), 11)
+            for batch in predict_frames({"net": network}, make_batches(frames, size), Labeling(11))
             for prediction in batch
         ]
         for size in (1, 4)
@@ -107,7 +108,7 @@ def test_prefetch_keeps_order_and_depth_and_raises_errors() -> None:
     assert len(produced) <= 5
 
 
-def count_frames_alive(keep: bool) -> int:
+def count_frames_alive(keep: bool, window: tuple[int, int] | None = None) -> int:
     """Return how many of 200 frames exist at once; with `keep`, the renderer holds on to all of them."""
     alive, peak = 0, 0
     kept: list[FramePrediction] = []
@@ -125,14 +126,16 @@ def count_frames_alive(keep: bool) -> int:
             peak = max(peak, alive)
             yield Frame(f"{i}", image)
 
-    def render(prediction: FramePrediction) -> np.ndarray:
+    written: list[str] = []
+
+    def write(prediction: FramePrediction) -> None:
         if keep:
             kept.append(prediction)
-        return prediction.labels["net"]
+        written.append(prediction.frame.name)
 
-    written: list[str] = []
-    write = lambda name, *_: written.append(name)  # noqa: E731
-    assert run_pipeline(generate_frames(), {"net": StrongestChannel().eval()}, 3, [(render, write)], 4, "") == 200
+    labeling = Labeling(3, window)
+    totals = run_pipeline(generate_frames(), {"net": StrongestChannel().eval()}, labeling, [write], 4, "")
+    assert totals == (200, {"net": 0.0})
     assert written == [f"{i}" for i in range(200)]
     gc.collect()
     return peak
@@ -141,4 +144,7 @@ def count_frames_alive(keep: bool) -> int:
 def test_memory_does_not_grow_with_the_number_of_frames() -> None:
     stages = 2  # each has PREFETCH batches ready, one in work, and one requested
     assert count_frames_alive(keep=False) <= 4 * (stages * (PREFETCH + 2) + 1)
+    assert count_frames_alive(keep=False, window=(32, 32)) <= 5, (
+        "large images: one read, one predicted, one written, two between"
+    )
     assert count_frames_alive(keep=True) == 200

@@ -167,7 +167,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "many into one": (("output=a.png",), "a.png is one image, and camvid/test may be many"),
     "several outputs": (("output=a.mp4", "outputs=[color_masks,overlay]"), "a.mp4 takes one of the outputs color_masks, overlay"),
     "numbers in a video": (("output=a.mp4", "outputs=[class_ids]"), "a.mp4 cannot hold class_ids, which are numbers"),
-    "unknown output": (("outputs=[color]",), "side_by_side or null; did you mean outputs=[color_masks]?"),
+    "unknown output": (("outputs=[color]",), "side_by_side, dataset or null; did you mean outputs=[color_masks]?"),
     "old output": (("outputs=[city_ids]",), "outputs.0: 'city_ids' is now 'label_ids'"),
     "other classes": (("outputs=[label_ids]",), "this student has those of CamVid; use class_ids"),
     "teacher that moved": (("run=moved", "outputs=[side_by_side]"), "moved/config.yaml names cannot be loaded: no checkpoint at gone"),

@@ -21,7 +21,7 @@ from segkd.data.streets import Streets
 from segkd.models.base import Normalization
 from segkd.models.espnet import ESPNet, ESPNetC
 from segkd.models.student_io import save_student
-from segkd.predict.rendering import Palette
+from segkd.predict.palette import Palette
 from segkd.serve.networks import load_networks
 from segkd.serve.viewer import Viewer
 from segkd.serve.web_demo import UploadHandler, load_template, make_upload_handler

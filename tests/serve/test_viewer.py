@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from segkd.errors import UserError
 from segkd.models.base import Normalization, SegmentationModel
-from segkd.predict.rendering import Palette
+from segkd.predict.palette import Palette
 from segkd.predict.sources import open_source
 from segkd.predict.writers import write_video
 from segkd.serve import viewer as viewer_module

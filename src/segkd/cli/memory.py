@@ -11,7 +11,7 @@ _CURES = {
     "calibrate": "lower data.batch_size or data.crop_size",
     "study": "lower data.batch_size or data.crop_size in overrides=[…], or parallel",
     "evaluate": "score in windows with window=[H,W], or lower workers",
-    "predict": "lower batch_size, or make the images smaller",
+    "predict": "predict in windows with window=[H,W], lower batch_size, or make the images smaller",
     "serve": "lower max_side, or compare fewer networks",
     "export": "lower calibration.images or workers, or export on a machine with more memory",
     "benchmark": "lower size, batch_size or data.batch_size, whichever the mode has",

@@ -13,18 +13,22 @@ from segkd.data.image_io import Array, Color
 
 _GAP, _CAPTION_HEIGHT, _BACKGROUND, _TEXT_COLOR = 6, 24, (255, 255, 255), (30, 30, 30)
 _BOX, _FONT_SIZE = 14, 14
+_BLEND_ROWS = 64
 
 
-def colorize(labels: Array, colors: Sequence[Color]) -> Array:
-    """Return class indices (H W) as RGB (H W 3); white if an index is not a class."""
-    palette = np.full((256, 3), 255, np.uint8)
+def colorize(labels: Array, colors: Sequence[Color], other: Color = (255, 255, 255)) -> Array:
+    """Return class indices (H W) as RGB (H W 3), in the color `other` if an index is not a class."""
+    palette = np.full((256, 3), other, np.uint8)
     palette[: len(colors)] = colors
     return palette[labels]
 
 
 def blend(image: Array, colors: Array, opacity: float) -> Array:
     """Blend colors over an image, both RGB H W 3: opacity 0 is the image, 1 the colors."""
-    mixed: Array = np.rint(image + opacity * (colors.astype(np.float32) - image)).astype(np.uint8)
+    mixed = np.empty(image.shape, np.uint8)
+    for start in range(0, len(image), _BLEND_ROWS):  # floats of a whole image would take a gigabyte at 24 megapixels
+        rows = slice(start, start + _BLEND_ROWS)
+        mixed[rows] = np.rint(image[rows] + opacity * (colors[rows].astype(np.float32) - image[rows]))
     return mixed
 
 

@@ -12,7 +12,7 @@ from segkd.data.cityscapes import Cityscapes
 from segkd.errors import UserError
 from segkd.evaluate.loop import compute_confusion_matrices
 from segkd.models.base import SegmentationModel
-from segkd.models.inference import Inferer, infer_half_resolution, infer_whole_image, make_inferer
+from segkd.models.inference import Inferer, check_window, infer_half_resolution, infer_whole_image, make_inferer
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,7 @@ class Protocol:
                     "protocol=espnet sets inference and void itself; leave window, scales, flip and void out"
                 )
             return infer_half_resolution
-        if self.window is not None and min(self.window) < network.min_size:
-            raise UserError(
-                f"window={list(self.window)} is less than the {network.min_size} pixels that {type(network).__name__} needs; "
-                "give a larger window"
-            )
+        check_window(self.window, network)
         return inferer
 
     def compute_matrices(

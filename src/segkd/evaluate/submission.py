@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from segkd.data.base import SegmentationDataset
+from segkd.data.own_ids import find_own_ids
 from segkd.errors import UserError
 from segkd.evaluate.loop import Prediction
 from segkd.types import IGNORE_INDEX
@@ -32,14 +33,11 @@ class SubmissionWriter:
             raise UserError(
                 f"{_KEY}={directory} is not empty, and the server would mix up the files; give a new folder"
             )
-        # The class's own table if it has one: an instance may read training ids.
-        ids = getattr(type(dataset), "label_map", dataset.label_map)
-        if max(ids) > 255:
+        ids = find_own_ids(dataset)
+        if ids is None:
             raise UserError(f"the labels of {dataset.display_name} are colors, and {_KEY} writes ids; leave {_KEY} out")
         self.directory, self.dataset = make_dir(directory, _KEY), dataset
-        first = {class_index: label_id for label_id, class_index in reversed(ids.items())}
-        class_ids = (first[i] for i in range(len(dataset.classes)))
-        self.label_ids = np.array([*class_ids, first.get(IGNORE_INDEX, IGNORE_INDEX)], np.uint8)
+        self.label_ids = np.array([*ids.classes, IGNORE_INDEX if ids.ignored is None else ids.ignored], np.uint8)
 
     def __call__(self, prediction: Prediction) -> None:
         """Write the label file of one image."""

@@ -5,13 +5,14 @@ Modes that average probabilities return their logarithms. The softmax of either 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segkd.errors import UserError
 from segkd.models.base import SegmentationModel
 from segkd.models.minimum_size import enlarge_to_minimum
 from segkd.types import resize
@@ -20,6 +21,9 @@ Inferer = Callable[[SegmentationModel, Tensor], Tensor]
 """Network and images (B 3 H W, 0..255) → logits (B K H W)."""
 
 Size = tuple[int, int]
+
+BAND_ROWS = 32
+"""Rows of an image whose logits are reduced to classes at once, where memory must not hold those of the image."""
 
 
 def infer_whole_image(network: SegmentationModel, images: Tensor) -> Tensor:
@@ -32,7 +36,14 @@ def infer_whole_image(network: SegmentationModel, images: Tensor) -> Tensor:
 
 
 def infer_sliding_window(window: Size, overlap: float, network: SegmentationModel, images: Tensor) -> Tensor:
-    """Return logits averaged over windows of one size; the last window of a row or column is shifted inwards.
+    """Return logits averaged over windows of one size; see `slide_window`."""
+    return torch.cat([*slide_window(window, overlap, network, images)], 2)
+
+
+def slide_window(window: Size, overlap: float, network: SegmentationModel, images: Tensor) -> Iterator[Tensor]:
+    """Yield logits averaged over windows of one size in bands of up to `BAND_ROWS` rows, from the top, B K h W.
+
+    The last window of a row or column is shifted inwards. Memory holds the logits of one row of windows, not of the image.
 
     Args:
         window: height and width; a smaller image is one window.
@@ -41,17 +52,36 @@ def infer_sliding_window(window: Size, overlap: float, network: SegmentationMode
         images: B 3 H W, 0..255.
     """
     height, width = _get_size(images)
-    window = min(window[0], height), min(window[1], width)
-    total, counts = images.new_zeros(0), images.new_zeros(1, 1, height, width, dtype=torch.float32)
-    for top in _compute_starts(height, window[0], overlap):
-        for left in _compute_starts(width, window[1], overlap):
-            region = (..., slice(top, top + window[0]), slice(left, left + window[1]))
-            logits = infer_whole_image(network, images[region])
+    rows, columns = min(window[0], height), min(window[1], width)
+    tops, lefts = _compute_starts(height, rows, overlap), _compute_starts(width, columns, overlap)
+    total, counts = images.new_zeros(0), images.new_zeros(1, 1, rows, width, dtype=torch.float32)
+    for top, next_top in zip(tops, [*tops[1:], height], strict=True):
+        for left in lefts:
+            region = slice(left, left + columns)
+            logits = infer_whole_image(network, images[..., top : top + rows, region].contiguous())
             if not total.numel():
-                total = logits.new_zeros(*logits.shape[:2], height, width)
-            total[region] += logits
-            counts[region] += 1
-    return total / counts
+                total = logits.new_zeros(*logits.shape[:2], rows, width)
+            total[..., region] += logits
+            counts[..., region] += 1
+        finished = next_top - top
+        for start in range(0, finished, BAND_ROWS):
+            band = slice(start, min(start + BAND_ROWS, finished))
+            yield total[..., band, :] / counts[..., band, :]
+        _shift_up(total, finished)
+        _shift_up(counts, finished)
+
+
+def check_window(window: Size | None, network: SegmentationModel) -> None:
+    """Check that a network takes images of the size of a window.
+
+    Raises:
+        UserError: it does not.
+    """
+    if window is not None and min(window) < network.min_size:
+        raise UserError(
+            f"window={list(window)} is less than the {network.min_size} pixels that {type(network).__name__} needs; "
+            "give a larger window"
+        )
 
 
 def infer_multi_scale_flip(
@@ -85,6 +115,13 @@ def make_inferer(window: Size | None, overlap: float, scales: Sequence[float], f
 def _compute_starts(length: int, window: int, overlap: float) -> list[int]:
     step = max(1, int(window * (1 - overlap)))
     return sorted({min(start, length - window) for start in range(0, length - window + step, step)})
+
+
+def _shift_up(maps: Tensor, count: int) -> None:
+    """Move the rows of B C h W up by `count` in place; the last rows become zero."""
+    rest = maps.shape[-2] - count
+    maps[..., :rest, :] = maps[..., count:, :].clone()
+    maps[..., rest:, :] = 0
 
 
 def _get_size(images: Tensor) -> Size:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from segkd.errors import UserError
-from segkd.predict.rendering import ID_OUTPUTS, OutputKind
+from segkd.predict.label_values import LabelValues
+from segkd.predict.labeled_dataset import is_images_of, write_dataset
+from segkd.predict.palette import Palette
+from segkd.predict.pipeline import Output
+from segkd.predict.rendering import ID_OUTPUTS, OutputKind, Renderer, make_renderer
 from segkd.predict.settings import PredictSettings
 from segkd.predict.writers import Write, write_file, write_folder, write_gif, write_video
 
@@ -53,30 +58,70 @@ def resolve_destination(settings: PredictSettings) -> Destination:
         )
     if suffix and len(outputs) > 1:
         raise UserError(f"{output} takes one of the outputs {', '.join(outputs)}; give one, or a folder as output")
+    if suffix and "dataset" in outputs:
+        raise UserError(f"{output} is a file, and a dataset is a folder; give a folder as output")
     if suffix not in ("", ".png") and outputs[0] in ID_OUTPUTS:
         raise UserError(f"{output} cannot hold {outputs[0]}, which are numbers; give a folder or a .png as output")
     return Destination(output, suffix, outputs)
 
 
-def check_destination(output: Path, settings: PredictSettings) -> None:
-    """Refuse to overwrite, and to write into the input.
+def check_destination(destination: Destination, settings: PredictSettings) -> None:
+    """Refuse to overwrite, and to write into the input; a dataset may be made around the images that are its input.
 
     Raises:
         UserError: the output exists, is the input, or lies inside it.
     """
-    source = Path(settings.input or "")
+    source, output = Path(settings.input or ""), destination.path
     if settings.input and source.exists() and output.resolve().is_relative_to(source.resolve()):
         raise UserError(
             f"output={output} lies in input={source}, and the next run would predict it; give an output elsewhere"
         )
-    exists = any(output.iterdir()) if output.is_dir() else output.exists()
+    own = {source.resolve()} if "dataset" in destination.outputs and is_images_of(output, source) else set()
+    exists = any(path.resolve() not in own for path in output.iterdir()) if output.is_dir() else output.exists()
     if exists and not settings.overwrite:
         raise UserError(
             f"{output} exists already; give another output, or overwrite=true, which replaces files of the same name"
         )
 
 
-def open_writer(
+OpenOutputs = Callable[[float | None, int | None, str], list[AbstractContextManager[Output]]]
+"""Frame rate, number of frames and title of the input → the outputs, each a context."""
+
+
+def open_outputs(
+    destination: Destination, settings: PredictSettings, palette: Palette, values: LabelValues
+) -> OpenOutputs:
+    """Return what opens the outputs, of which nothing is written before.
+
+    Raises:
+        UserError: an output does not suit the classes.
+    """
+    # A folder has one legend.png, and its images keep their size.
+    legend = palette.classes if settings.legend and destination.suffix else {}
+    source = Path(settings.input) if settings.input else None
+    renderers = {
+        output: make_renderer(output, palette, settings.opacity, legend, values, settings.min_confidence)
+        for output in destination.outputs
+    }
+
+    def open_all(rate: float | None, length: int | None, title: str) -> list[AbstractContextManager[Output]]:
+        return [
+            write_dataset(destination.path, source, palette, values)
+            if output == "dataset"
+            else _write_rendered(render, _open_writer(output, destination, settings, rate, length, title))
+            for output, render in renderers.items()
+        ]
+
+    return open_all
+
+
+@contextmanager
+def _write_rendered(render: Renderer, writer: AbstractContextManager[Write]) -> Iterator[Output]:
+    with writer as write:
+        yield lambda prediction: write(prediction.frame.name, render(prediction), prediction.frame.time)
+
+
+def _open_writer(
     output: OutputKind,
     destination: Destination,
     settings: PredictSettings,

@@ -5,30 +5,34 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from itertools import islice
-from typing import Any
 
-import numpy as np
 from omegaconf import DictConfig
 
 from segkd.builders.datasets import open_dataset
 from segkd.config.instantiate import Spec
 from segkd.config.schema import load_settings
 from segkd.data.base import SegmentationDataset
-from segkd.data.drawing import draw_legend
 from segkd.errors import UserError
 from segkd.models.base import SegmentationModel
-from segkd.predict.destination import Destination, check_destination, open_writer, resolve_destination
-from segkd.predict.networks import load_checkpoints, load_students, load_with_teacher
+from segkd.models.inference import check_window
+from segkd.predict.description import Work, format_summary, write_description
+from segkd.predict.destination import Destination, check_destination, open_outputs, resolve_destination
+from segkd.predict.label_values import (
+    LabelValues,
+    find_ids_of_dataset,
+    find_ids_of_files,
+    make_index_values,
+    make_own_values,
+)
+from segkd.predict.labeling import Labeling
+from segkd.predict.networks import load_checkpoints, load_students, load_with_teacher, read_description
+from segkd.predict.palette import Palette, share_classes
 from segkd.predict.pipeline import run_pipeline
-from segkd.predict.rendering import STUDENT, Palette, make_renderer
+from segkd.predict.rendering import STUDENT
 from segkd.predict.settings import PredictSettings
 from segkd.predict.sources import FrameSource, open_sequence, open_source
-from segkd.predict.writers import write_file
 from segkd.runs.load import resolve_dataset
 from segkd.utils.devices import resolve_device
-from segkd.utils.files import atomic_write, write_json
-
-_LEGEND_WIDTH = 480  # pixels of legend.png
 
 
 def predict(cfg: DictConfig) -> None:
@@ -36,40 +40,36 @@ def predict(cfg: DictConfig) -> None:
     settings = load_settings(cfg, PredictSettings)
     destination = resolve_destination(settings)
     dataset = _open_dataset(settings)
-    check = settings.check_classes
-    palette = Palette.from_runs(settings.runs, check) if dataset is None else Palette.from_dataset(dataset)
-    # A folder has one legend.png, and its images keep their size.
-    legend = palette.classes if settings.legend and destination.suffix else {}
-    renderers = [make_renderer(output, palette, settings.opacity, legend) for output in destination.outputs]
-    check_destination(destination.path, settings)
+    palette = _find_palette(settings, dataset)
+    check_destination(destination, settings)
+    values = _find_values(settings, destination, dataset, palette)
+    make_outputs = open_outputs(destination, settings, palette, values)
     device = resolve_device(settings.accelerator)
     networks = {
         name: network.to(device).eval() for name, network in _load_networks(settings, destination, dataset).items()
     }
+    for network in networks.values():
+        check_window(settings.window, network)
+    labeling = Labeling(len(palette.classes), settings.window, settings.overlap, settings.min_confidence)
     frames, title = _open_frames(settings, dataset)
     length = min((number for number in (frames.length, settings.limit) if number is not None), default=None)
     start = time.monotonic()
     with ExitStack() as stack, frames.handle_interrupt():
-        writers = [
-            stack.enter_context(open_writer(output, destination, settings, frames.rate, length, title))
-            for output in destination.outputs
-        ]
-        outputs = [*zip(renderers, writers, strict=True)]
+        outputs = [stack.enter_context(output) for output in make_outputs(frames.rate, length, title)]
         # A rate that is given takes the place of the input's times.
         timed = frames if settings.fps is None else (frame._replace(time=None) for frame in frames)
         limited = islice(timed, settings.limit)
-        count = run_pipeline(limited, networks, len(palette.classes), outputs, settings.batch_size, title, length)
-        if not count:
+        totals = run_pipeline(limited, networks, labeling, outputs, settings.batch_size, title, length)
+        if not totals.frames:
             raise UserError(f"no frame of {title} can be read; copy it again")
-    seconds = time.monotonic() - start
+    work = Work(title, totals, frames.skipped, time.monotonic() - start)
     if not destination.suffix:
-        _write_description(settings, destination, palette, title, count, frames.skipped, seconds)
-    skipped = _format_skipped(frames.skipped)
-    print(f"{count} frame{'s' * (count != 1)}, {count / seconds:.1f} per second{skipped} → {destination.path}")
+        write_description(settings, destination, palette, values, work)
+    print(format_summary(work, settings.min_confidence, destination.path))
 
 
 def _open_dataset(settings: PredictSettings) -> SegmentationDataset | None:
-    """Return the dataset that is predicted, or that names the classes of `model`; None if the runs suffice.
+    """Return the dataset that is predicted, or that names classes or ids; None if the files of the weights do.
 
     Raises:
         UserError: keys are given that do not go together, or the dataset cannot be opened.
@@ -81,11 +81,43 @@ def _open_dataset(settings: PredictSettings) -> SegmentationDataset | None:
         raise UserError(f"input={settings.input} and split={settings.split} are two inputs; leave one out")
     if settings.split is None and settings.sequence:
         raise UserError(f"sequence={settings.sequence} is a part of a split; give split=NAME in place of input")
-    if settings.split is None and not settings.model:
-        if isinstance(settings.dataset, Spec) or settings.dataset.path is not None:
-            raise UserError("a dataset is predicted by split=NAME in place of input; leave dataset out otherwise")
+    is_given = isinstance(settings.dataset, Spec) or settings.dataset.path is not None
+    if settings.split is None and not is_given:
         return None
+    if settings.split is None and not settings.model and settings.ids != "own":
+        raise UserError("a dataset is predicted by split=NAME in place of input; leave dataset out otherwise")
     return open_dataset(resolve_dataset(settings.dataset, *settings.runs), settings.split or "val")
+
+
+def _find_palette(settings: PredictSettings, dataset: SegmentationDataset | None) -> Palette:
+    """Return the classes: those of the dataset, or else those that the files of all weights name."""
+    if dataset is not None:
+        return Palette.from_dataset(dataset)
+    if settings.runs:
+        return Palette.from_runs(settings.runs, settings.check_classes)
+    palettes = {file: Palette.from_metadata(read_description(file), file) for file in settings.checkpoints}
+    return share_classes(palettes, "checkpoints", settings.check_classes)
+
+
+def _find_values(
+    settings: PredictSettings, destination: Destination, dataset: SegmentationDataset | None, palette: Palette
+) -> LabelValues:
+    """Return what label files hold.
+
+    Raises:
+        UserError: the dataset's own ids are wanted, and there are none, or no output holds them.
+    """
+    if settings.ids == "index":
+        return make_index_values(len(palette.classes))
+    if not {*destination.outputs} & {"class_ids", "dataset"}:
+        raise UserError(f"ids=own is of class_ids and dataset, not of {', '.join(destination.outputs)}; leave ids out")
+    if dataset is not None:
+        return make_own_values(find_ids_of_dataset(dataset), palette.dataset)
+    run = settings.runs[0] if settings.runs else None
+    file = settings.checkpoints[0] if run is None else run / "student.safetensors"
+    description = file if file.suffix == ".ckpt" else file.with_suffix(".yaml")
+    ids = find_ids_of_files(read_description(file), description, palette, run, settings.check_classes)
+    return make_own_values(ids, palette.dataset)
 
 
 def _open_frames(settings: PredictSettings, dataset: SegmentationDataset | None) -> tuple[FrameSource, str]:
@@ -101,44 +133,8 @@ def _load_networks(
 ) -> dict[str, SegmentationModel]:
     """Return the networks; beside a run's only student, in `side_by_side`, also its teacher."""
     if settings.model is not None:
-        assert dataset is not None
         return load_checkpoints(settings.model, settings.checkpoints, dataset, settings.check_classes)
     students = load_students(settings.runs, dataset, settings.check_classes)
     if "side_by_side" in destination.outputs and len(settings.runs) == 1:
         return load_with_teacher(settings.runs[0], students[STUDENT], settings.check_classes)
     return students
-
-
-def _write_description(
-    settings: PredictSettings,
-    destination: Destination,
-    palette: Palette,
-    title: str,
-    count: int,
-    skipped: list[str],
-    seconds: float,
-) -> None:
-    """Write `prediction.json` into the folder and, unless legend=false, `legend.png`."""
-    runs = [str(run) for run in settings.runs]
-    description: dict[str, Any] = {
-        "run": runs[0] if len(runs) == 1 else runs,
-        "checkpoint": [str(file) for file in settings.checkpoints],
-        "input": title,
-        "outputs": destination.outputs,
-        "frames": count,
-        "skipped": skipped,
-        "seconds": round(seconds, 2),
-        "dataset": palette.dataset,
-        "classes": {name: list(color) for name, color in palette.classes.items()},
-    }
-    with atomic_write(destination.path / "prediction.json", "output") as part:
-        write_json(part, description)
-    if settings.legend:
-        with write_file(destination.path / "legend.png") as write:
-            write("legend", np.asarray(draw_legend(palette.classes, _LEGEND_WIDTH)))
-
-
-def _format_skipped(skipped: list[str]) -> str:
-    if not skipped:
-        return ""
-    return f", {len(skipped)} skipped that cannot be read ({', '.join(skipped[:3])}{', …' * (len(skipped) > 3)})"

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 from segkd.config.instantiate import NetworkSpec
 from segkd.data.base import SegmentationDataset
 from segkd.errors import UserError
 from segkd.models.base import SegmentationModel
+from segkd.models.checkpoint_io import read_state_dict
 from segkd.models.class_names import ClassCheck
-from segkd.models.student_io import load_student
+from segkd.models.pretrained import load_network
+from segkd.models.student_io import load_student, parse_normalization, read_metadata
 from segkd.predict.rendering import STUDENT
 from segkd.runs.load import load_chosen_network, load_run_teacher
+
+log = logging.getLogger(__name__)
 
 
 def load_students(
@@ -31,9 +37,7 @@ def load_students(
     """
     for run in runs:
         if run.is_file():
-            raise UserError(
-                f"{run} is not the folder of a run; for a file of weights, use model=NAME checkpoint={run} and dataset=NAME"
-            )
+            raise UserError(f"{run} is not the folder of a run; for a file of weights, use model=NAME checkpoint={run}")
     return {
         name: load_student(run) if dataset is None else load_chosen_network(run, None, None, dataset, check)[0]
         for name, run in zip(name_paths(runs), runs, strict=True)
@@ -41,18 +45,52 @@ def load_students(
 
 
 def load_checkpoints(
-    spec: NetworkSpec, checkpoints: Sequence[Path], dataset: SegmentationDataset, check: ClassCheck
+    spec: NetworkSpec, checkpoints: Sequence[Path], dataset: SegmentationDataset | None, check: ClassCheck
 ) -> dict[str, SegmentationModel]:
     """Return a network with each of the checkpoints, by the parts in which the files differ; a single one is "student".
+
+    Args:
+        spec: the network.
+        checkpoints: files of weights.
+        dataset: names the classes; None if the files do.
+        check: what the classes must agree in.
 
     Raises:
         UserError: a checkpoint is missing or does not fit.
     """
     names = name_paths([file.with_suffix("") for file in checkpoints])
     return {
-        name: load_chosen_network(None, spec, file, dataset, check)[0]
+        name: _load_described(spec, file)
+        if dataset is None
+        else load_chosen_network(None, spec, file, dataset, check)[0]
         for name, file in zip(names, checkpoints, strict=True)
     }
+
+
+def read_description(file: Path) -> dict[str, Any]:
+    """Return what segkd wrote beside weights or into a training checkpoint: the network and its classes.
+
+    Raises:
+        UserError: the file is missing or damaged, or nothing says its classes.
+    """
+    metadata = read_metadata(file)
+    if metadata is None or not metadata.get("classes"):
+        read_state_dict(file)  # a file that is missing or damaged is told first
+        raise UserError(
+            f"nothing names the classes of {file}; give dataset=NAME dataset.root=DIR, whose classes they are"
+        )
+    return metadata
+
+
+def _load_described(spec: NetworkSpec, file: Path) -> SegmentationModel:
+    if spec.class_map is not None or spec.init_from is not None:
+        key = "init_from" if spec.class_map is None else "class_map"
+        raise UserError(f"model.{key} needs a dataset; give dataset=NAME dataset.root=DIR, or leave it out")
+    metadata = read_description(file)
+    normalization = parse_normalization(metadata, file)
+    network, summary = load_network(spec.target, spec.arguments, file, metadata["num_classes"], normalization)
+    log.info(summary)
+    return network
 
 
 def load_with_teacher(run: Path, student: SegmentationModel, check: ClassCheck) -> dict[str, SegmentationModel]:

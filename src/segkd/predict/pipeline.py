@@ -1,4 +1,4 @@
-"""The prediction pipeline: read, predict and render frames concurrently, in batches, in constant memory."""
+"""The prediction pipeline: read, predict and write frames concurrently, in batches, in constant memory."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from segkd.data.image_io import Array
 from segkd.models.base import SegmentationModel
-from segkd.models.minimum_size import enlarge_to_minimum
-from segkd.predict.frame_times import FrameTime
+from segkd.predict.labeling import Labeling, predict_labels
 from segkd.predict.sources import Frame
-from segkd.types import resize
+from segkd.types import IGNORE_INDEX
 from segkd.utils.progress import track
 
 PREFETCH = 2
@@ -30,60 +28,75 @@ class FramePrediction(NamedTuple):
     labels: dict[str, Array]
 
 
-Output = tuple[Callable[[FramePrediction], Array], Callable[[str, Array, FrameTime | None], None]]
-"""A renderer, and a writer that takes the frame's name, the rendered image and the frame's time."""
+Output = Callable[[FramePrediction], None]
+"""Renders a prediction and writes it."""
+
+
+class Totals(NamedTuple):
+    """What was predicted."""
+
+    frames: int
+    unsure: dict[str, float]
+    """Network → fraction of all pixels that are below the smallest confidence."""
 
 
 def run_pipeline(
     frames: Iterable[Frame],
     networks: Mapping[str, SegmentationModel],
-    num_classes: int,
+    labeling: Labeling,
     outputs: Sequence[Output],
     batch_size: int,
     title: str,
     length: int | None = None,
-) -> int:
-    """Predict, render and write frames, with a progress bar on stderr; return their number.
+) -> Totals:
+    """Predict and write frames, with a progress bar on stderr.
 
-    While a batch is predicted, the previous one is rendered and the next one is read.
+    While a batch is predicted, the previous one is written and the next one is read. In windows, which are for large images,
+    a batch is one image, and no stage is more than one ahead.
 
     Args:
         frames: the frames.
         networks: name → network.
-        num_classes: number of classes; further outputs of a network, such as void, are ignored.
-        outputs: renderers and writers; each gets every frame.
+        labeling: how the classes of pixels are chosen.
+        outputs: each gets every frame.
         batch_size: largest number of frames per forward pass.
         title: text beside the progress bar.
         length: number of frames, if known.
     """
-    batches = prefetch(predict_frames(networks, prefetch(make_batches(frames, batch_size)), num_classes))
-    count = 0
+    batch_size, depth = (batch_size, PREFETCH) if labeling.window is None else (1, 1)
+    batches = prefetch(predict_frames(networks, prefetch(make_batches(frames, batch_size), depth), labeling), depth)
+    count, pixels, unsure = 0, 0, dict.fromkeys(networks, 0)
     for prediction in track((one for batch in batches for one in batch), title, length):
-        for render, write in outputs:
-            write(prediction.frame.name, render(prediction), prediction.frame.time)
+        for output in outputs:
+            output(prediction)
         count += 1
-    return count
+        if labeling.min_confidence is not None:
+            pixels += prediction.frame.image[..., 0].size
+            for name, labels in prediction.labels.items():
+                unsure[name] += int(np.count_nonzero(labels == IGNORE_INDEX))
+    return Totals(count, {name: number / max(pixels, 1) for name, number in unsure.items()})
 
 
 def predict_frames(
-    networks: Mapping[str, SegmentationModel], batches: Iterable[Sequence[Frame]], num_classes: int
+    networks: Mapping[str, SegmentationModel], batches: Iterable[Sequence[Frame]], labeling: Labeling
 ) -> Iterator[list[FramePrediction]]:
-    """Predict batches of frames from the first `num_classes` outputs, as an evaluation with void=ignored does.
+    """Predict batches of frames; the classes compete, as in an evaluation with void=ignored.
 
     Images smaller than a network's minimum are enlarged for it; labels have the image's size. On a CPU as many batches
-    run in parallel as PyTorch has threads, one thread each: several threads per image help a small network little.
+    run in parallel as PyTorch has threads, one thread each: several threads per image help a small network little. Windows
+    follow each other, so that large images do not add up.
     """
     on_cpu = all(next(network.parameters()).device.type == "cpu" for network in networks.values())
-    workers = torch.get_num_threads() if on_cpu else 1
-    return _map_in_threads(lambda batch: predict_batch(networks, batch, num_classes), batches, workers)
+    workers = torch.get_num_threads() if on_cpu and labeling.window is None else 1
+    return _map_in_threads(lambda batch: predict_batch(networks, batch, labeling), batches, workers)
 
 
 def predict_batch(
-    networks: Mapping[str, SegmentationModel], batch: Sequence[Frame], num_classes: int
+    networks: Mapping[str, SegmentationModel], batch: Sequence[Frame], labeling: Labeling
 ) -> list[FramePrediction]:
     """Predict frames of one size in the calling thread."""
     images = torch.from_numpy(np.stack([frame.image for frame in batch])).permute(0, 3, 1, 2)
-    labels = {name: _predict_labels(network, images, num_classes) for name, network in networks.items()}
+    labels = {name: predict_labels(network, images, labeling) for name, network in networks.items()}
     return [FramePrediction(frame, {name: maps[i] for name, maps in labels.items()}) for i, frame in enumerate(batch)]
 
 
@@ -91,10 +104,13 @@ def make_batches(frames: Iterable[Frame], batch_size: int) -> Iterator[list[Fram
     """Yield lists of up to `batch_size` consecutive frames of one size."""
     batch: list[Frame] = []
     for frame in frames:
-        if batch and (len(batch) == batch_size or frame.image.shape != batch[0].image.shape):
+        if batch and frame.image.shape != batch[0].image.shape:
             yield batch
             batch = []
         batch.append(frame)
+        if len(batch) == batch_size:
+            yield batch
+            batch = []
     if batch:
         yield batch
 
@@ -133,14 +149,3 @@ def _map_in_threads(function: Callable[[T], R], items: Iterable[T], workers: int
             yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-@torch.inference_mode()
-def _predict_labels(network: SegmentationModel, images: Tensor, num_classes: int) -> list[Array]:
-    """Return the class indices, H W, of each of B 3 H W uint8 images."""
-    device = next(network.parameters()).device
-    size = (images.shape[-2], images.shape[-1])
-    logits, _, align_corners = network(enlarge_to_minimum(images.to(device), network))
-    # One image at a time: at full size, the logits of a batch would take most of the memory.
-    resized = (resize(one[None, :num_classes], size, align_corners) for one in logits)
-    return [one[0].max(0).indices.byte().cpu().numpy() for one in resized]

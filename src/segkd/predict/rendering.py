@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Literal
 
 import numpy as np
 
-from segkd.data.base import SegmentationDataset
 from segkd.data.cityscapes import Cityscapes
 from segkd.data.drawing import blend, colorize, draw_image_grid, draw_legend
-from segkd.data.image_io import Array, Color, make_voc_color
+from segkd.data.image_io import Array, Color
+from segkd.data.own_ids import find_ids_in_table
 from segkd.errors import UserError
-from segkd.models.class_names import ClassCheck, explain_difference, find_class_difference
-from segkd.models.student_io import read_student_metadata
+from segkd.predict.label_values import LabelValues
+from segkd.predict.palette import Palette
 from segkd.predict.pipeline import FramePrediction
 from segkd.types import IGNORE_INDEX
 
-OutputKind = Literal["class_ids", "label_ids", "color_masks", "overlay", "side_by_side"]
+OutputKind = Literal["class_ids", "label_ids", "color_masks", "overlay", "side_by_side", "dataset"]
 ID_OUTPUTS: tuple[OutputKind, ...] = ("class_ids", "label_ids")
 """Outputs that hold ids; a video, JPEG compression or a legend would change them."""
 
@@ -28,55 +27,17 @@ Renderer = Callable[[FramePrediction], Array]
 STUDENT = "student"
 """Name of the network that single-network outputs show."""
 
-
-class Palette(NamedTuple):
-    """The classes of a network, with their colors."""
-
-    dataset: str
-    classes: dict[str, Color]
-
-    @classmethod
-    def from_dataset(cls, dataset: SegmentationDataset) -> Palette:
-        """Return the classes of a dataset."""
-        return cls(dataset.display_name, dict(zip(dataset.classes, dataset.colors, strict=True)))
-
-    @classmethod
-    def from_run(cls, run: Path) -> Palette:
-        """Return the classes that `student.yaml` names, in its colors or, without any, in VOC's.
-
-        Raises:
-            UserError: the file is missing or names none.
-        """
-        metadata = read_student_metadata(run)
-        classes = metadata.get("classes")
-        if not classes:
-            raise UserError(f"{run / 'student.yaml'} names no classes; copy it again from the run")
-        colors = metadata.get("colors", [make_voc_color(i + 1) for i in range(len(classes))])
-        try:
-            named = {name: (int(r), int(g), int(b)) for name, (r, g, b) in zip(classes, colors, strict=True)}
-        except (TypeError, ValueError):
-            raise UserError(
-                f"{run / 'student.yaml'} has no color [R, G, B] for each class; copy it again from the run"
-            ) from None
-        return cls(str(metadata.get("dataset")), named)
-
-    @classmethod
-    def from_runs(cls, runs: Sequence[Path], check: ClassCheck = "names") -> Palette:
-        """Return the classes that all runs share, in the colors of the first.
-
-        Raises:
-            UserError: the runs have different classes.
-        """
-        first, *others = (cls.from_run(run) for run in runs)
-        for run, other in zip(runs[1:], others, strict=True):
-            names = [*first.classes], [*other.classes]
-            if find_class_difference(*names, check) is not None:
-                cure = "give runs with the same classes in the same order"
-                raise UserError(explain_difference(*names, str(runs[0]), str(run), cure))
-        return first
+_TRANSPARENT: Color = (255, 255, 255)  # drawn by a legend as an empty box
 
 
-def make_renderer(output: OutputKind, palette: Palette, opacity: float, legend: Mapping[str, Color]) -> Renderer:
+def make_renderer(
+    output: OutputKind,
+    palette: Palette,
+    opacity: float,
+    legend: Mapping[str, Color],
+    values: LabelValues,
+    min_confidence: float | None = None,
+) -> Renderer:
     """Return the renderer of an output.
 
     Args:
@@ -84,47 +45,69 @@ def make_renderer(output: OutputKind, palette: Palette, opacity: float, legend: 
         palette: classes and colors.
         opacity: of the colors in `overlay`.
         legend: classes that are listed below the image; may be empty.
+        values: what `class_ids` and `dataset` hold.
+        min_confidence: below it, pixels have no class.
 
     Raises:
         UserError: `label_ids` of classes other than Cityscapes'.
     """
     colors = [*palette.classes.values()]
 
-    def colorize_student(prediction: FramePrediction) -> Array:
-        return colorize(prediction.labels[STUDENT], colors)
+    def color(labels: Array) -> Array:
+        return colorize(labels, colors, palette.unsure_color)
+
+    def color_student(prediction: FramePrediction) -> Array:
+        return color(prediction.labels[STUDENT])
+
+    def draw_overlay(prediction: FramePrediction) -> Array:
+        image, drawn = prediction.frame.image, color_student(prediction)
+        if min_confidence is not None:
+            is_unsure = prediction.labels[STUDENT] == IGNORE_INDEX
+            drawn[is_unsure] = image[is_unsure]
+        return blend(image, drawn, opacity)
 
     def draw_side_by_side(prediction: FramePrediction) -> Array:
-        columns = {name: [colorize(labels, colors)] for name, labels in prediction.labels.items()}
-        return np.asarray(draw_image_grid({"image": [prediction.frame.image], **columns}, legend, scale=1))
+        columns = {name: [color(labels)] for name, labels in prediction.labels.items()}
+        named = extend_legend(legend, min_confidence, palette.unsure_color)
+        return np.asarray(draw_image_grid({"image": [prediction.frame.image], **columns}, named, scale=1))
 
-    def append_legend(image: Array) -> Array:
-        return np.concatenate([image, np.asarray(draw_legend(legend, image.shape[1]))]) if legend else image
+    def append_legend(image: Array, unsure: Color) -> Array:
+        if not legend:
+            return image
+        named = extend_legend(legend, min_confidence, unsure)
+        return np.concatenate([image, np.asarray(draw_legend(named, image.shape[1]))])
 
     match output:
-        case "class_ids":
-            return lambda prediction: prediction.labels[STUDENT]
+        case "class_ids" | "dataset":
+            return lambda prediction: values.apply(prediction.labels[STUDENT])
         case "label_ids":
-            table = make_label_id_table(palette)
-            return lambda prediction: table[prediction.labels[STUDENT]]
+            label_ids = make_label_ids(palette)
+            return lambda prediction: label_ids.apply(prediction.labels[STUDENT])
         case "color_masks":
-            return lambda prediction: append_legend(colorize_student(prediction))
+            return lambda prediction: append_legend(color_student(prediction), palette.unsure_color)
         case "overlay":
-            return lambda prediction: append_legend(
-                blend(prediction.frame.image, colorize_student(prediction), opacity)
-            )
+            return lambda prediction: append_legend(draw_overlay(prediction), _TRANSPARENT)
         case "side_by_side":
             return draw_side_by_side
 
 
-def make_label_id_table(palette: Palette) -> Array:
+def extend_legend(legend: Mapping[str, Color], min_confidence: float | None, unsure: Color) -> dict[str, Color]:
+    """Return a legend with an entry for pixels below the smallest confidence, if there is one; an empty one stays empty."""
+    if not legend or min_confidence is None:
+        return dict(legend)
+    return {**legend, f"below {min_confidence:g}": unsure}
+
+
+def make_label_ids(palette: Palette) -> LabelValues:
     """Return Cityscapes' label id of each class, which its server and scripts expect.
 
     Raises:
         UserError: the classes are not Cityscapes'.
     """
-    if tuple(palette.classes) != Cityscapes.classes:
+    ids = find_ids_in_table(Cityscapes.label_map, len(Cityscapes.classes))
+    if tuple(palette.classes) != Cityscapes.classes or ids is None or ids.ignored is None:
         raise UserError(
-            f"label_ids are for the classes of Cityscapes, and this student has those of {palette.dataset}; use class_ids"
+            f"label_ids are for the classes of Cityscapes, and this student has those of {palette.dataset}; "
+            "use class_ids, with ids=own for the ids of its label files"
         )
-    ids = {index: label_id for label_id, index in Cityscapes.label_map.items() if index != IGNORE_INDEX}
-    return np.array([ids[index] for index in range(len(ids))], np.uint8)
+    return LabelValues(ids.classes, ids.ignored)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, StrictBool
 
@@ -22,7 +22,7 @@ class PredictSettings(Settings):
     )
     model: OptionalNetwork = Field(
         default=None,
-        description="a network, with its weights in checkpoint=FILE and its classes by dataset=NAME",
+        description="a network, with its weights in checkpoint=FILE, and its classes beside them or by dataset=NAME",
         json_schema_extra={"values": "NAME"},
     )
     checkpoint: Path | Annotated[list[Path], Field(min_length=1)] | None = Field(
@@ -32,7 +32,9 @@ class PredictSettings(Settings):
         description="an image, a folder of images, a video, or a camera until Ctrl-C; or",
         json_schema_extra={"values": "FILE|DIR|camera|camera:N"},
     )
-    dataset: DatasetOfRun = Field(description="the dataset of split=NAME; null: the run's own")
+    dataset: DatasetOfRun = Field(
+        description="the dataset of split=NAME, or that names the classes of model=NAME; null: the run's own"
+    )
     split: str | None = Field(
         description="a split of the dataset, in place of input", json_schema_extra={"values": "NAME|null"}
     )
@@ -52,6 +54,17 @@ class PredictSettings(Settings):
             json_schema_extra={"values": "[NAME,…]|null"},
         )
     )
+    ids: Literal["index", "own"] = Field(
+        description="values of class_ids and of the labels in dataset: classes counted from 0, or the ids of the dataset's own labels"
+    )
+    min_confidence: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        description="smallest softmax probability of a class; pixels below are ignored; null: none are"
+    )
+    window: tuple[PositiveInt, PositiveInt] | None = Field(
+        description="size of a sliding window, whose logits are averaged, for large images; null: the whole image",
+        json_schema_extra={"values": "[HEIGHT,WIDTH]|null"},
+    )
+    overlap: float = Field(ge=0, lt=1, description="overlap of neighboring windows, as a fraction of their size")
     opacity: float = Field(ge=0, le=1, description="opacity of the colors in overlay")
     legend: StrictBool = Field(
         description="show the colors of the classes, below the image of a file or as legend.png in a folder"

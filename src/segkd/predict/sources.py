@@ -34,6 +34,8 @@ class Frame(NamedTuple):
     """H W 3, RGB."""
     time: FrameTime | None = None
     """When it is shown, in a video of variable rate."""
+    path: Path | None = None
+    """The file that holds it alone."""
 
 
 class FrameSource(ABC):
@@ -95,7 +97,7 @@ class ImageFiles(FrameSource):
                 continue
             if (pages := _count_pages(content)) > 1:
                 of_several[path] = pages
-            yield Frame(name, image)
+            yield Frame(name, image, path=path)
         if of_several:
             pages = next(iter(of_several.values()))
             log.warning(

@@ -11,6 +11,7 @@ from segkd.data.drawing import colorize, encode_data_uri
 from segkd.data.image_io import Color
 from segkd.errors import UserError
 from segkd.models.base import SegmentationModel
+from segkd.predict.labeling import Labeling
 from segkd.predict.pipeline import predict_frames
 from segkd.predict.sources import Frame
 from segkd.report.comparison import MethodResult
@@ -83,7 +84,7 @@ def _load_networks(
 
 def _predict_scene(dataset: SegmentationDataset, index: int, networks: Mapping[str, SegmentationModel]) -> Scene:
     sample, name = dataset[index], dataset.get_name(index)
-    ((prediction,),) = predict_frames(networks, [[Frame(name, sample.image)]], len(dataset.classes))
+    ((prediction,),) = predict_frames(networks, [[Frame(name, sample.image)]], Labeling(len(dataset.classes)))
     labels = {GROUND_TRUTH: sample.label, **prediction.labels}
     layers = {layer: encode_data_uri(colorize(classes, dataset.colors)) for layer, classes in labels.items()}
     return Scene(name, {"image": encode_data_uri(sample.image), **layers})

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt, StrictBool
 
 from segkd.config.schema import Accelerator, Settings, load_settings
 from segkd.errors import UserError
-from segkd.predict.rendering import Palette
+from segkd.predict.palette import Palette
 from segkd.serve.networks import load_networks
 from segkd.serve.viewer import Viewer
 from segkd.serve.web_demo import (

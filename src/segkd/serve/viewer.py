@@ -16,8 +16,9 @@ from segkd.data.drawing import blend, colorize, draw_image_grid
 from segkd.data.image_io import Array
 from segkd.errors import UserError
 from segkd.models.base import SegmentationModel
+from segkd.predict.labeling import Labeling
+from segkd.predict.palette import Palette
 from segkd.predict.pipeline import predict_batch
-from segkd.predict.rendering import Palette
 from segkd.predict.sources import Frame, FrameSource, open_source
 from segkd.predict.writers import write_video
 
@@ -84,7 +85,7 @@ class Viewer(NamedTuple):
         images, seconds = {"image": frame.image}, {}
         for name, network in self.networks.items():
             start = perf_counter()
-            (prediction,) = predict_batch({name: network}, [frame], len(self.palette.classes))
+            (prediction,) = predict_batch({name: network}, [frame], Labeling(len(self.palette.classes)))
             seconds[name] = perf_counter() - start
             colors = colorize(prediction.labels[name], [*self.palette.classes.values()])
             images[name] = blend(frame.image, colors, self.opacity)

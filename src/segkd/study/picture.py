@@ -7,6 +7,7 @@ from pathlib import Path
 
 from segkd.data.base import SegmentationDataset
 from segkd.data.drawing import colorize, draw_image_grid
+from segkd.predict.labeling import Labeling
 from segkd.predict.pipeline import make_batches, predict_frames
 from segkd.predict.sources import Frame
 from segkd.runs.load import load_chosen_network
@@ -40,7 +41,7 @@ def draw_picture(jobs: Sequence[Job], dataset: SegmentationDataset, count: int, 
     networks = {name: load_chosen_network(folder, None, None, dataset)[0] for name, folder in folders.items()}
     samples = [dataset[i] for i in range(min(count, len(dataset)))]
     frames = [Frame(dataset.get_name(i), sample.image) for i, sample in enumerate(samples)]
-    batches = predict_frames(networks, make_batches(frames, len(frames)), len(dataset.classes))
+    batches = predict_frames(networks, make_batches(frames, len(frames)), Labeling(len(dataset.classes)))
     predictions = [prediction for batch in batches for prediction in batch]
     columns = {
         "image": [sample.image for sample in samples],

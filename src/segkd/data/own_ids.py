@@ -1,0 +1,33 @@
+"""The ids with which a dataset stores its classes in label files."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from segkd.data.base import SegmentationDataset
+from segkd.types import IGNORE_INDEX
+
+_MAX_ID = 255
+
+
+class OwnIds(NamedTuple):
+    """One id per class, and one for pixels without a class."""
+
+    classes: tuple[int, ...]
+    ignored: int | None
+    """None if every id is a class."""
+
+
+def find_own_ids(dataset: SegmentationDataset) -> OwnIds | None:
+    """Return the ids of a dataset's label files; None if its labels are colors, or a class has no id."""
+    # The class's own table if it has one: an instance of Cityscapes may read training ids.
+    return find_ids_in_table(getattr(type(dataset), "label_map", dataset.label_map), len(dataset.classes))
+
+
+def find_ids_in_table(label_map: dict[int, int], num_classes: int) -> OwnIds | None:
+    """Return the ids in a `label_map`, of several the first; None if its values are colors, or a class has none."""
+    first = {class_index: value for value, class_index in reversed(label_map.items())}
+    indices = range(num_classes)
+    if any(index not in first for index in indices) or max(label_map) > _MAX_ID:
+        return None
+    return OwnIds(tuple(first[index] for index in indices), first.get(IGNORE_INDEX))
