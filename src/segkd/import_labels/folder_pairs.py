@@ -60,7 +60,7 @@ def pair_files(root: Path, image_folder: Path | None, notes: Notes) -> list[Pair
     else:
         images, labels = _divide(files, notes)
     lossy = [file.path for file in labels if file.path.suffix.lower() in LOSSY_SUFFIXES]
-    labels = [file for file in labels if file.path not in lossy]
+    labels = [file for file in labels if file.path.suffix.lower() not in LOSSY_SUFFIXES]
     if lossy and not labels:
         raise UserError(f"{lossy[0]} and the other labels are JPEGs, whose compression changes ids; export them as PNG")
     if lossy:
@@ -100,10 +100,10 @@ def _divide(files: Sequence[_File], notes: Notes) -> tuple[list[_File], list[_Fi
     labels = [file for file in files if file.words & _LABEL_WORDS]
     others = [file for file in files if not file.words & _LABEL_WORDS]
     if labels:
-        images = [file for file in others if file.words & _IMAGE_WORDS] or others
-        if left_out := [file.path for file in others if file not in images]:
+        images = [file for file in others if file.words & _IMAGE_WORDS]
+        if images and (left_out := [file.path for file in others if not file.words & _IMAGE_WORDS]):
             notes.add("images outside the folders of images are left out", str(left_out[0]), len(left_out))
-        return images, labels
+        return images or others, labels
     stems = {(file.path.parent, file.path.stem) for file in files}
     lossy = {(file.path.parent, file.path.stem) for file in files if file.path.suffix.lower() in LOSSY_SUFFIXES}
     for file in files:

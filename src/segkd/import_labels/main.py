@@ -125,7 +125,9 @@ def _read(source: Path, scratch: Path, settings: ImportSettings, notes: Notes) -
         export = export._replace(images=[image for image in export.images if image.content != ()])
     if not export.images:
         reasons = "".join(f"; {line}" for line in notes.list_lines())
-        raise UserError(f"{settings.input} holds no image to import as from={settings.source_format}{reasons}")
+        is_fixed = settings.image_folder is not None or settings.source_format == "yolo"
+        cure = "" if is_fixed else "; if the images lie elsewhere, give image_folder=DIR"
+        raise UserError(f"{settings.input} holds no image to import as from={settings.source_format}{reasons}{cure}")
     temporary = {scratch, source} - {settings.input}
     if settings.images == "symlink" and any(temporary & {*image.path.parents} for image in export.images):
         raise UserError(
