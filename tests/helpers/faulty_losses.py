@@ -111,6 +111,17 @@ class LateProjector(FeatureL1):
         return super().forward(step)
 
 
+class LazyProjector(FeatureL1):
+    """A projector that gets its shape, and its random weights, in the first step."""
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__(weight)
+        self.projector = torch.nn.LazyConv2d(12, 1)
+
+    def forward(self, step: Step) -> Tensor:
+        return super().forward(step) + 0 * self.projector(step.student.features["encoder"]).sum()
+
+
 class IdleProjector(FeatureL1):
     def setup(self, student: FeatureInfos, teacher: FeatureInfos | None) -> None:
         super().setup(student, teacher)
@@ -247,16 +258,24 @@ FAULTY: dict[str, list[tuple[Callable[..., Any], str]]] = {
     ],
     "zero_features": [(Normalizing, r"the gradient is up to .*e\+\d+ where all channels of a position are zero")],
     "teacher_is_resized_by_its_own_convention": [
-        (make_formula(lambda s, t: square_difference(s, resize(t, s.shape[2:], True)).mean()), "align_corners=False is")
+        (
+            make_formula(lambda s, t: square_difference(resize(s, (56, 72), True), resize(t, (56, 72), False)).mean()),
+            "align_corners=True is",
+        ),
+        (
+            make_formula(lambda s, t: square_difference(s, resize(t, s.shape[2:], True)).mean()),
+            "align_corners=False is",
+        ),
     ],
     "teacher_of_other_classes": [(OtherClasses, "RuntimeError: The size of tensor a")],
     "works_without_teacher": [(NeedlessTeacher, "setup|AssertionError|this loss compares with a teacher")],
     "refuses_missing_features": [
-        (NamedFeature, "reads it, and setup accepts a student without the feature 'encoder'"),
+        (NamedFeature, "setup accepts a student without the feature 'encoder', which the loss reads"),
         (CrashingSetup, rf"with KeyError: 'encoder' \({__file__}:\d+\); use .*get_feature"),
     ],
     "parameters": [
-        (LateProjector, "forward creates projector.weight, projector.bias, which no optimizer trains"),
+        (LateProjector, "forward creates projector.weight, projector.bias, of which no optimizer knows"),
+        (LazyProjector, "forward creates projector.weight, projector.bias"),
         (IdleProjector, "projector.weight, projector.bias gets no gradient"),
     ],
     "state_dict_round_trip": [

@@ -6,12 +6,14 @@ import re
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from segkd.check_part.findings import Finding
 from segkd.check_part.loss_contract import CHECKS, check_loss
 from segkd.config.instantiate import parse_spec
 from segkd.errors import UserError
+from segkd.losses.base import Loss
 from segkd.types import Step
 from tests.helpers.faulty_losses import FAULTY, FeatureL1, Returns
 from tests.helpers.losses import SPECS, YAMLS
@@ -63,6 +65,21 @@ def test_faults_are_detected_in_a_sentence(line: str, index: int) -> None:
     assert finding.verdict == "FAILS"
     assert re.search(sentence, finding.detail), finding.detail
     assert "\n" not in finding.detail
+
+
+class FullSize(Loss):
+    """Compares logits at the size of the images, by the sum over positions."""
+
+    def forward(self, step: Step) -> Tensor:
+        assert step.teacher is not None
+        size = (step.batch.valid.shape[1], step.batch.valid.shape[2])
+        student, teacher = step.student.logits_at(size), step.teacher.logits_at(size).detach()
+        return F.kl_div(student.log_softmax(1), teacher.softmax(1), reduction="batchmean")
+
+
+def test_loss_may_compare_at_the_size_of_the_images() -> None:
+    lines = ["teacher_is_resized_by_its_own_convention", "zero_at_equality"]
+    assert [finding.verdict for finding in check_loss(FullSize, lines=lines)] == ["keeps"] * 3
 
 
 def test_nothing_else_is_checked_of_a_loss_that_returns_no_scalar() -> None:

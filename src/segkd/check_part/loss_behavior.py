@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import UninitializedParameter
 
 from segkd.check_part.findings import ContractFault, NotApplicable, describe_crash, require
 from segkd.check_part.loss_case import LossCase, format_number, get_teacher, require_close
@@ -36,7 +37,10 @@ def check_returns_a_scalar(case: LossCase) -> None:
         "the loss cannot be differentiated; do not detach the student, and compute with tensors only",
     )
     gradients = compute_gradients(value, step)
-    require(any(bool(g.any()) for g in gradients), "the loss gives no gradient to any map of the student")
+    require(
+        any(bool(g.any()) for g in gradients),
+        "the loss gives no gradient to any map of the student; compute with tensors only",
+    )
 
 
 def check_reproducible(case: LossCase) -> None:
@@ -96,10 +100,12 @@ def check_parameters(case: LossCase) -> None:
     """Parameters exist after `setup`, before any optimizer, and each gets a gradient."""
     step = case.make_step()
     loss = case.make_loss(step)
-    before = {name for name, _ in loss.named_parameters()}
+    before = {name for name, parameter in loss.named_parameters() if not isinstance(parameter, UninitializedParameter)}
     value = loss(step)
     if late := [name for name, _ in loss.named_parameters() if name not in before]:
-        raise ContractFault(f"forward creates {', '.join(late)}, which no optimizer trains; create parameters in setup")
+        raise ContractFault(
+            f"forward creates {', '.join(late)}, of which no optimizer knows; create parameters in setup"
+        )
     if not before:
         raise NotApplicable("it has no parameters")
     value.backward()
@@ -166,7 +172,7 @@ def _check_setup_refuses(loss: Loss, student: FeatureInfos, teacher: FeatureInfo
         return
     except Exception as error:
         raise ContractFault(f"setup answers {what} with {describe_crash(error)}; {cure}") from error
-    raise ContractFault(f"the loss reads it, and setup accepts {what}; {cure}")
+    raise ContractFault(f"setup accepts {what}, which the loss reads; {cure}")
 
 
 def check_weight(case: LossCase) -> None:
