@@ -53,9 +53,9 @@ def test_chosen_classes_keep_the_order_of_the_export() -> None:
 
 
 def test_names_are_cleaned_and_merged() -> None:
-    classes, notes = list_them(make_export("car", " car ", "a\tb", ""))
-    assert classes.ids == {"car": 1, " car ": 1, "a\tb": 2, "": 3}
-    assert [label.name for label in classes.classes] == ["background", "car", "a b", "unnamed"]
+    classes, notes = list_them(make_export("car", " car ", "a\tb", "", "\ud800"))
+    assert classes.ids == {"car": 1, " car ": 1, "a\tb": 2, "": 3, "\ud800": 4}
+    assert [label.name for label in classes.classes] == ["background", "car", "a b", "unnamed", "\\ud800"]
     assert notes == ["classes of one name are merged: 1, the first is car"]
 
 

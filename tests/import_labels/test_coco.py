@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,30 @@ def test_what_is_left_out_or_changed_is_noted(tmp_path: Path, content: dict[str,
 def test_what_cannot_be_read_is_refused(tmp_path: Path, content: Any, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         read(write_export(tmp_path, content))
+
+
+_JUNK = (None, -1, float("nan"), float("inf"), 2**70, "", "\ud800", True, [], [[[1, 2]]], {"a": 1})
+
+
+def list_places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    return [place for key, value in items for place in ((*path, key), *list_places(value, (*path, key)))]
+
+
+@pytest.mark.parametrize("junk", _JUNK, ids=repr)
+def test_junk_anywhere_is_refused_or_left_out(tmp_path: Path, junk: Any) -> None:
+    base = make_file({**CAR, "keypoints": [1, 1, 1], "attributes": {"a": 1}}, CROWD)
+    root = write_export(tmp_path, base)
+    for place in list_places(base):
+        content = json.loads(json.dumps(base))
+        parent = content
+        for key in place[:-1]:
+            parent = parent[key]
+        parent[place[-1]] = junk
+        (root / "annotations/instances_default.json").write_text(json.dumps(content))
+        with suppress(UserError):
+            export = read_coco(root, ReadSettings(boxes="fill"), Notes())
+            draw_labels(export._replace(images=[image._replace(size=(6, 8)) for image in export.images]))
 
 
 def test_a_folder_without_annotations_is_refused(tmp_path: Path) -> None:

@@ -103,7 +103,8 @@ def describe_classes(
 
 
 def _clean(name: str) -> str:
-    return " ".join(name.split()) or "unnamed"
+    text = name.encode("utf-8", "backslashreplace").decode()  # a lone surrogate of JSON
+    return " ".join(text.split()) or "unnamed"
 
 
 def _pick_color(label: LabelClass, others: Collection[LabelClass], notes: Notes) -> Color | None:

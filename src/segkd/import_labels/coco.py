@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -66,7 +67,7 @@ def _merge_categories(files: Sequence[CocoFile], notes: Notes) -> list[str]:
     used = {
         str(key) for file in files for objects in file.annotations.values() for key in _list_categories(objects, file)
     }
-    parents = {entry.get("supercategory") for file in files for entry in file.categories.values()}
+    parents = {str(entry.get("supercategory")) for file in files for entry in file.categories.values()}
     holders = Counter(_get_name(entry) for file in files for entry in file.categories.values())
     names = []
     for name, count in holders.items():
@@ -122,9 +123,9 @@ def _find_category(file: CocoFile, annotation: Entry, where: str) -> Mapping[str
 
 def _read_size(image: Entry) -> tuple[int, int] | None:
     height, width = image.get("height"), image.get("width")
-    if not isinstance(height, int | float) or not isinstance(width, int | float) or not (height > 0 and width > 0):
+    if not all(isinstance(side, int | float) and 0 < side < math.inf for side in (height, width)):
         return None
-    return int(height), int(width)
+    return int(height), int(width)  # type: ignore[arg-type]
 
 
 def _get_name(category: Mapping[str, object]) -> str:

@@ -27,6 +27,8 @@ def _has_larger_box(annotation: Mapping[str, Any]) -> bool | None:
         _, _, width, height = (float(value) for value in annotation["bbox"])
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
+    if len(points) == 0 or not np.isfinite(points).all():
+        return None
     extent = points.max(0) - points.min(0)
     is_whole = bool((points == np.rint(points)).all())
     return is_whole and np.allclose((width, height), extent + 1, atol=_TOLERANCE)

@@ -50,7 +50,7 @@ def read_yolo_table(path: Path, notes: Notes) -> YoloTable:
         return table
     if not lists:
         raise UserError(
-            f"{path} holds no yaml file with names of classes, and no classes.txt; give the folder of one export"
+            f"{path} holds no yaml file with names of classes, and no classes.txt; give that of one export, or the yaml file itself"
         )
     return YoloTable(lists[0], _read_list(lists[0]), [(None, path)])
 
