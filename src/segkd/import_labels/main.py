@@ -97,21 +97,13 @@ def import_labels(cfg: DictConfig) -> None:
     check_destination(settings.output, [settings.input, settings.image_folder], settings.overwrite)
     notes = Notes()
     with open_export(settings.input) as source, TemporaryDirectory(prefix="segkd-import-") as scratch:
-        try:
-            export = _read(source, Path(scratch), settings, notes)
-            class_list = list_classes(export, settings.classes, settings.unlabeled, notes)
-            summary, classes = _write(export, class_list, settings, notes)
-        except UserError as error:
-            raise UserError(_name_archive(str(error), source, settings)) from None
+        export = _read(source, Path(scratch), settings, notes)
+        class_list = list_classes(export, settings.classes, settings.unlabeled, notes)
+        summary, classes = _write(export, class_list, settings, notes)
     for line in notes.list_lines():
-        log.warning("%s", _name_archive(line, source, settings))
+        log.warning("%s", line.replace(str(source), str(settings.input)))  # an archive, and not where it was unpacked
     _print_classes(classes, summary)
     _print_summary(class_list, export, summary, settings)
-
-
-def _name_archive(text: str, source: Path, settings: ImportSettings) -> str:
-    """Return a text with the path that the user gave instead of the folder to which it was unpacked."""
-    return text.replace(str(source), str(settings.input))
 
 
 def _read(source: Path, scratch: Path, settings: ImportSettings, notes: Notes) -> Export:
@@ -119,7 +111,8 @@ def _read(source: Path, scratch: Path, settings: ImportSettings, notes: Notes) -
     export = READERS[settings.source_format](source, read_settings, notes)
     empty = [image for image in export.images if image.content == ()]
     if empty:
-        fate = "left out" if settings.empty_images == "skip" else f"kept, all {settings.unlabeled}"
+        fill = "ignored" if settings.unlabeled == "ignore" else settings.unlabeled
+        fate = "left out" if settings.empty_images == "skip" else f"kept, all {fill}"
         notes.add(f"images without annotations are {fate}", str(empty[0].path), len(empty))
     if settings.empty_images == "skip":
         export = export._replace(images=[image for image in export.images if image.content != ()])
