@@ -30,6 +30,8 @@ PARTS = (
 """Where the keys of a part are in a config, and the config group of the part."""
 FILE_SUFFIXES = (".yaml", ".safetensors", ".onnx", ".xml", ".bin", ".torchscript")
 """Files named like keys: `student.yaml`."""
+LIGHTNING_NAMES = {"trainer.callback_metrics", "trainer.current_epoch", "trainer.global_step", "trainer.should_stop"}
+"""What Python pages read of Lightning's Trainer; no keys."""
 MAX_WORDS = 900
 MAX_TABLE_LINE = 160
 
@@ -147,7 +149,7 @@ def find_unknown_keys(text: str, keys: set[str]) -> set[str]:
     named = set(re.findall(r"(?<![\w./@+-])([a-z_]+(?:[./@][a-z_0-9]+)+)=", text))
     heads = {key.partition(".")[0] for key in keys if "." in key}
     spans = {span for span in re.findall(r"`([a-z_]+(?:\.[a-z_0-9]+)+)`", text) if span.partition(".")[0] in heads}
-    named |= {span for span in spans if not span.endswith(FILE_SUFFIXES)}
+    named |= {span for span in spans - LIGHTNING_NAMES if not span.endswith(FILE_SUFFIXES)}
     unknown = {key for key in named - keys if not key.startswith(("hydra.", "hydra/"))}
     for group in ("experiment", "preset", "adversary"):
         options = {*list_options(group), "null", *re.findall(rf"/{group}/(\w+)\.yaml", text)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -141,3 +142,17 @@ def test_a_student_of_a_plugin_is_loaded_with_its_package(tmp_path: Path, monkey
         segkd.load_student(tmp_path)
     assert type(segkd.load_student(tmp_path, plugins=["library_plugin"])) is library_plugin.Net
     assert read_student_metadata(tmp_path)["network"] == "library_plugin.Net"
+
+
+def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its code blocks, one after another."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/how-to/python.md").read_text(), re.DOTALL)
+    assert len(blocks) == 6
+    monkeypatch.chdir(tmp_path)
+    segkd.save_student(segkd.create_model("espnet_c", 3, p=1, q=1), "runs/distilled")
+    pairs = make_pairs(4, size=64)
+    names = {"train_data": pairs, "val_data": pairs}
+    for block in blocks:
+        exec(block.replace("pl.Trainer(", "pl.Trainer(accelerator='cpu', logger=False, "), names)
+    assert segkd.load_student("runs/mine").classes == ("background", "disk", "square")
+    assert sorted(path.name for path in Path("checkpoints").iterdir()) == ["epoch=0-step=1.ckpt", "last.ckpt"]

@@ -264,6 +264,17 @@ class TestTrainers:
         trainer.fit(resumed, loader, ckpt_path=tmp_path / "last.ckpt")
         assert (resumed.step_count, resumed.total_steps) == (9, 9)
 
+    def test_a_validation_before_the_fit_is_fine(self) -> None:
+        distiller, loader = make_supervised(), DataLoader(make_pairs(4), 2)
+        trainer = pl.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+                             enable_checkpointing=False)  # fmt: skip
+        first = trainer.validate(distiller, loader, verbose=False)[0]
+        trainer.fit(distiller, loader, loader)
+        scores = trainer.validate(distiller, loader, verbose=False)[0]
+        assert (
+            scores["val/miou"] == trainer.validate(distiller, loader, verbose=False)[0]["val/miou"] != first["val/miou"]
+        )
+
     def test_bfloat16(self) -> None:
         distiller = make_supervised()
         fit(distiller, val=DataLoader(make_pairs(2), 2), precision="bf16-mixed")

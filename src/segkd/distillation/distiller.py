@@ -224,8 +224,10 @@ class Distiller(pl.LightningModule):
         return logits
 
     def on_validation_start(self) -> None:
-        """Average the BatchNorm statistics of the processes."""
+        """Average the BatchNorm statistics of the processes, and begin a new confusion matrix."""
         self._sync_batchnorm_buffers()
+        # What an earlier validation has left may be a tensor of inference mode, which a fit cannot update.
+        self.confusion.reset()
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores of the whole validation set."""
