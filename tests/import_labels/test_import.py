@@ -160,9 +160,17 @@ def test_a_link_to_a_dataset_stays_a_link(tmp_path: Path, run: Any) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "in", "out"]
 
 
+def test_a_dataset_beside_the_annotations_is_not_taken_for_images(tmp_path: Path, run: Any) -> None:
+    write_export(tmp_path / "in")
+    for output in ("in/first", "in/second"):
+        result = run(source="in/annotations.json", output=output)
+        assert (result.code, "5 images" in result.out) == (0, True), result.err
+        assert "for the annotations do not name them" not in result.err
+
+
 def test_images_stay_in_groups(tmp_path: Path, run: Any) -> None:
     write_export(tmp_path / "in", 30)
-    assert run('group="(\\d)"').code == 0
+    assert run('group="(.)"').code == 0
     splits = [{path.stem[0] for path in (tmp_path / f"out/images/{split}").iterdir()} for split in ("train", "val")]
     assert not splits[0] & splits[1]
 

@@ -114,6 +114,17 @@ def test_groups_stay_together() -> None:
     assert len({image.name[:4] for image, split in zip(grouped, splits, strict=True) if split == "val"}) == 1
 
 
+def test_augmented_copies_of_roboflow_are_noted_unless_they_stay_together() -> None:
+    images = [AnnotatedImage(Path("x.jpg"), f"{i // 2}_jpg.rf.{i:x}", ()) for i in range(20)]
+    _, notes = choose(images)
+    assert notes == [
+        "pictures have augmented copies that may get into two splits; 'group=\"(.+)[.]rf[.]\"' keeps them together: "
+        "10, the first is 0_jpg"
+    ]
+    splits, notes = choose(images, group="(.+)[.]rf[.]")
+    assert (splits[::2], notes) == (splits[1::2], [])
+
+
 def test_near_duplicates_stay_together(tmp_path: Path) -> None:
 
     generator = np.random.default_rng(0)

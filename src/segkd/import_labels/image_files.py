@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from segkd.data.discovery import find_images
+from segkd.data.folder import METADATA_FILE
 from segkd.errors import UserError
 from segkd.import_labels.annotations import Notes
 from segkd.import_labels.splits import normalize_split
@@ -29,6 +30,7 @@ class ImageFinder:
         self.folders = tuple(folders)
         found = [find_images(folder) for folder in folders]
         self.paths = list(dict.fromkeys(path for images in found for path in images.paths))
+        self._leave_out_datasets()
         self._unread = {_normalize(path.name) for images in found for path in images.left_out}
         self._by_name: dict[str, list[Path]] = defaultdict(list)
         self._by_stem: dict[str, list[Path]] = defaultdict(list)
@@ -36,6 +38,14 @@ class ImageFinder:
             self._by_name[_normalize(path.name)].append(path)
             self._by_stem[_normalize(path.stem)].append(path)
         self._used: set[Path] = set()
+
+    def _leave_out_datasets(self) -> None:
+        """Leave out what earlier imports wrote beside the annotations: images of the same names."""
+        folders = {parent for path in self.paths for parent in path.parents} - {*self.folders}
+        folders -= {parent for folder in self.folders for parent in folder.parents}
+        datasets = {folder for folder in folders if (folder / METADATA_FILE).is_file()}
+        if datasets:
+            self.paths = [path for path in self.paths if not datasets & {*path.parents}]
 
     def find(self, name: str, notes: Notes, near: Path | None = None, split: str | None = None) -> FoundImage | None:
         """Return the image whose path ends like a name, with as many of its folders as possible; a miss is noted.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -90,8 +91,19 @@ def choose_splits(images: Sequence[AnnotatedImage], settings: SplitSettings, not
     if present := sorted({*(split for split, stay in zip(own, stays, strict=True) if not stay)} - {""}):
         kinds = ", ".join(present)
         notes.add(f"images of the export's {kinds} are divided anew", str(divided[0].path), len(divided))
+    _note_augmented_copies(divided, settings, notes)
     new = iter(_divide(divided, settings, any(stays)))
     return ["test" if stay else next(new) for stay in stays]
+
+
+def _note_augmented_copies(images: Sequence[AnnotatedImage], settings: SplitSettings, notes: Notes) -> None:
+    """Note images of one name before Roboflow's `.rf.HASH`, which are copies of one picture."""
+    copies = Counter(image.name.rpartition(".rf.")[0] for image in images if ".rf." in image.name)
+    if settings.group is None and (several := [name for name, count in copies.items() if count > 1]):
+        kind = (
+            "pictures have augmented copies that may get into two splits; 'group=\"(.+)[.]rf[.]\"' keeps them together"
+        )
+        notes.add(kind, several[0], len(several))
 
 
 def _divide(images: Sequence[AnnotatedImage], settings: SplitSettings, has_test: bool) -> list[str]:
