@@ -60,7 +60,7 @@ class OtherFeatures(Tiny):
 
 class FixedSize(Tiny):
     def finish(self, encoder: Tensor, logits: Tensor) -> Any:
-        return super().finish(encoder, logits.view(2, -1, 10, 12))
+        return super().finish(encoder, logits.view(2, -1, 12, 16))
 
 
 class FeatureOfTraining(Tiny):
@@ -185,9 +185,9 @@ def make(kind: Callable[..., SegmentationModel], **arguments: Any) -> Segmentati
     return kind(num_classes=7, normalization=Normalization((110.0,) * 3, (55.0,) * 3), **arguments)
 
 
-def declare(name: str, channels: int, stride: int) -> SegmentationModel:
+def declare(name: str, info: Any) -> SegmentationModel:
     network = make(Tiny)
-    network.features[name] = FeatureInfo(channels, stride)
+    network.features[name] = info
     return network
 
 
@@ -204,10 +204,12 @@ FAULTY: dict[str, list[tuple[Callable[[], SegmentationModel], str]]] = {
         (lambda: make(ListOfFeatures), "forward_normalized returned Tensor and list; return logits"),
         (lambda: make(OwnForward), "an object of type Tensor; implement forward_normalized"),
         (lambda: make(OtherFeatures), "declares the features encoder, kd_logits and returns deep, kd_logits"),
-        (lambda: make(FixedSize), rf"RuntimeError: .*\({__file__}:\d+\)"),
-        (lambda: declare("encoder", 9, 8), "feature 'encoder' has 8 channels and declares 9"),
-        (lambda: declare("encoder", 8, 16), "feature 'encoder' has 10 positions for 75 pixels, which is no stride of 16"),
-        (lambda: declare("kd_logits", 6, 8), "feature 'kd_logits' has 7 channels and declares 6"),
+        (lambda: make(FixedSize), rf"96×128 pass and those of 75×91 fail: RuntimeError: .*\({__file__}:\d+\); .*pad_to_multiple"),
+        (lambda: declare("encoder", 64), "feature 'encoder' is declared as 64; declare segkd.types.FeatureInfo"),
+        (lambda: declare("auxiliary", FeatureInfo(7, 8)), "declares the features encoder, kd_logits, auxiliary and returns"),
+        (lambda: declare("encoder", FeatureInfo(9, 8)), "feature 'encoder' has 8 channels and declares 9"),
+        (lambda: declare("encoder", FeatureInfo(8, 16)), "feature 'encoder' has 10 positions for 75 pixels, which is no stride of 16"),
+        (lambda: declare("kd_logits", FeatureInfo(6, 8)), "it declares 6 channels of kd_logits for 7 classes"),
     ],
     "same_features_in_evaluation": [(lambda: make(FeatureOfTraining), "in evaluation mode it declares .* and returns encoder, kd_logits$")],
     "min_size": [

@@ -51,25 +51,33 @@ def run_in_training(network: SegmentationModel, size: tuple[int, int]) -> Networ
 
 def check_features_as_declared(network: SegmentationModel) -> None:
     """Logits and features have the declared channels and strides, at any size of image."""
+    _check_declaration(network)
+    even, size = _larger(network, _EVEN), odd_size(network)
+    require_features(network, run_in_training(network, even), None)
+    try:
+        output = run_in_training(network, size)
+    except Exception as error:
+        raise ContractFault(
+            f"images of {even[0]}×{even[1]} pass and those of {size[0]}×{size[1]} fail: {describe_crash(error)}; where sides must "
+            "be divisible, pad images with segkd.models.layers.pad_to_multiple, and crop the logits again"
+        ) from error
+    require_features(network, output, size)
+    shape = tuple(output.logits_at(size).shape)
+    expected = (_COUNT, network.num_classes, *size)
+    require(shape == expected, f"the logits have the shape {shape} instead of {expected} at the size of the images")
+
+
+def _check_declaration(network: SegmentationModel) -> None:
     require(isinstance(network.features, dict), "features is no dict; pass them to super().__init__")
     if missing := {"encoder", "kd_logits"} - network.features.keys():
         raise ContractFault(
             f"it declares no feature {' and no '.join(sorted(missing))}; every network has encoder and kd_logits"
         )
-    size = odd_size(network)
-    output = run_in_training(network, size)
-    require_features(network, output, size)
-    channels = network.features["kd_logits"].channels
-    require(
-        channels == network.num_classes,
-        f"kd_logits has {channels} channels, and the network {network.num_classes} classes",
-    )
-    shape = tuple(output.logits_at(size).shape)
-    expected = (_COUNT, network.num_classes, *size)
-    require(shape == expected, f"the logits have the shape {shape} instead of {expected} at the size of the images")
-    require_features(
-        network, run_in_training(network, (_EVEN[0] + network.min_size, _EVEN[1] + network.min_size)), None
-    )
+    for name, info in network.features.items():
+        is_info = isinstance(info, tuple) and len(info) == 2
+        require(is_info, f"feature '{name}' is declared as {info!r}; declare segkd.types.FeatureInfo(channels, stride)")
+    channels, classes = network.features["kd_logits"].channels, network.num_classes
+    require(channels == classes, f"it declares {channels} channels of kd_logits for {classes} classes")
 
 
 def require_features(network: SegmentationModel, output: NetworkOutput, size: tuple[int, int] | None) -> None:
