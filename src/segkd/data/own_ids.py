@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from segkd.data.base import SegmentationDataset
 from segkd.types import IGNORE_INDEX
@@ -22,6 +22,15 @@ def find_own_ids(dataset: SegmentationDataset) -> OwnIds | None:
     """Return the ids of a dataset's label files; None if its labels are colors, or a class has no id."""
     # The class's own table if it has one: an instance of Cityscapes may read training ids.
     return find_ids_in_table(getattr(type(dataset), "label_map", dataset.label_map), len(dataset.classes))
+
+
+def describe_ids(dataset: SegmentationDataset) -> dict[str, Any]:
+    """Return the entries of `student.yaml` for the ids of a dataset: class → id, and the ignored id; None where there is none."""
+    ids = find_own_ids(dataset)
+    return {
+        "ids": None if ids is None else dict(zip(dataset.classes, ids.classes, strict=True)),
+        "ignore_id": None if ids is None else ids.ignored,
+    }
 
 
 def find_ids_in_table(label_map: dict[int, int], num_classes: int) -> OwnIds | None:

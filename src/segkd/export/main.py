@@ -21,6 +21,7 @@ from segkd.builders.datasets import open_dataset
 from segkd.config.instantiate import Spec
 from segkd.config.schema import CheckClasses, DatasetOfRun, OptionalNetwork, Settings, load_settings
 from segkd.data.base import SegmentationDataset
+from segkd.data.own_ids import describe_ids
 from segkd.errors import CheckFailed, UserError
 from segkd.export.formats import FORMATS
 from segkd.export.graph import Graph
@@ -103,7 +104,8 @@ def export(cfg: DictConfig) -> float:
         }
         if settings.run is None:  # the folder then is like a run's, and other commands accept it as run=DIR
             classes, colors = list(dataset.classes), [list(color) for color in dataset.colors]
-            save_student(network, folder, {"dataset": dataset.display_name, "classes": classes, "colors": colors})
+            named = {"dataset": dataset.display_name, "classes": classes, "colors": colors, **describe_ids(dataset)}
+            save_student(network, folder, named)
         write_json(folder / f"{file}.json", metadata)
         (folder / f"{file}.md").write_text(format_model_card(metadata), encoding="utf-8")
     print(f"{directory / file} mIoU {format_miou(before, after)}")

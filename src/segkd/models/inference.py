@@ -120,7 +120,9 @@ def _compute_starts(length: int, window: int, overlap: float) -> list[int]:
 def _shift_up(maps: Tensor, count: int) -> None:
     """Move the rows of B C h W up by `count` in place; the last rows become zero."""
     rest = maps.shape[-2] - count
-    maps[..., :rest, :] = maps[..., count:, :].clone()
+    for start in range(0, rest, count):  # pieces that do not overlap, so that none is copied twice
+        size = min(count, rest - start)
+        maps[..., start : start + size, :] = maps[..., start + count : start + count + size, :]
     maps[..., rest:, :] = 0
 
 

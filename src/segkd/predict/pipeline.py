@@ -52,7 +52,7 @@ def run_pipeline(
     """Predict and write frames, with a progress bar on stderr.
 
     While a batch is predicted, the previous one is written and the next one is read. In windows, which are for large images,
-    a batch is one image, and no stage is more than one ahead.
+    one image is read, predicted and written after the other, so that their memory does not add up.
 
     Args:
         frames: the frames.
@@ -63,8 +63,10 @@ def run_pipeline(
         title: text beside the progress bar.
         length: number of frames, if known.
     """
-    batch_size, depth = (batch_size, PREFETCH) if labeling.window is None else (1, 1)
-    batches = prefetch(predict_frames(networks, prefetch(make_batches(frames, batch_size), depth), labeling), depth)
+    if labeling.window is None:
+        batches = prefetch(predict_frames(networks, prefetch(make_batches(frames, batch_size)), labeling))
+    else:
+        batches = predict_frames(networks, make_batches(frames, 1), labeling)
     count, pixels, unsure = 0, 0, dict.fromkeys(networks, 0)
     for prediction in track((one for batch in batches for one in batch), title, length):
         for output in outputs:

@@ -19,7 +19,7 @@ from pytorch_lightning.loggers.logger import Logger
 from segkd import __version__
 from segkd.config.training import TrainSettings
 from segkd.data.base import SegmentationDataset
-from segkd.data.own_ids import find_own_ids
+from segkd.data.own_ids import describe_ids
 from segkd.distillation.distiller import Distiller
 from segkd.errors import UserError
 from segkd.models.checkpoint_io import describe_zeroed
@@ -155,12 +155,10 @@ class RunFolder:
         return miou
 
     def _describe_training(self, dataset: SegmentationDataset) -> dict[str, Any]:
-        ids = find_own_ids(dataset)
         return {
             "classes": list(dataset.classes),
             "colors": [list(color) for color in dataset.colors],
-            "ids": None if ids is None else dict(zip(dataset.classes, ids.classes, strict=True)),
-            "ignore_id": None if ids is None else ids.ignored,
+            **describe_ids(dataset),
             "dataset": dataset.display_name,
             "experiment": self.settings.name,
             "seed": self.settings.seed,
