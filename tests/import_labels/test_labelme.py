@@ -126,7 +126,7 @@ def test_later_shapes_lie_on_earlier_ones(tmp_path: Path) -> None:
 
 def test_what_has_no_area_is_named(tmp_path: Path) -> None:
     points = [[0, 0], [3, 3]]
-    kinds = ["line", "linestrip", "point", "points", "spiral"]
+    kinds = ["line", "linestrip", "point", "points", ["spiral"]]
     shapes = [make_shape("c", points, kind) for kind in kinds]
     shapes[0]["flags"] = {"occluded": True, "truncated": False}
     file = write_pair(tmp_path / "a.json", *shapes)
@@ -136,7 +136,7 @@ def test_what_has_no_area_is_named(tmp_path: Path) -> None:
             f"shapes of the type {kind} have no area and are left out: 1, the first is shape {i} ('c') of {file}"
             for i, kind in enumerate(kinds[:4], 1)
         ),
-        f"shapes of the type spiral are unknown and are left out: 1, the first is shape 5 ('c') of {file}",
+        f"shapes of the type ['spiral'] are unknown and are left out: 1, the first is shape 5 ('c') of {file}",
     ]
 
 

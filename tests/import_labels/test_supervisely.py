@@ -194,6 +194,15 @@ def test_tags_of_images_may_be_splits(tmp_path: Path) -> None:
     assert notes == [f"tags of images are left out: 1, the first is 'night' of {root / 'ds' / 'ann' / 'a.jpg.json'}"]
 
 
+@pytest.mark.parametrize("others", [{"tags": 1.5}, {"tags": [None]}, {"size": [6, 8]}, {"size": {"height": "6"}}])
+def test_what_is_not_needed_may_be_damaged(others: dict[str, Any], tmp_path: Path) -> None:
+    root = write_project(tmp_path, {"ds": {"a.jpg": []}})
+    file = root / "ds" / "ann" / "a.jpg.json"
+    file.write_text(json.dumps({"objects": [], **others}), encoding="utf-8")
+    (image,) = read(root)[0].images
+    assert (image.size, image.split) == (None, None)
+
+
 def test_images_and_annotations_without_the_other_are_named(tmp_path: Path) -> None:
     root = write_project(tmp_path / "project", {"ds": {"a.jpg": [], "b.jpg": []}})
     (root / "ds" / "img" / "b.jpg").rename(root / "ds" / "img" / "c.jpg")

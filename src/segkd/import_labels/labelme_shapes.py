@@ -28,7 +28,7 @@ def read_shape(shape: Mapping[str, Any], where: str, settings: ReadSettings, not
     Raises:
         UserError: Its points are none, or its mask is damaged.
     """
-    kind = shape.get("shape_type") or "polygon"
+    kind = str(shape.get("shape_type") or "polygon")
     flags = shape.get("flags")
     if isinstance(flags, dict) and any(flags.values()):
         notes.add("attributes are left out", where)

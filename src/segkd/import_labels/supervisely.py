@@ -110,7 +110,8 @@ def _read_annotation(file: Path, image: Path, reading: _Reading) -> AnnotatedIma
         part = read_object(entry, f"object {number} ('{label}') of {file}", reading.settings, reading.notes)
         if part is not None:
             regions.append(Region(label, (part,)))
-    tags = [str(tag.get("name")) for tag in content.get("tags") or () if isinstance(tag, dict)]
+    given = content.get("tags")
+    tags = [str(tag.get("name")) for tag in given if isinstance(tag, dict)] if isinstance(given, list) else []
     split = next(filter(is_split, tags), None)
     if others := [tag for tag in tags if not is_split(tag)]:
         reading.notes.add("tags of images are left out", f"'{others[0]}' of {file}", len(others))
