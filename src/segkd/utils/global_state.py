@@ -7,7 +7,8 @@ import os
 import random
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ import torch
 def unaltered_global_state() -> Iterator[None]:
     """Restore on leaving what was changed within: also by another thread, and in spite of an error."""
     random_states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    on_cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    on_cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
     environment, folder = dict(os.environ), _get_folder()
     filters, hooks, dtype = warnings.filters[:], (sys.exit, sys.excepthook), torch.get_default_dtype()
     try:
@@ -52,7 +53,7 @@ def _restore_environment(saved: dict[str, str]) -> None:
         os.environ.update(saved)
 
 
-def _restore_filters(saved: list[object]) -> None:
+def _restore_filters(saved: Sequence[Any]) -> None:
     if warnings.filters != saved:
         warnings.filters[:] = saved  # type: ignore[index]
         with warnings.catch_warnings():  # on its end, the cache of what was shown is emptied

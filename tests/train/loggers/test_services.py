@@ -193,6 +193,25 @@ def test_a_missing_package_is_told_before_anything_is_read(monkeypatch: pytest.M
         check_loggers(specs)
 
 
+def test_the_keys_of_wandb_stand_where_they_always_did() -> None:
+    with pytest.raises(UserError, match=r"logger.wandb.project: .*use wandb.project"):
+        check_loggers({"wandb": Spec(WandbLogger, {"project": "mine"})})
+
+
+def test_what_cannot_be_written_costs_the_logger_alone(command: Command, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "tensorboard").write_text("a file in place of the folder")
+    loggers = ("logger=[tensorboard,mlflow]", "logger.mlflow.tracking_uri=none://such")
+    result = command(
+        "train", *TINY_TRAINING, "check_teacher=off", "trainer.max_epochs=1", *loggers, f"output_dir={run}"
+    )
+    assert result.code == 0, result.err
+    for title in ("TensorBoard", "MLflow"):
+        assert result.err.count(f"{title} failed and is disabled from here on (") == 1
+    assert len(read_csv(run)["train/total"]) == 2
+
+
 def test_the_file_of_curves_is_always_written(tmp_path: Path) -> None:
     settings = TrainSettings.model_fields["wandb"].annotation.model_construct(mode="disabled")  # type: ignore[union-attr]
     curves = MetricsFileLogger(tmp_path)

@@ -30,9 +30,12 @@ def check_loggers(specs: Mapping[str, Spec]) -> None:
     """Check that the packages of segkd's own loggers are installed; without W&B's, a training goes on.
 
     Raises:
-        UserError: one is not.
+        UserError: one is not; or a key of W&B stands below `logger`.
     """
     for name, spec in specs.items():
+        if spec.target is WandbLogger and spec.arguments:
+            key = next(iter(spec.arguments))
+            raise UserError(f"logger.{name}.{key}: the keys of W&B are not below logger; use wandb.{key}")
         package = getattr(spec.target, "package", None)
         if package is not None and not _is_installed(package):
             raise UserError(f"logger={name} needs the package '{package}'; {explain_install(package)}")
@@ -77,7 +80,10 @@ def _guard(name: str, spec: Spec, run: RunInfo) -> GuardedLogger:
     title = getattr(spec.target, "title", None) if "run" in given else None
 
     def build() -> Logger:
-        logger: Logger = spec.build(**given)
+        try:
+            logger: Logger = spec.build(**given)
+        except UserError as error:
+            raise ValueError(str(error)) from None
         if "run" not in given:
             logger.log_hyperparams(run.config)
         return logger

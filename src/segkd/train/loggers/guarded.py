@@ -53,8 +53,8 @@ class GuardedLogger(Logger):
         """Whether it still logs."""
         return self._logger is not None
 
-    @property
-    def __class__(self) -> type:  # type: ignore[misc]
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
         return type(self) if self._logger is None else type(self._logger)
 
     @property
@@ -172,7 +172,7 @@ class GuardedLogger(Logger):
                 self._exit_functions.append(function)
             return register(function, *args, **kwargs)
 
-        atexit.register = record
+        atexit.register = record  # type: ignore[assignment]
         try:
             yield
         except TimeoutError:  # the thread goes on, and may ask for more
