@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from segkd.check_part.steps import make_step
 from segkd.config.paths import CONFIGS
 from segkd.distillation.adversary import Adversary, Wasserstein
 from segkd.distillation.phases import build_phases
@@ -15,7 +16,6 @@ from segkd.losses.cross_entropy import CrossEntropy
 from segkd.losses.weighted_sum import LossSum
 from segkd.models.discriminator import Discriminator
 from tests.helpers.commands import Command
-from tests.helpers.steps import make_step
 
 PRESETS = sorted(path.stem for path in (CONFIGS / "preset").glob("*.yaml") if path.stem != "none")
 SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.progress=false", "wandb.mode=disabled")

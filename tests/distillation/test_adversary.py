@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from segkd.check_part.steps import make_step, make_step_from_maps
 from segkd.distillation.adversary import Adversary, GANLoss, Hinge, Wasserstein
 from segkd.errors import UserError
 from segkd.models.discriminator import Discriminator
 from segkd.types import Batch, FeatureInfo, Step
-from tests.helpers.steps import make_step, make_step_from_maps
 
 
 class Linear(nn.Module):

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import segkd.distillation.adversary
+from segkd.check_part.steps import make_step_from_maps
 from segkd.distillation.adversary import Adversary, GANLoss, Hinge, Wasserstein
 from segkd.models.discriminator import Discriminator
 from segkd.types import Step
-from tests.helpers.steps import make_step_from_maps
 
 pytestmark = pytest.mark.published
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from segkd.check_part.steps import make_step
 from segkd.distillation.adversary import Adversary, Hinge
 from segkd.distillation.phases import build_phases
 from segkd.losses.base import Loss
@@ -12,7 +13,6 @@ from segkd.losses.cross_entropy import CrossEntropy
 from segkd.losses.weighted_sum import LossSum
 from segkd.models.discriminator import Discriminator
 from segkd.types import Step
-from tests.helpers.steps import make_step
 
 
 class LearnedLoss(Loss):

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from segkd.check_part.steps import make_step_from_maps
 from segkd.losses.base import Loss
 from segkd.types import IGNORE_INDEX, FeatureInfo, Step
 from tests.helpers import loss_references as references
 from tests.helpers.loss_references import Array
-from tests.helpers.steps import make_step_from_maps
 
 
 class Case(NamedTuple):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from segkd.check_part.steps import make_step_from_maps
 from segkd.errors import UserError
 from segkd.losses.attention import Attention
 from segkd.types import FeatureInfo
-from tests.helpers.steps import make_step_from_maps
 
 
 def test_value_by_hand() -> None:

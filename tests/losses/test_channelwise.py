@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from segkd.check_part.steps import make_step_from_maps
 from segkd.errors import UserError
 from segkd.losses.channelwise import Channelwise
 from segkd.types import FeatureInfo
-from tests.helpers.steps import make_step_from_maps
 
 
 def test_value_by_hand() -> None:

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segkd.check_part.steps import make_step, make_step_from_maps
 from segkd.errors import UserError
 from segkd.losses import cirkd
 from segkd.losses.cirkd import CIRKD, choose_pooling_size
 from segkd.types import FeatureInfo, Step
 from tests.helpers.loss_references import compute_cirkd
 from tests.helpers.numerical_gradients import compute_numerical_gradient
-from tests.helpers.steps import make_step, make_step_from_maps
 
 Array = np.ndarray
 

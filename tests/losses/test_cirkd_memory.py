@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from segkd.check_part.steps import make_step_from_maps
 from segkd.errors import UserError
 from segkd.losses import cirkd_memory
 from segkd.losses.cirkd_memory import CIRKDMemory, Queue
@@ -25,7 +26,6 @@ from tests.helpers.memory_reference import (
     make_memory_loss,
 )
 from tests.helpers.numerical_gradients import compute_numerical_gradient
-from tests.helpers.steps import make_step_from_maps
 
 
 def make_steps(count: int = 3) -> list[Step]:

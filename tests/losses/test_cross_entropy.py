@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segkd.check_part.steps import make_step_from_maps
 from segkd.losses.cross_entropy import CrossEntropy
 from segkd.types import IGNORE_INDEX, Step
-from tests.helpers.steps import make_step_from_maps
 
 # Two classes, three pixels in a row: probabilities of class 0 are 1/2, 3/4 and 1/5.
 LOGITS = torch.tensor([[[[0.0, log(3), 0.0]], [[0.0, 0.0, log(4)]]]])

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from segkd.check_part.steps import make_step_from_maps
 from segkd.errors import UserError
 from segkd.losses.dist import Dist
 from segkd.types import FeatureInfo
-from tests.helpers.steps import make_step_from_maps
 
 
 def make_logits(*pixels: tuple[float, ...]) -> Tensor:

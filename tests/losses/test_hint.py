@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from segkd.check_part.steps import make_step_from_maps
 from segkd.distillation.phases import build_phases
 from segkd.errors import UserError
 from segkd.losses.hint import Hint
 from segkd.losses.weighted_sum import LossSum
 from segkd.types import FeatureInfo
-from tests.helpers.steps import make_step_from_maps
 
 
 def test_value_by_hand() -> None:

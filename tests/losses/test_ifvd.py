@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segkd.check_part.steps import make_step, make_step_from_maps
 from segkd.errors import UserError
 from segkd.losses import ifvd
 from segkd.losses.ifvd import IFVD
@@ -18,7 +19,6 @@ from segkd.losses.tensors import safe_normalize
 from segkd.types import IGNORE_INDEX, Batch, FeatureInfo, NetworkOutput, Step
 from tests.helpers.loss_references import compute_ifvd
 from tests.helpers.numerical_gradients import compute_numerical_gradient
-from tests.helpers.steps import make_step, make_step_from_maps
 
 Array = np.ndarray
 

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from segkd.check_part.steps import make_step_from_maps
 from segkd.losses import lovasz
 from segkd.losses.lovasz import Lovasz
 from segkd.types import IGNORE_INDEX, Step
 from tests.helpers.numerical_gradients import compute_numerical_gradient
-from tests.helpers.steps import make_step_from_maps
 
 K = 4
 

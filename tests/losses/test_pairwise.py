@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segkd.check_part.steps import make_step_from_maps
 from segkd.errors import UserError
 from segkd.losses import pairwise
 from segkd.losses.pairwise import Pairwise, compute_sum_squared_difference
 from segkd.types import FeatureInfo
-from tests.helpers.steps import make_step_from_maps
 
 
 def normalize(maps: Tensor) -> Tensor:

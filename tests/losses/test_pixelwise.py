@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segkd.check_part.steps import make_step, make_step_from_maps
 from segkd.errors import UserError
 from segkd.losses.pixelwise import Pixelwise
 from segkd.types import IGNORE_INDEX, FeatureInfo
-from tests.helpers.steps import make_step, make_step_from_maps
 
 
 def test_value_by_hand() -> None:

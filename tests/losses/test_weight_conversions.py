@@ -11,10 +11,10 @@ import torch
 import yaml
 from torch import Tensor
 
+from segkd.check_part.steps import make_step_from_maps
 from segkd.config.instantiate import parse_spec
 from segkd.losses.pixelwise import Pixelwise
 from segkd.types import IGNORE_INDEX
-from tests.helpers.steps import make_step_from_maps
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "reference" / "losses.md"

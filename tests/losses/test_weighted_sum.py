@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from segkd.check_part.steps import make_step
 from segkd.errors import UserError
 from segkd.losses.cross_entropy import CrossEntropy
 from segkd.losses.pairwise import Pairwise
 from segkd.losses.pixelwise import Pixelwise
 from segkd.losses.weighted_sum import LossSum
 from segkd.types import FeatureInfo
-from tests.helpers.steps import make_step
 
 
 def test_total_is_weighted_and_terms_are_raw() -> None:
