@@ -13,6 +13,7 @@ import pytest
 from segkd.errors import UserError
 from segkd.import_labels.annotations import IGNORED, UNLABELED, Export, Notes, ReadSettings
 from segkd.import_labels.coco import read_coco
+from segkd.import_labels.coco_outlines import are_outlines_indices
 from tests.helpers.exports import draw_labels, paint, write_image
 
 CATEGORIES = [
@@ -145,7 +146,7 @@ def test_boxes(tmp_path: Path, boxes: str, picture: str, fate: str) -> None:
         ),
         (
             make_file({**CAR, "segmentation": [[1, 1, 4, 1, 4, 3, 1, 3]]}),
-            "files have boxes a pixel larger than their outlines, ",
+            "files have outlines whose points seem to be pixel indices, ",
         ),
         (
             make_file(CAR, categories=[{"id": 0, "name": "thing", "supercategory": "none"}, *CATEGORIES]),
@@ -194,6 +195,30 @@ def test_what_is_left_out_or_changed_is_noted(tmp_path: Path, content: dict[str,
 def test_what_cannot_be_read_is_refused(tmp_path: Path, content: Any, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         read(write_export(tmp_path, content))
+
+
+def make_square(left: float, top: float, right: float, bottom: float, box: float = 0) -> dict[str, Any]:
+    """Return an object whose box is larger than its outline by `box` pixels."""
+    outline = [left, top, right, top, right, bottom, left, bottom]
+    return {"segmentation": [outline], "bbox": [left, top, right - left + box, bottom - top + box]}
+
+
+@pytest.mark.parametrize(
+    ("squares", "are_indices"),
+    [
+        ([make_square(1, 1, 4, 3, box=1)], True),
+        ([make_square(1, 1, 4, 3)], False),
+        ([make_square(1.5, 1, 4, 3, box=1)], False),
+        ([make_square(1, 1, 7, 3)] * 3, True),
+        ([make_square(1, 1, 4, 5)] * 3, True),
+        ([make_square(1, 1, 7, 3)] * 2, False),
+        ([*[make_square(1, 1, 7, 3)] * 3, make_square(1, 1, 8, 3)], False),
+        ([{"segmentation": CROWD_RLE, "bbox": [6, 0, 2, 6]}, {"segmentation": []}, {}], False),
+    ],
+    ids=["larger boxes", "edges", "positions", "last column", "last row", "too few", "one at the edge", "no outlines"],
+)
+def test_outlines_of_pixel_indices_are_noticed(squares: list[dict[str, Any]], are_indices: bool) -> None:
+    assert are_outlines_indices((square, (6, 8)) for square in squares) == are_indices
 
 
 _JUNK = (None, -1, float("nan"), float("inf"), 2**70, "", "\ud800", True, [], [[[1, 2]]], {"a": 1})

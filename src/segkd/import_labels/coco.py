@@ -44,10 +44,12 @@ def read_coco(path: Path, settings: ReadSettings, notes: Notes) -> Export:
 
 def _note_indices(files: Sequence[CocoFile], notes: Notes) -> None:
     for file in files:
-        if are_outlines_indices(annotation for objects in file.annotations.values() for annotation in objects):
+        sizes = {key: _read_size(image) for key, image in file.images.items()}
+        objects = ((entry, sizes[key]) for key, entries in file.annotations.items() for entry in entries)
+        if are_outlines_indices(objects):
             notes.add(
-                "files have boxes a pixel larger than their outlines, whose points may be pixel indices (cv2.findContours); "
-                "outlines=centers draws them so",
+                "files have outlines whose points seem to be pixel indices, as those of cv2.findContours; outlines=centers "
+                "draws them so",
                 str(file.path),
             )
 

@@ -1,4 +1,4 @@
-"""Notice outlines of pixel indices: their boxes are a pixel larger."""
+"""Notice outlines of pixel indices, as `cv2.findContours` returns them."""
 
 from __future__ import annotations
 
@@ -7,28 +7,54 @@ from typing import Any
 
 import numpy as np
 
-_TOLERANCE = 0.01  # pixels
+from segkd.import_labels.annotations import Points
+
 _MOST = 0.9
+_TOLERANCE = 0.01  # pixels
+_MIN_ENDS = 3  # outlines at the last row or column
 
 
-def are_outlines_indices(annotations: Iterable[Mapping[str, Any]]) -> bool:
-    """Return whether nearly all boxes are a pixel wider and higher than their outlines of whole numbers.
+def are_outlines_indices(objects: Iterable[tuple[Mapping[str, Any], tuple[int, int] | None]]) -> bool:
+    """Return whether outlines are whole numbers that seem to be indices of pixels.
 
-    `cv2.findContours` and `cv2.boundingRect` return such: the box of one pixel is 1×1, its outline a point.
+    Then nearly all boxes are a pixel wider and higher, as those of `cv2.boundingRect` are; or outlines end at the index of
+    the last row or column, and none at the edge of the image, which is one more.
+
+    Args:
+        objects: Annotations, each with the height and width of its image.
     """
-    checked = [is_larger for annotation in annotations if (is_larger := _has_larger_box(annotation)) is not None]
-    return bool(checked) and sum(checked) >= _MOST * len(checked)
+    larger = checked = ends = edges = 0
+    for annotation, size in objects:
+        points = _read_points(annotation.get("segmentation"))
+        if points is None:
+            continue
+        if not (points == np.rint(points)).all():
+            return False
+        if (is_larger := _has_larger_box(points, annotation.get("bbox"))) is not None:
+            checked += 1
+            larger += is_larger
+        if size is not None:
+            last = points.max(0) - (size[1], size[0])
+            ends += bool((last == -1).any())
+            edges += bool((last >= 0).any())
+    return (checked > 0 and larger >= _MOST * checked) or (ends >= _MIN_ENDS and edges == 0)
 
 
-def _has_larger_box(annotation: Mapping[str, Any]) -> bool | None:
-    """Return whether a box is larger than its outline by a pixel; None if there is no box or no outline."""
+def _read_points(outline: Any) -> Points | None:
+    """Return all points of an object; None if it has no outline."""
+    if not isinstance(outline, list) or not outline:
+        return None
     try:
-        points = np.concatenate([np.array(part, np.float64).reshape(-1, 2) for part in annotation["segmentation"]])
-        _, _, width, height = (float(value) for value in annotation["bbox"])
-    except (KeyError, TypeError, ValueError, OverflowError):
+        points = np.concatenate([np.array(part, np.float64).reshape(-1, 2) for part in outline])
+    except (TypeError, ValueError, OverflowError):
         return None
-    if len(points) == 0 or not np.isfinite(points).all():
+    return points if len(points) and np.isfinite(points).all() else None
+
+
+def _has_larger_box(points: Points, box: Any) -> bool | None:
+    """Return whether a box is larger than an outline by a pixel; None if there is none."""
+    try:
+        _, _, width, height = (float(value) for value in box)
+    except (TypeError, ValueError, OverflowError):
         return None
-    extent = points.max(0) - points.min(0)
-    is_whole = bool((points == np.rint(points)).all())
-    return is_whole and np.allclose((width, height), extent + 1, atol=_TOLERANCE)
+    return bool(np.allclose((width, height), points.max(0) - points.min(0) + 1, atol=_TOLERANCE))
