@@ -14,6 +14,7 @@ from segkd.config.keys import flatten
 from segkd.config.paths import list_options
 
 ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples/my_parts/my_parts/configs"
 REPOSITORY = "https://github.com/segkd/segkd/blob/main/"
 """How pages of the site link to files outside docs/."""
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -138,6 +139,9 @@ def list_keys() -> set[str]:
     for prefix, group in PARTS:
         for file in (ROOT / "configs" / group).glob("*.yaml"):
             keys |= {f"{prefix}.{key}" for key, _ in flatten(yaml.safe_load(file.read_text()))}
+    for group in ("loss", "callbacks", "logger"):  # a file of these has the part's name as its key
+        for file in (EXAMPLES / group).glob("*.yaml"):
+            keys |= {f"{group}.{key}" for key, _ in flatten(yaml.safe_load(file.read_text()))}
     return keys
 
 
@@ -152,7 +156,12 @@ def find_unknown_keys(text: str, keys: set[str]) -> set[str]:
     named |= {span for span in spans - LIGHTNING_NAMES if not span.endswith(FILE_SUFFIXES)}
     unknown = {key for key in named - keys if not key.startswith(("hydra.", "hydra/"))}
     for group in ("experiment", "preset", "adversary"):
-        options = {*list_options(group), "null", *re.findall(rf"/{group}/(\w+)\.yaml", text)}
+        options = {
+            *list_options(group),
+            *list_options(group, EXAMPLES),
+            "null",
+            *re.findall(rf"/{group}/(\w+)\.yaml", text),
+        }
         chosen = re.findall(rf"(?<![\w./@]){group}=([a-z]\w*(?:/\w+)*)", text)
         unknown |= {f"{group}={name}" for name in chosen if name not in options}
     return unknown
