@@ -157,8 +157,8 @@ def _match(images: Sequence[_File], labels: Sequence[_File], notes: Notes) -> li
         if image.path not in found:
             notes.add("images without a label are left out", str(image.path))
         else:
-            label = _choose(image.path, found[image.path], notes)
-            pairs.append(Pair(image.path, PurePosixPath(*image.folder, image.path.name), label))
+            chosen = _choose(image.path, found[image.path], notes)
+            pairs.append(Pair(image.path, PurePosixPath(*image.folder, image.path.name), chosen))
     return pairs
 
 
