@@ -140,7 +140,7 @@ def list_keys() -> set[str]:
         for file in (ROOT / "configs" / group).glob("*.yaml"):
             keys |= {f"{prefix}.{key}" for key, _ in flatten(yaml.safe_load(file.read_text()))}
     for group in ("loss", "callbacks", "logger"):  # a file of these has the part's name as its key
-        for file in (EXAMPLES / group).glob("*.yaml"):
+        for file in (*(ROOT / "configs" / group).glob("*.yaml"), *(EXAMPLES / group).glob("*.yaml")):
             keys |= {f"{group}.{key}" for key, _ in flatten(yaml.safe_load(file.read_text()))}
     return keys
 
