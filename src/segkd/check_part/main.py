@@ -9,7 +9,8 @@ from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 from omegaconf import DictConfig
-from pydantic import Field, PlainValidator, PositiveInt
+from pydantic import Field, PlainValidator
+from torch.optim import Optimizer
 
 from segkd.check_part.dataset_contract import check_dataset
 from segkd.check_part.findings import Finding, describe_crash
@@ -21,7 +22,6 @@ from segkd.config.schema import (
     CallbackSpec,
     LoggerSpec,
     LossSpec,
-    OptimizerSpec,
     OptionalNetwork,
     OptionalSpec,
     Settings,
@@ -43,34 +43,25 @@ def _parse_dataset(node: Any) -> Spec | None:
     return parse_spec(node, "choose a dataset with dataset=NAME", SegmentationDataset)
 
 
+OptionalOptimizer = Annotated[
+    Spec | None, PlainValidator(lambda node: parse_spec(node, kind=Optimizer) if node else None)
+]
 OptionalDataset = Annotated[Spec | None, PlainValidator(_parse_dataset)]
 
 
 class CheckPartSettings(Settings):
     """Settings of `python -m segkd.check_part`."""
 
-    loss: dict[str, LossSpec] | None = Field(
-        default=None, description="losses to check", json_schema_extra={"values": "[NAME,…]"}
+    loss: dict[str, LossSpec] = Field(description="losses to check", json_schema_extra={"values": "[NAME,…]"})
+    model: OptionalNetwork = Field(description="a network to check", json_schema_extra={"values": "NAME"})
+    dataset: OptionalDataset = Field(description="a dataset to check", json_schema_extra={"values": "NAME"})
+    optimizer: OptionalOptimizer = Field(description="an optimizer to check", json_schema_extra={"values": "NAME"})
+    schedule: OptionalSpec = Field(description="a schedule to check", json_schema_extra={"values": "NAME"})
+    callbacks: dict[str, CallbackSpec] = Field(
+        description="callbacks to check", json_schema_extra={"values": "[NAME,…]"}
     )
-    model: OptionalNetwork = Field(default=None, description="a network to check", json_schema_extra={"values": "NAME"})
-    dataset: OptionalDataset = Field(
-        default=None, description="a dataset to check", json_schema_extra={"values": "NAME"}
-    )
-    optimizer: OptimizerSpec | None = Field(
-        default=None, description="an optimizer to check", json_schema_extra={"values": "NAME"}
-    )
-    schedule: OptionalSpec = Field(
-        default=None, description="a schedule to check", json_schema_extra={"values": "NAME"}
-    )
-    callbacks: dict[str, CallbackSpec] | None = Field(
-        default=None, description="callbacks to check", json_schema_extra={"values": "[NAME,…]"}
-    )
-    logger: dict[str, LoggerSpec] | None = Field(
-        default=None, description="loggers to check", json_schema_extra={"values": "[NAME,…]"}
-    )
-    classes: PositiveInt = Field(
-        description="number of classes of the networks on which a loss or a network is checked"
-    )
+    logger: dict[str, LoggerSpec] = Field(description="loggers to check", json_schema_extra={"values": "[NAME,…]"})
+    classes: int = Field(ge=2, description="number of classes of the networks on which a loss or a network is checked")
     features: list[str] = Field(
         description="features that a loss reads, besides encoder, kd_logits and the loss's own key `feature`",
         json_schema_extra={"values": "[NAME,…]"},
@@ -100,7 +91,9 @@ def check_part(cfg: DictConfig) -> None:
     findings = [finding for part in parts for finding in _check(part)]
     count = sum(finding.is_fault for finding in findings)
     names = ", ".join(part.title for part in parts)
-    print(f"{names}: {len(findings)} lines of the contract, {count or 'no'} fault{'s' * (count != 1)}")
+    print(
+        f"{names}: {len(findings)} line{'s' * (len(findings) != 1)} of the contract, {count or 'no'} fault{'s' * (count != 1)}"
+    )
     if count:
         raise SystemExit(1)
 
@@ -121,7 +114,7 @@ def _check(part: Part) -> list[Finding]:
 
 
 def _list_parts(settings: CheckPartSettings) -> Iterator[Part]:
-    for name, spec in (settings.loss or {}).items():
+    for name, spec in settings.loss.items():
         names = dict.fromkeys([*settings.features, *_get_own_feature(spec)])
         yield Part(f"loss {name}", spec, partial(check_loss, spec.build, settings.classes, names))
     if settings.model is not None:
@@ -132,9 +125,9 @@ def _list_parts(settings: CheckPartSettings) -> Iterator[Part]:
         yield Part("optimizer", settings.optimizer, partial(check_optimizer, settings.optimizer.build))
     if settings.schedule is not None:
         yield Part("schedule", settings.schedule, partial(check_schedule, settings.schedule.build))
-    for name, spec in (settings.callbacks or {}).items():
+    for name, spec in settings.callbacks.items():
         yield Part(f"callback {name}", spec, partial(check_callback, spec.build))
-    for name, spec in (settings.logger or {}).items():
+    for name, spec in settings.logger.items():
         yield Part(f"logger {name}", spec, partial(_check_logger, spec))
 
 
