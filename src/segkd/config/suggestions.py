@@ -7,7 +7,7 @@ import difflib
 
 def explain_unknown_name(kind: str, name: str, known: list[str]) -> str:
     """Return the sentence for a name that does not exist: the closest one, or all there are."""
-    hint = suggest(name, known) or f"; there are {', '.join(known)}"
+    hint = suggest(name, known) or f"; there are {', '.join(known) or 'none'}"
     return f"there is no {kind} called '{name}'{hint}"
 
 

@@ -93,7 +93,7 @@ class RunFolder:
 
     def __enter__(self) -> RunFolder:
         curves = MetricsFileLogger(self.directory)
-        self.loggers: list[Logger] = [curves]
+        self.loggers: list[Logger] = []
         if is_rank_zero():
             self.directory.mkdir(parents=True, exist_ok=True)
             self._is_new = not any(path.name != LOCK_FILE for path in self.directory.iterdir())
@@ -105,7 +105,8 @@ class RunFolder:
             self.directory, _name_run(self.settings), _name_sweep(), self._config, self._step_count, is_multirun()
         )
         try:
-            self.loggers = build_loggers(self.settings.logger, self.settings.wandb, info, curves)
+            for logger in build_loggers(self.settings.logger, self.settings.wandb, info, curves):
+                self.loggers.append(logger)  # one by one: those that are built are closed where the next is refused
         except BaseException as error:
             self.__exit__(type(error), error, error.__traceback__)
             raise

@@ -19,6 +19,7 @@ from segkd.train.loggers.build import build_loggers, check_loggers
 from segkd.train.loggers.csv import MetricsFileLogger
 from segkd.train.loggers.run_info import RunInfo
 from segkd.train.loggers.wandb import WandbLogger, choose_mode
+from segkd.utils.plugins import VARIABLE
 from tests.helpers.commands import Command
 from tests.helpers.training import TINY_TRAINING, read_metrics
 from tests.helpers.wandb_files import wandb_runs
@@ -212,9 +213,20 @@ def test_what_cannot_be_written_costs_the_logger_alone(command: Command, tmp_pat
     assert len(read_csv(run)["train/total"]) == 2
 
 
+def test_a_logger_that_is_refused_leaves_nothing(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "tests.helpers.own_parts")
+    own = "+logger.own={_target_: tests.helpers.own_parts.FaultyLogger, fault: init lacks}"
+    typed = ("check_teacher=off", "wandb.mode=offline", own, f"output_dir={tmp_path / 'run'}")
+    result = command("train", *TINY_TRAINING, *typed)
+    assert (result.code, "the logger 'own' cannot log: No module named 'own_server'" in result.err) == (2, True)
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_file_of_curves_is_always_written(tmp_path: Path) -> None:
     settings = TrainSettings.model_fields["wandb"].annotation.model_construct(mode="disabled")  # type: ignore[union-attr]
     curves = MetricsFileLogger(tmp_path)
-    assert build_loggers({}, settings, info(tmp_path), curves) == [curves]
+    assert [*build_loggers({}, settings, info(tmp_path), curves)] == [curves]
     wandb = {"wandb": Spec(WandbLogger, {})}
-    assert build_loggers(wandb, settings, info(tmp_path), curves) == [curves]
+    assert [*build_loggers(wandb, settings, info(tmp_path), curves)] == [curves]

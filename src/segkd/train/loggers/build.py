@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pytorch_lightning.loggers.logger import Logger
@@ -43,21 +43,21 @@ def check_loggers(specs: Mapping[str, Spec]) -> None:
 
 def build_loggers(
     specs: Mapping[str, Spec], wandb: WandbSettings, run: RunInfo, curves: MetricsFileLogger
-) -> list[Logger]:
-    """Return the loggers in their order; the file of curves, which every run has, is the last if it is not named.
+) -> Iterator[Logger]:
+    """Yield the loggers in their order; the file of curves, which every run has, is the last if it is not named.
 
     Raises:
         UserError: a package that a logger needs is not installed.
     """
-    loggers: list[Logger] = []
     for name, spec in specs.items():
         if spec.target is MetricsFileLogger:
-            loggers.append(curves)
+            yield curves
         elif spec.target is WandbLogger:
-            loggers += _build_wandb(wandb, run)
+            yield from _build_wandb(wandb, run)
         else:
-            loggers.append(_guard(name, spec, run))
-    return loggers if curves in loggers else [*loggers, curves]
+            yield _guard(name, spec, run)
+    if all(spec.target is not MetricsFileLogger for spec in specs.values()):
+        yield curves
 
 
 def _build_wandb(settings: WandbSettings, run: RunInfo) -> list[Logger]:
