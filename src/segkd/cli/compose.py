@@ -62,7 +62,7 @@ OWN_TRAINER_KEYS = {
 }
 """Key without effect on a Distiller → what has it in the user's own program."""
 
-_GROUPS_OF_DATA = ("experiment", "preset")  # they choose a dataset too
+_GROUPS_OF_DATA = ("dataset", "experiment")  # an experiment chooses a dataset too
 
 
 def build_distiller_from_overrides(kind: type[D], overrides: Sequence[str], data: OwnData | None) -> D:
@@ -142,7 +142,7 @@ def _check_keys(keys: Sequence[str], has_own_data: bool) -> None:
         for own, place in OWN_TRAINER_KEYS.items():
             if key == own or key.startswith(f"{own}."):
                 raise UserError(f"{key} belongs to your own program, not to the Distiller: {place}; leave it out")
-    is_chosen = "dataset" in keys or any(group in keys for group in _GROUPS_OF_DATA)
+    is_chosen = any(group in keys for group in _GROUPS_OF_DATA)
     if not has_own_data and not is_chosen:
         raise UserError(
             'the Distiller needs the classes of the data; give classes=["road", …] for your own, or a dataset: '

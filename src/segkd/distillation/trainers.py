@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytorch_lightning as pl
 from pytorch_lightning.strategies import DDPStrategy
@@ -11,9 +12,11 @@ from segkd.errors import UserError
 
 PRECISIONS = ("32-true", "bf16-mixed")
 
+_NEEDLESS_ADVICE = r".*recommended to use `self\.log\('val/.*sync_dist=True.*"
+
 
 def check_trainer(trainer: pl.Trainer, has_two_phases: bool) -> None:
-    """Check the trainer's precision and strategy.
+    """Check the trainer's precision and strategy, and silence an advice that does not apply.
 
     Args:
         trainer: Lightning's.
@@ -32,6 +35,8 @@ def check_trainer(trainer: pl.Trainer, has_two_phases: bool) -> None:
             "with a discriminator each phase leaves the other's parameters unused; give "
             'Trainer(strategy="ddp_find_unused_parameters_true")'
         )
+    # The confusion matrix is of all processes already.
+    warnings.filterwarnings("ignore", message=_NEEDLESS_ADVICE)
 
 
 def _finds_unused_parameters(trainer: pl.Trainer) -> bool:
