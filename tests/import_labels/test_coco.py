@@ -146,7 +146,7 @@ def test_boxes(tmp_path: Path, boxes: str, picture: str, fate: str) -> None:
         ),
         (
             make_file({**CAR, "segmentation": [[1, 1, 4, 1, 4, 3, 1, 3]]}),
-            "files have outlines whose points seem to be pixel indices, ",
+            "exports have outlines whose points are pixel indices, ",
         ),
         (
             make_file(CAR, categories=[{"id": 0, "name": "thing", "supercategory": "none"}, *CATEGORIES]),

@@ -94,8 +94,8 @@ class ReadSettings(NamedTuple):
     """What becomes of objects that have a box and no outline."""
     crowd: Literal["ignore", "fill", "skip"] = "ignore"
     """What becomes of regions that hold a group of objects."""
-    outlines: Outline = "edges"
-    """What the points of outlines are, where the format leaves it open."""
+    outlines: Outline | None = None
+    """What the points of outlines are, where the format leaves it open; None: as they look, or positions."""
     image_folder: Path | None = None
     """Where the images are if not in the export."""
     scratch_folder: Path | None = None

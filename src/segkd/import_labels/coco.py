@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from segkd.errors import UserError
-from segkd.import_labels.annotations import AnnotatedImage, Export, LabelClass, Notes, ReadSettings, Region
+from segkd.import_labels.annotations import AnnotatedImage, Export, LabelClass, Notes, Outline, ReadSettings, Region
 from segkd.import_labels.coco_file import CocoFile, Entry, find_coco_files, read_coco_file
 from segkd.import_labels.coco_objects import read_object
 from segkd.import_labels.coco_outlines import are_outlines_indices
@@ -27,8 +27,8 @@ def read_coco(path: Path, settings: ReadSettings, notes: Notes) -> Export:
         UserError: It is no such export, or it is damaged or contradicts itself.
     """
     files = [read_coco_file(file, path, notes) for file in find_coco_files(path, notes)]
-    if settings.outlines == "edges":
-        _note_indices(files, notes)
+    if settings.outlines is None:
+        settings = settings._replace(outlines=_guess_outlines(files, notes))
     finder = ImageFinder([settings.image_folder or _find_root(path)])
     classes = _merge_categories(files, notes)
     images: dict[Path, AnnotatedImage] = {}
@@ -42,16 +42,21 @@ def read_coco(path: Path, settings: ReadSettings, notes: Notes) -> Export:
     return Export([LabelClass(name) for name in classes], [*images.values()])
 
 
-def _note_indices(files: Sequence[CocoFile], notes: Notes) -> None:
-    for file in files:
-        sizes = {key: _read_size(image) for key, image in file.images.items()}
-        objects = ((entry, sizes[key]) for key, entries in file.annotations.items() for entry in entries)
-        if are_outlines_indices(objects):
-            notes.add(
-                "files have outlines whose points seem to be pixel indices, as those of cv2.findContours; outlines=centers "
-                "draws them so",
-                str(file.path),
-            )
+def _guess_outlines(files: Sequence[CocoFile], notes: Notes) -> Outline:
+    objects = (
+        (entry, _read_size(file.images[key]))
+        for file in files
+        for key, entries in file.annotations.items()
+        for entry in entries
+    )
+    if not are_outlines_indices(objects):
+        return "edges"
+    notes.add(
+        "exports have outlines whose points are pixel indices, by their boxes or ends, as those of cv2.findContours, and are "
+        "drawn so; outlines=edges takes them as positions",
+        str(files[0].path),
+    )
+    return "centers"
 
 
 def _find_root(path: Path) -> Path:

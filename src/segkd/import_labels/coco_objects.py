@@ -63,7 +63,7 @@ def _read_parts(
         return (_read_mask(outline, size, where),)
     if isinstance(outline, list) and outline:
         flat = [outline] if isinstance(outline[0], int | float) else outline
-        polygons = tuple(polygon for part in flat if (polygon := _read_polygon(part, settings.outlines)))
+        polygons = tuple(polygon for part in flat if (polygon := _read_polygon(part, settings.outlines or "edges")))
         if len(polygons) < len(flat):
             notes.add("outlines that are no lists of x and y are left out", where, len(flat) - len(polygons))
         return polygons

@@ -63,9 +63,9 @@ class ImportSettings(Settings):
     empty_images: Literal["keep", "skip"] = Field(description="images in which nothing is annotated")
     boxes: Literal["skip", "fill"] = Field(description="objects that have a box and no outline")
     crowd: Literal["ignore", "fill", "skip"] = Field(description="COCO's regions that hold a group of objects")
-    outlines: Outline = Field(
+    outlines: Outline | None = Field(
         description="COCO, YOLO: points of outlines lie on the edges of pixels, or are the indices of an object's outermost "
-        "pixels, as cv2.findContours returns them"
+        "pixels, as cv2.findContours returns them; null: COCO's as they look, YOLO's edges"
     )
     val: NonNegativeFloat | None = Field(
         description="part of the images that goes to val; null: the export's own splits, or 0.2 if it has none"
@@ -90,7 +90,7 @@ def import_labels(cfg: DictConfig) -> None:
         UserError: The export cannot be read, holds nothing to import, or the output folder cannot be used.
     """
     settings = load_settings(cfg, ImportSettings)
-    if settings.outlines != "edges" and settings.source_format not in ("coco", "yolo", "roboflow"):
+    if settings.outlines is not None and settings.source_format not in ("coco", "yolo", "roboflow"):
         raise UserError(
             f"from={settings.source_format} says itself what points are; leave out outlines={settings.outlines}"
         )

@@ -116,7 +116,7 @@ def _read_polygon(values: Sequence[float], settings: ReadSettings, where: str) -
         raise UserError(
             f"{where} has {len(values) + 1} numbers; a box has {_BOX_LENGTH + 1}, and an outline a class and at least three points"
         )
-    return Polygon((np.array(values).reshape(-1, 2),), is_relative=True, outline=settings.outlines)
+    return Polygon((np.array(values).reshape(-1, 2),), is_relative=True, outline=settings.outlines or "edges")
 
 
 def _parse_line(line: str, where: str) -> Sequence[float]:
