@@ -82,8 +82,8 @@ def _guard(name: str, spec: Spec, run: RunInfo) -> GuardedLogger:
     def build() -> Logger:
         try:
             logger: Logger = spec.build(**given)
-        except UserError as error:
-            raise ValueError(str(error)) from None
+        except UserError as error:  # what the logger itself raised
+            raise error.__context__ or error from None
         if "run" not in given:
             logger.log_hyperparams(run.config)
         return logger
