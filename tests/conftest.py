@@ -64,6 +64,7 @@ def _without_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv(VARIABLE, raising=False)
     path, modules = [*sys.path], {*sys.modules}
     yield
+    os.environ.pop(VARIABLE, None)
     sys.path[:] = path
     for name in [name for name in sys.modules if name not in modules]:
         origin = getattr(sys.modules[name], "__file__", None)

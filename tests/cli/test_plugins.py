@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from segkd.cli.arguments import read_plugins
+from segkd.config.paths import CONFIGS
+from segkd.config.plugin_configs import register_plugin_configs
+from segkd.errors import UserError
 from segkd.models.student_io import load_student
+from segkd.utils.plugins import add_plugins, load_plugins
 from tests.helpers.commands import Command, Result
 from tests.helpers.refusals import assert_refused
 
@@ -119,6 +124,60 @@ def test_wrong_name_is_refused(command: Command, name: str) -> None:
     assert_refused(command("train", f"plugins=[{name}]", *QUICK), WRONG_NAMES[name])
 
 
+@pytest.mark.parametrize(
+    ("override", "names"),
+    [
+        ("plugins=[a,b]", ["a", "b"]),
+        ("++plugins=[ 'a' , \"b\" ]", ["a", "b"]),
+        ("plugins=a", ["a"]),
+        ("plugins=null", []),
+        ("plugins_of=[a]", []),
+        ("loss.plugins=[a]", []),
+    ],
+)
+def test_plugins_are_read_from_an_override(override: str, names: list[str]) -> None:
+    assert read_plugins(override) == names
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["plugins=a,b", "plugins=[a],[b]", "plugins=[[a]]", "plugins.0=a", "~plugins", "~plugins=[a]", "plugins"],
+)
+def test_other_forms_are_refused(override: str) -> None:
+    """With -m they would be a sweep, whose jobs share one process."""
+    with pytest.raises(UserError, match=r"write plugins=\[A,B\]"):
+        read_plugins(override)
+
+
+def test_variable_is_named_where_its_content_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGKD_PLUGINS", "my_parts other")
+    with pytest.raises(UserError, match=r"^SEGKD_PLUGINS=my_parts other: .*SEGKD_PLUGINS=my_pkg,other"):
+        add_plugins([])
+
+
+def test_import_leaves_the_process_as_it_was(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    write_package("noisy", "import os, sys\nprint('hello')\nsys.argv = ['x']\nos.chdir('/')\n")
+    arguments, folder = [*sys.argv], Path.cwd()
+    load_plugins(["noisy"])
+    assert (sys.argv, Path.cwd()) == (arguments, folder)
+    assert "'noisy' changes sys.argv and the folder" in caplog.text
+    out, err = capsys.readouterr()
+    assert (out, "hello" in err) == ("", True)
+
+
+def test_yaml_that_hydra_would_not_read_as_meant_is_refused() -> None:
+    write_package("one", loss__mine="mine: {_target_: one.Loss}\n")
+    write_package("two", loss__mine="mine: {_target_: two.Loss}\n")
+    add_plugins(["one", "two"])
+    with pytest.raises(UserError, match=r"two/configs/loss/mine\.yaml: there is .*one/configs/loss/mine\.yaml too"):
+        register_plugin_configs()
+    Path("two/configs/loss/mine.yaml").rename("two/configs/loss/mine.yml")
+    with pytest.raises(UserError, match=r"mine\.yml: Hydra reads files that end with \.yaml"):
+        register_plugin_configs()
+
+
 BROKEN = {
     "raise RuntimeError('no GPU here')": ("RuntimeError: no GPU here", "__init__.py, line 1"),
     "\nimport not_installed": ("ModuleNotFoundError: No module named 'not_installed'", "__init__.py, line 2"),
@@ -166,9 +225,34 @@ def test_loss_that_breaks_the_types_is_explained(command: Command) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "phrase"),
+    [
+        (
+            ("~schedule.power", "~schedule.warmup", "schedule._target_=mine.Danger"),
+            "schedule: mine.Danger cannot be called",
+        ),
+        (("adversary=holistic", "adversary._target_=mine.Danger"), "adversary: mine.Danger is no Adversary"),
+        (("adversary=holistic", "adversary.gan_loss._target_=mine.Danger"), "must be of type GANLoss, not Danger"),
+    ],
+)
+def test_part_of_another_kind_is_not_built(command: Command, arguments: tuple[str, ...], phrase: str) -> None:
+    """A stranger's experiment may name the classes of a plugin, each only as what it is."""
+    write_package("mine", "class Danger:\n    def __init__(self, **keys):\n        open('executed', 'w')\n")
+    theirs = ("experiment=quickstart", "model@teacher=none", "loss=[cross_entropy]", "adversary=none")
+    kept = theirs[: -1 if "adversary=holistic" in arguments else None]
+    assert_refused(command("train", "plugins=[mine]", *QUICK, *kept, *arguments, "output_dir=run"), phrase)
+
+
 def test_yaml_that_shadows_one_of_segkd_is_refused(command: Command) -> None:
     write_package("mine", loss__pixelwise="pixelwise: {_target_: mine.Loss}\n")
     assert_refused(command("train", "plugins=[mine]", *QUICK), "segkd has a loss/pixelwise.yaml of its own")
+
+
+def test_loss_file_without_the_loss_s_name_is_explained(command: Command) -> None:
+    write_package("mine", loss__mine="_target_: mine.Loss\n")
+    result = command("train", "plugins=[mine]", *QUICK, "loss=[cross_entropy,mine]", "output_dir=run")
+    assert_refused(result, "a loss's file has one key, its name, with _target_ below it")
 
 
 def test_unknown_option_names_the_way_to_ones_own(command: Command) -> None:
@@ -189,6 +273,20 @@ def plant_in_search_path() -> tuple[str, ...]:
     text = "# @package _global_\nhydra: {searchpath: ['pkg://evil.configs']}\n"
     Path("mine/experiment/theirs.yaml").write_text(text)
     return ("train", *QUICK, "--config-dir", "mine", "experiment=theirs", "output_dir=run")
+
+
+def plant_in_environment() -> tuple[str, ...]:
+    Path("mine/experiment").mkdir(parents=True)
+    text = "# @package _global_\nhydra: {job: {env_set: {SEGKD_PLUGINS: evil}}}\n"
+    Path("mine/experiment/theirs.yaml").write_text(text)
+    return ("train", *QUICK, "--config-dir", "mine", "experiment=theirs", "output_dir=run")
+
+
+def plant_in_plan() -> tuple[str, ...]:
+    Path("mine/plan").mkdir(parents=True)
+    text = Path(CONFIGS / "plan/streets.yaml").read_text() + "overrides: ['plugins=[evil]']\n"
+    Path("mine/plan/theirs.yaml").write_text(text)
+    return ("study", "--config-dir", "mine", "plan=theirs", "runs=run")
 
 
 def plant_in_interpolation() -> tuple[str, ...]:
@@ -226,6 +324,15 @@ def plant_in_adapter_of_student() -> tuple[str, ...]:
     return ("evaluate", "run=theirs", "workers=0")
 
 
+def plant_in_program_of_student() -> tuple[str, ...]:
+    """A package that is named may still hold programs, which nothing but the user starts."""
+    Path("my_program").mkdir()
+    Path("my_program/__init__.py").touch()
+    Path("my_program/__main__.py").write_text(PAYLOAD)
+    change_run("student.yaml", lambda spec: {**without_hash(spec), "network": "my_program.__main__.Net"})
+    return ("evaluate", "run=theirs", "workers=0", "plugins=[my_program]")
+
+
 def plant_in_classes() -> tuple[str, ...]:
     Path("farm/images/train").mkdir(parents=True)
     Path("farm/classes.yaml").write_text("classes: [{name: a}, {name: b}]\nsize: [4, 4]\nplugins: [evil]\n")
@@ -254,6 +361,8 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, command: Command) -> Pa
     [
         (plant_in_experiment, "a file cannot name plugins"),
         (plant_in_search_path, "searchpath"),
+        (plant_in_environment, "hydra.job.env_set: a file cannot name plugins"),
+        (plant_in_plan, "a file cannot name plugins"),
         (plant_in_interpolation, "add plugins=[evil]"),
         (plant_in_config, "a file cannot name plugins"),
         (plant_in_dataset_of_config, "add plugins=[evil]"),
@@ -261,6 +370,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, command: Command) -> Pa
         (plant_in_student, "a file cannot name plugins"),
         (plant_in_network_of_student, "add plugins=[evil]"),
         (plant_in_adapter_of_student, "add plugins=[evil]"),
+        (plant_in_program_of_student, "the plugin has no network of that name"),
         (plant_in_classes, "a file cannot name plugins"),
     ],
 )

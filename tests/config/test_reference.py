@@ -13,11 +13,12 @@ import yaml
 from segkd.cli.commands import COMMANDS
 from segkd.cli.reference import MAX_WIDTH, describe_command, list_settings, render_files
 from segkd.cli.reference_keys import EXTRA_KEYS, PAGES
-from segkd.config.instantiate import NETWORK_KEYS, resolve_target
+from segkd.config.instantiate import NETWORK_KEYS
 from segkd.config.keys import flatten
 from segkd.config.paths import CONFIGS
 from segkd.config.reference import read_argument_docs
 from segkd.config.schema import Settings
+from segkd.config.targets import resolve_target
 from segkd.config.values import format_values
 from segkd.losses.pixelwise import Pixelwise
 

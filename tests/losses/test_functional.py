@@ -15,14 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segkd.config.instantiate import parse_spec, resolve_target
+from segkd.check_part.steps import get_feature_infos, make_step
+from segkd.config.instantiate import parse_spec
+from segkd.config.targets import resolve_target
 from segkd.losses import functional
 from segkd.losses.base import Loss
 from segkd.losses.cirkd_memory import Queue
 from segkd.losses.regions import gather_positions, sample_evenly
 from segkd.types import IGNORE_INDEX, FeatureInfo, Step
-from tests.helpers.losses import SPECS, get_feature_infos
-from tests.helpers.steps import make_step
+from tests.helpers.losses import SPECS
 
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     name: getattr(functional, f"{name}_loss") for name in SPECS if hasattr(functional, f"{name}_loss")

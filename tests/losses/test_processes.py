@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from segkd.config.instantiate import resolve_target
+from segkd.config.targets import resolve_target
 from segkd.losses.distributed import global_mean
 from tests.helpers.loss_worker import VALUES, compute_loss_gradients, fill_memory, run_process
 from tests.helpers.losses import SPECS

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from segkd.config.instantiate import resolve_target
+from segkd.check_part.steps import make_step_from_maps
+from segkd.config.targets import resolve_target
 from segkd.losses.base import Loss
 from segkd.losses.cirkd import CIRKD
 from segkd.losses.ifvd import IFVD
@@ -29,7 +30,6 @@ from tests.helpers.loss_cases import (
 )
 from tests.helpers.loss_references import Array, Labels, Mask, compute_cirkd, compute_ifvd
 from tests.helpers.losses import SPECS
-from tests.helpers.steps import make_step_from_maps
 
 
 class Formula(NamedTuple):

@@ -41,6 +41,14 @@ def compute_probabilities(network: SegmentationModel) -> list[float]:
     return outputs.logits.softmax(1)[0, :, 0, 0].tolist()
 
 
+def test_network_without_kd_logits_is_named() -> None:
+    network = ConstantNetwork(0.5, 0.5)
+    del network.features["kd_logits"]
+    for build in (lambda: Ensemble({"a": network}), lambda: ClassRemap(network, {"road": [0], "car": [1]}, CLASSES)):
+        with pytest.raises(UserError, match="ConstantNetwork has no feature 'kd_logits'"):
+            build()
+
+
 def test_merged_classes_sum_their_probabilities() -> None:
     network = ClassRemap(ConstantNetwork(0.1, 0.2, 0.3, 0.4), {"road": [3, 0], "car": [1, 2]}, CLASSES)
     assert compute_probabilities(network) == pytest.approx([0.5, 0.5])

@@ -37,6 +37,15 @@ TINY = (
 )
 
 
+@pytest.mark.parametrize(
+    "override", ["plugins=[evil]", "+plugins=[evil]", "--experimental-rerun=evil.pickle", "-cd=evil"]
+)
+def test_overrides_of_a_plan_are_keys(override: str) -> None:
+    """A plan is a file, which runs no code; options and plugins would."""
+    with pytest.raises(ValueError, match=r"an option|a file cannot name plugins"):
+        MethodSettings(experiment="a", overrides=[override])
+
+
 def test_jobs_have_arguments_and_dependencies() -> None:
     runs = Path("runs")
     jobs = plan_jobs(METHODS, None, [0, 1], runs, ["y=2"])
@@ -92,7 +101,7 @@ def test_picture_needs_a_finished_training(command: Command, tmp_path: Path, mon
     assert not Path("new").exists()
     result = command(*arguments, "dataset.name=nowhere")
     assert result.code == 2
-    assert "there is no dataset 'nowhere'" in result.err
+    assert "there is no dataset called 'nowhere'" in result.err
 
 
 @pytest.mark.slow

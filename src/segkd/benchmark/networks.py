@@ -17,9 +17,10 @@ from segkd.benchmark.result import (
     format_times,
     summarize_times,
 )
-from segkd.config.instantiate import parse_spec, resolve_target
+from segkd.config.instantiate import parse_spec
 from segkd.config.paths import CONFIGS
 from segkd.config.suggestions import explain_unknown_name
+from segkd.config.targets import resolve_target
 from segkd.errors import UserError
 from segkd.models.base import Normalization, SegmentationModel, count_parameters
 from segkd.models.profiling import count_macs, measure_latencies

@@ -24,6 +24,7 @@ from segkd.distillation.averaging import build_ema
 from segkd.distillation.distiller import Distiller
 from segkd.distillation.nan_guard import NanGuard
 from segkd.distillation.optimizers import group_by_decay
+from segkd.distillation.schedules import Schedule
 from segkd.errors import UserError
 from segkd.losses.base import Loss
 from segkd.losses.weighted_sum import LossSum
@@ -82,7 +83,7 @@ def assemble_distiller(
         losses,
         adversary,
         {name: partial(_build_optimizer, spec) for name, spec in settings.optimizers.items()},
-        settings.schedule.build(),
+        _build_schedule(settings.schedule),
         total_steps=total_steps,
         classes=dataset.classes,
         gradient_clip=trainer.gradient_clip,
@@ -162,9 +163,22 @@ def _build_teacher(settings: TrainSettings, dataset: DataFacts, num_classes: int
 def _build_adversary(settings: TrainSettings, student: SegmentationModel) -> Adversary | None:
     if settings.adversary is None:
         return None
+    if not issubclass(settings.adversary.target, Adversary):
+        raise UserError(
+            f"adversary: {settings.adversary.path} is no Adversary; make it a subclass of segkd.distillation.adversary.Adversary"
+        )
     discriminator = settings.adversary.arguments["discriminator"].build(num_classes=student.num_classes)
     adversary: Adversary = settings.adversary.build(discriminator=discriminator)
     return adversary
+
+
+def _build_schedule(spec: Spec) -> Schedule:
+    if not issubclass(spec.target, Schedule):
+        raise UserError(
+            f"schedule: {spec.path} cannot be called; define __call__(self, progress), which returns the factor of the learning rate"
+        )
+    schedule: Schedule = spec.build()
+    return schedule
 
 
 def _build_optimizer(spec: Spec, parameters: Sequence[nn.Parameter]) -> Optimizer:

@@ -22,7 +22,8 @@ _ELEMENT = re.compile(
 )
 _PLAIN = re.compile(r"[\w/\\\-+.$%*@?|]*", re.ASCII)
 """Text that Hydra reads without quotes."""
-_PLUGINS = re.compile(r"\+{0,2}plugins=")
+_PLUGINS = re.compile(r"\+{0,2}plugins=|~?plugins$|~plugins=|\+{0,2}plugins\.")
+_PACKAGES = re.compile(r"\+{0,2}plugins=\s*(?:\[(?P<listed>[^\[\]]*)\]|(?P<single>[^,\[\]]*))\s*")
 
 
 def arrange_arguments(refuse: Callable[[str], NoReturn]) -> None:
@@ -66,11 +67,18 @@ def list_search_path() -> list[Path]:
 
 
 def read_plugins(override: str) -> list[str]:
-    """Return the packages that `plugins=[A,B]` names; none for another override."""
+    """Return the packages that `plugins=[A,B]` names; none for another override.
+
+    Raises:
+        UserError: it names plugins in another way, as a sweep would.
+    """
     if not _PLUGINS.match(override):
         return []
-    names = override.partition("=")[2].strip("[]").split(",")
-    return [name.strip(" \"'") for name in names]
+    match = _PACKAGES.fullmatch(override)
+    if match is None:
+        raise UserError(f"{override}: plugins are named in one list, which no sweep changes; write plugins=[A,B]")
+    names = [name.strip(" \"'") for name in (match["listed"] or match["single"] or "").split(",")]
+    return [] if names == ["null"] else names
 
 
 def expand_home_in_override(override: str) -> str:

@@ -31,7 +31,7 @@ from segkd.config.home import expand_home, expand_home_in_config
 from segkd.config.paths import CONFIGS, PRETRAINED
 from segkd.config.plugin_configs import register_plugin_configs
 from segkd.errors import UserError
-from segkd.utils.plugins import load_plugins
+from segkd.utils.plugins import load_plugins, refuse_plugins_in_file
 
 _DISTRIBUTED_COMMANDS = ("train", "benchmark")
 
@@ -74,6 +74,7 @@ def launch(command: str) -> NoReturn:
         folder, is_multirun = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().mode == RunMode.MULTIRUN
         try:
             _check_launcher(command)
+            refuse_plugins_in_file(HydraConfig.get().job.env_set, "hydra.job.env_set")
             load_plugins()
             expand_home_in_config(cfg)
             result = load_command(command)(cfg)

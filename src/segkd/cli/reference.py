@@ -18,10 +18,10 @@ from omegaconf import OmegaConf
 
 from segkd.cli.commands import COMMANDS, load_module
 from segkd.cli.reference_keys import EXTRA_KEYS, PAGES
-from segkd.config.instantiate import resolve_target
 from segkd.config.paths import CONFIGS, list_options
 from segkd.config.reference import KeyDoc, KeyTable, describe_settings, read_argument_docs
 from segkd.config.schema import Settings
+from segkd.config.targets import resolve_target
 from segkd.config.values import format_default
 
 PAGE = Path("docs/reference/config.md")

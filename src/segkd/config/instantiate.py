@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,23 +13,14 @@ from typing import Any, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
+from torch import nn
 
+from segkd.config.targets import resolve_target
 from segkd.config.values import name_type, suggest_value
 from segkd.errors import UserError
+from segkd.losses.base import Loss
 from segkd.models.base import SegmentationModel
-from segkd.utils.plugins import describe_error, explain_missing_plugin, is_of_plugin
-
-ALLOWED_TARGETS = ("segkd.", "torch.optim.")
-"""A config may come from a stranger, so `_target_` must begin with one of these, or name a class of a plugin."""
-
-LIGHTNING_TARGETS = ("pytorch_lightning.callbacks.", "pytorch_lightning.loggers.")
-"""What `_target_` may begin with, besides, where a config has a callback or a logger."""
-
-MOVED = {
-    "segkd.adversary.": "segkd.distillation.adversary.",
-    "segkd.schedules.": "segkd.distillation.schedules.",
-}
-"""Module in the `_target_` paths of earlier versions → the module now."""
+from segkd.utils.plugins import describe_error, is_of_plugin
 
 NETWORK_KEYS = ("checkpoint", "init_from", "class_map")
 """Keys of a network that are not arguments of its constructor."""
@@ -56,13 +48,34 @@ class Spec:
         """Return the object, with `given` arguments in addition to, or in place of, the config's.
 
         Raises:
-            UserError: the class refuses a value.
+            UserError: the class refuses a value; or it is of a plugin, and its constructor fails.
         """
-        own = {key: _build_nested(value) for key, value in self.arguments.items() if key not in given}
+        arguments = {key: _build_nested(value) for key, value in self.arguments.items() if key not in given} | given
+        is_own = is_of_plugin(self.path)
+        if is_own:
+            self._check_signature(arguments, given)
         try:
-            return self.target(**own, **given)
-        except ValueError as error:
-            raise UserError(f"{self.target.__name__}: {error}") from None
+            built = self.target(**arguments)
+        except UserError:
+            raise
+        except Exception as error:
+            if is_own:
+                raise UserError(f"{self.path} cannot be built: {describe_error(error)}") from None
+            if isinstance(error, ValueError):
+                raise UserError(f"{self.target.__name__}: {error}") from None
+            raise
+        if isinstance(built, nn.Module) and "_parameters" not in vars(built):
+            raise UserError(f"{self.path} cannot be built: its __init__ does not call super().__init__()")
+        return built
+
+    def _check_signature(self, arguments: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+        """Raise a UserError if the constructor does not take these arguments, of which segkd gives some."""
+        try:
+            inspect.signature(self.target).bind(**arguments)
+        except TypeError as error:
+            names = ", ".join(given)
+            called = f"with the keys of the config{names and f' and with {names}'}, as keyword arguments"
+            raise UserError(f"{self.path} cannot be built: {error}; its constructor is called {called}") from None
 
 
 @dataclass(frozen=True)
@@ -96,74 +109,30 @@ def parse_spec(
     arguments = _check_arguments(target, given)
     if not is_network:
         return Spec(target, arguments)
+    _check_name(target)
     checkpoint, init_from, class_map = (own.get(key) for key in NETWORK_KEYS)
     return NetworkSpec(
         target, arguments, _to_optional_str(checkpoint), _to_optional_str(init_from), class_map=class_map
     )
 
 
-def parse_optional_spec(node: Mapping[str, Any] | None) -> Spec | None:
+def _check_name(network: type) -> None:
+    """Raise a ValueError if a network's own name, by which `student.yaml` names it, does not lead to it."""
+    if getattr(importlib.import_module(network.__module__), network.__qualname__, None) is not network:
+        raise ValueError(
+            f"'{network.__module__}.{network.__qualname__}' is not the name of a class in this module, so that no student.yaml "
+            "could name it; write the class at the top level of its module"
+        )
+
+
+def parse_optional_spec(node: Mapping[str, Any] | None, kind: type | None = None) -> Spec | None:
     """Return the spec of a config node; None for `_target_: null`, which is how a config says "none".
 
     Raises:
         ValueError: see `parse_spec`.
     """
     is_none = node is None or (isinstance(node, Mapping) and node.get("_target_") is None)
-    return None if is_none else parse_spec(cast("Mapping[str, Any]", node))
-
-
-def resolve_target(path: Any, kind: type | None = None) -> Any:
-    """Return the class of a dotted path.
-
-    Args:
-        path: of segkd, of torch.optim or of a plugin; of Lightning too, where `kind` is one of its classes.
-        kind: the base class that it must have; None for any.
-
-    Raises:
-        ValueError: it is not allowed, cannot be imported, or is no such class.
-    """
-    path = update_target(str(path))
-    module, _, name = path.rpartition(".")
-    is_lightning = kind is not None and kind.__module__.startswith("pytorch_lightning.")
-    allowed = (*ALLOWED_TARGETS, *LIGHTNING_TARGETS) if is_lightning else ALLOWED_TARGETS
-    if not (path.startswith(allowed) or is_of_plugin(path)) or any(part.startswith("_") for part in path.split(".")):
-        cure = explain_missing_plugin(path)
-        listed = ", ".join(f"{prefix}*" for prefix in allowed)
-        raise ValueError(f"'{path}' is not allowed as _target_; only {listed} and plugins are{cure and f'; {cure}'}")
-    target = _import_target(path, module, name)
-    is_trusted = inspect.isclass(target) and (
-        target.__module__.startswith(allowed) or is_of_plugin(f"{target.__module__}.")
-    )
-    if not is_trusted or inspect.isabstract(target):
-        of = f"the plugin '{path.partition('.')[0]}'" if is_of_plugin(path) else "segkd or torch.optim"
-        raise ValueError(f"'{path}' is not a class of {of} that can be built{_list_abstract_methods(target)}")
-    if kind is not None and not issubclass(target, kind):
-        raise ValueError(f"'{path}' is no {kind.__name__}; make it a subclass of {kind.__module__}.{kind.__name__}")
-    return target
-
-
-def _import_target(path: str, module: str, name: str) -> Any:
-    try:
-        return getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):  # a package that the module imports
-            raise ValueError(f"'{path}' cannot be imported: {describe_error(error)}") from None
-        raise ValueError(f"there is no '{path}'") from None
-    except AttributeError:
-        raise ValueError(f"there is no '{path}'") from None
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"'{path}' cannot be imported: {describe_error(error)}") from None
-
-
-def _list_abstract_methods(target: Any) -> str:
-    """Return which methods a class lacks; empty for one that lacks none."""
-    names = sorted(getattr(target, "__abstractmethods__", ())) if inspect.isabstract(target) else []
-    return f"; it does not define {', '.join(names)}" if names else ""
-
-
-def update_target(path: str) -> str:
-    """Return today's path of a class that earlier versions of segkd had in another module."""
-    return next((new + path.removeprefix(old) for old, new in MOVED.items() if path.startswith(old)), path)
+    return None if is_none else parse_spec(cast("Mapping[str, Any]", node), kind=kind)
 
 
 def list_accepted_keys(node: Mapping[str, Any]) -> set[str]:
@@ -211,11 +180,10 @@ def _list_parameters(target: Any) -> dict[str, Any]:
         hints = typing.get_type_hints(target.__init__)
     except (NameError, TypeError):  # annotations of names that only a type checker imports
         hints = {}
+    given = set() if issubclass(target, Loss) else _GIVEN_BY_BUILD
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     parameters = inspect.signature(target).parameters.items()
-    return {
-        name: hints.get(name, Any) for name, p in parameters if p.kind not in variadic and name not in _GIVEN_BY_BUILD
-    }
+    return {name: hints.get(name, Any) for name, p in parameters if p.kind not in variadic and name not in given}
 
 
 def _list_required(target: Any) -> list[str]:
@@ -231,9 +199,10 @@ def _list_required(target: Any) -> list[str]:
 def _convert(key: str, value: Any, expected: Any) -> Any:
     """Return a value as its annotation has it: a nested spec, or `no` as False where a bool is expected."""
     if _is_node(value):
-        return parse_optional_spec(value)
+        return _parse_nested(key, value, _list_kinds(expected))
     if isinstance(value, dict) and value and all(_is_node(part) for part in value.values()):
-        return {name: parse_optional_spec(part) for name, part in value.items()}
+        kinds = _list_kinds(_find_element_type(expected))
+        return {name: _parse_nested(f"{key}.{name}", part, kinds) for name, part in value.items()}
     try:
         return TypeAdapter(expected, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
     except ValidationError:
@@ -242,6 +211,41 @@ def _convert(key: str, value: Any, expected: Any) -> Any:
         ) from None
     except (PydanticSchemaGenerationError, NameError, TypeError):
         return value  # a type that pydantic does not know
+
+
+def _parse_nested(key: str, node: Mapping[str, Any], kinds: tuple[type, ...] | None) -> Spec | None:
+    """Return the spec of an argument, which must be of one of the kinds; None for any.
+
+    Raises:
+        ValueError: see `parse_spec`; or the argument is no object that a config can build.
+    """
+    if kinds is None or node.get("_target_") is None:
+        return parse_optional_spec(node)
+    target = resolve_target(node["_target_"])
+    if not issubclass(target, kinds):
+        expected = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
+        raise ValueError(f"'{key}' must be of type {expected}, not {target.__name__}")
+    return parse_spec(node)
+
+
+def _list_kinds(annotation: Any) -> tuple[type, ...] | None:
+    """Return the classes that an annotation allows; None for any."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        kinds = [_list_kinds(part) for part in typing.get_args(annotation)]
+        return None if None in kinds else tuple(kind for part in kinds for kind in part or ())
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _list_kinds(typing.get_args(annotation)[0])
+    plain = typing.get_origin(annotation) or annotation
+    return (plain,) if inspect.isclass(plain) and plain not in (object, Any) else None
+
+
+def _find_element_type(annotation: Any) -> Any:
+    """Return the type of a mapping's values; Any where it is not known."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        found = [_find_element_type(part) for part in typing.get_args(annotation) if part is not type(None)]
+        return found[0] if len(found) == 1 else Any
+    arguments = typing.get_args(annotation)
+    return arguments[1] if len(arguments) == 2 else Any
 
 
 def _is_node(value: Any) -> bool:

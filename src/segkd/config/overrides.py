@@ -42,6 +42,10 @@ def _check_parts(cfg: DictConfig) -> None:
     if not isinstance(cfg.loss, DictConfig):
         raise UserError(f"loss={cfg.loss} is not a set of losses; choose them with loss=[NAME,…]")
     for name, node in cfg.loss.items():
+        if name == "_target_":
+            raise UserError(
+                f"loss._target_={node} is no loss; a loss's file has one key, its name, with _target_ below it"
+            )
         if not isinstance(node, DictConfig):
             raise UserError(f"loss.{name!s}={node} is not a loss; choose losses with loss=[NAME,…]")
     for role in ("student", "teacher"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -24,11 +26,17 @@ def register_plugin_configs() -> None:
     """Let Hydra find the yaml files of the plugins, from now on.
 
     Raises:
-        UserError: a plugin has a yaml file of the same name as one of segkd, which Hydra would take instead.
+        UserError: a file has the name of another, of segkd or of a plugin, of which Hydra would take one; or it ends with `.yml`.
     """
+    found: dict[Path, Path] = {}
     for folder in list_plugin_configs():
-        for path in sorted(folder.rglob("*.yaml")):
+        for path in sorted(folder.rglob("*.y*ml")):
+            if path.suffix == ".yml":
+                raise UserError(f"{path}: Hydra reads files that end with .yaml; rename it")
             if (CONFIGS / (name := path.relative_to(folder))).is_file():
                 raise UserError(f"{path}: segkd has a {name} of its own; give the file another name")
+            if name in found:
+                raise UserError(f"{path}: there is {found[name]} too; give one of the files another name")
+            found[name] = path
     if PluginConfigs not in Plugins.instance().discover(SearchPathPlugin):
         Plugins.instance().register(PluginConfigs)

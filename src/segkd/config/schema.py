@@ -16,6 +16,7 @@ from pydantic import (
 )
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers.logger import Logger
+from torch import nn
 from torch.optim import Optimizer
 
 from segkd.config.faults import describe_faults
@@ -69,7 +70,12 @@ class Settings(BaseModel):
 def _parse_network(node: Any) -> NetworkSpec | None:
     spec = parse_optional_spec(node)
     if spec is not None and not isinstance(spec, NetworkSpec):
-        raise ValueError(f"{spec.target.__name__} is not a network; choose one with model=NAME")
+        cure = (
+            f"wrap it, model=adapter network={spec.path}"
+            if issubclass(spec.target, nn.Module)
+            else "choose one with model=NAME"
+        )
+        raise ValueError(f"{spec.target.__name__} is not a network; {cure}")
     return spec
 
 

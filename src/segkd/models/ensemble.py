@@ -39,7 +39,7 @@ class ClassRemap(SegmentationModel):
 
     def __init__(self, network: SegmentationModel, class_map: ClassMap, classes: Sequence[str]) -> None:
         groups = _parse_class_map(class_map, classes, network)
-        features = {**network.features, "kd_logits": FeatureInfo(len(classes), network.features["kd_logits"].stride)}
+        features = {**network.features, "kd_logits": FeatureInfo(len(classes), _find_logits_stride(network))}
         super().__init__(len(classes), _make_identity_normalization(), features)
         self.align_corners, self.min_size = network.align_corners, network.min_size
         self.network = network
@@ -87,7 +87,7 @@ class Ensemble(SegmentationModel):
         if any(other.num_classes != first.num_classes for other in others):
             counts = ", ".join(f"{name} {member.num_classes}" for name, member in members.items())
             raise UserError(f"the members have unequal classes ({counts}); give class_map to those that differ")
-        features = {**first.features, "kd_logits": FeatureInfo(first.num_classes, first.features["kd_logits"].stride)}
+        features = {**first.features, "kd_logits": FeatureInfo(first.num_classes, _find_logits_stride(first))}
         super().__init__(first.num_classes, _make_identity_normalization(), features)
         self.align_corners = first.align_corners
         self.min_size = max(member.min_size for member in members.values())
@@ -106,6 +106,14 @@ class Ensemble(SegmentationModel):
         assert isinstance(probabilities, Tensor)
         logits = probabilities.clamp(min=_MIN_PROBABILITY).log()
         return logits, {**first.features, "kd_logits": logits}
+
+
+def _find_logits_stride(network: SegmentationModel) -> int:
+    if "kd_logits" not in network.features:
+        raise UserError(
+            f"{type(network).__name__} has no feature 'kd_logits', which every network has; declare it in its class"
+        )
+    return network.features["kd_logits"].stride
 
 
 def _make_identity_normalization() -> Normalization:

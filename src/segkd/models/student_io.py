@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -222,13 +223,14 @@ def _import_network(path: str, file: Path) -> type[SegmentationModel]:
         UserError: the path, which `file` names, is no such class, or its plugin is not named.
     """
     module, _, name = path.rpartition(".")
-    network, is_allowed = None, module.startswith("segkd.models.") or is_of_plugin(path)
+    is_own = is_of_plugin(path) and "__main__" not in path.split(".")  # a program, which would run
+    network, is_allowed = None, module.startswith("segkd.models.") or is_own
     try:
         network = getattr(importlib.import_module(module), name, None) if is_allowed else None
-    except ImportError as error:
-        if is_of_plugin(path):
+    except (Exception, SystemExit) as error:
+        if is_own:
             raise UserError(f"{file} names '{path}', which cannot be imported: {describe_error(error)}") from None
-    if isinstance(network, type) and issubclass(network, SegmentationModel):
+    if isinstance(network, type) and issubclass(network, SegmentationModel) and not inspect.isabstract(network):
         return network
     if is_of_plugin(path):
         raise UserError(

@@ -22,6 +22,16 @@ EXTRAS = {
 }
 """Libraries whose functions may build a network, and the extra of segkd that installs each."""
 
+_BUILDERS = (
+    "timm.create_model",
+    "timm.models.",
+    "torchvision.models.",
+    "segmentation_models_pytorch.",
+    "mmseg.models.",
+)
+"""Beginnings of the functions that may build a network. A file may come from a stranger, and other functions of these libraries
+write files or run programs."""
+
 _LOGITS_KEYS = ("logits", "out")  # under which Hugging Face and torchvision return the logits
 
 
@@ -29,13 +39,17 @@ def build_third_party_network(path: str, arguments: dict[str, Any]) -> nn.Module
     """Build the network of a dotted path.
 
     Args:
-        path: a class that is an `nn.Module`, or a function, of one of `EXTRAS` or of a plugin.
+        path: a class that is an `nn.Module`, a method of a class, or a function, of one of `EXTRAS` or of a plugin.
         arguments: of the constructor; of its config object, if the class takes one.
 
     Raises:
         UserError: the package or the name is missing, the path names something else, or the constructor fails.
     """
     constructor = _resolve_constructor(path)
+    if arguments.get("trust_remote_code"):
+        raise UserError(
+            "trust_remote_code would run code that is downloaded; build the network in a package of your own, plugins=[my_pkg]"
+        )
     config_class = getattr(constructor, "config_class", None)
     try:
         network = constructor(config_class(**arguments)) if inspect.isclass(config_class) else constructor(**arguments)
@@ -103,6 +117,8 @@ def _resolve_constructor(path: str) -> Any:
     """Return the class or function of a dotted path: of the libraries in `EXTRAS`, of PyTorch, or of a plugin."""
     names = path.split(".")
     package = names[0]
+    if "__main__" in names:  # a program, which would run
+        raise UserError(f"{path} is no name of a network; give the dotted path of its class or function")
     if package not in (*EXTRAS, "torch", "segkd") and not is_of_plugin(path):
         cure = explain_missing_plugin(path) or f"name a class of networks of {', '.join(EXTRAS)} or of a plugin"
         raise UserError(f"{path} is not of {', '.join(EXTRAS)}, PyTorch or a plugin; {cure}")
@@ -123,14 +139,33 @@ def _resolve_constructor(path: str) -> Any:
     target: Any = module
     for name in names[depth:]:
         target = None if name.startswith("_") else getattr(target, name, None)
-    if inspect.isclass(target) and issubclass(target, nn.Module):
-        return target
-    if callable(target) and not inspect.isclass(target) and (package in EXTRAS or is_of_plugin(path)):
-        return target
     if target is None:
         raise UserError(f"'{package}' has no {path}")
-    raise UserError(
-        f"{path} is not a class of networks (nn.Module), nor a function of {', '.join(EXTRAS)} or of a plugin"
+    if not _is_network_class(target) and not (_is_of_package(target, path) and _may_build_networks(target, path)):
+        raise UserError(
+            f"{path} is not a class of networks (nn.Module), nor a function of {', '.join(EXTRAS)} or of a plugin that builds "
+            "one; call it in a function of your own package, plugins=[my_pkg]"
+        )
+    return target
+
+
+def _is_network_class(target: Any) -> bool:
+    return inspect.isclass(target) and issubclass(target, nn.Module)
+
+
+def _is_of_package(target: Any, path: str) -> bool:
+    """Return whether the package that `path` names defines an object; its modules import others, such as `os`."""
+    module = str(getattr(target, "__module__", ""))
+    return is_of_plugin(f"{module}.") if is_of_plugin(path) else module.partition(".")[0] == path.partition(".")[0]
+
+
+def _may_build_networks(target: Any, path: str) -> bool:
+    """Return whether an object is a function that may build networks, or a method of a class, as in `from_pretrained`."""
+    if is_of_plugin(path):
+        return callable(target) and not inspect.isclass(target)
+    package = path.partition(".")[0]
+    return package in EXTRAS and (
+        inspect.ismethod(target) or (inspect.isroutine(target) and path.startswith(_BUILDERS))
     )
 
 

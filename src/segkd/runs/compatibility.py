@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from segkd.config.instantiate import update_target
 from segkd.config.renamed_keys import update_key
 from segkd.config.renamed_values import update_value
+from segkd.config.targets import update_target
 from segkd.models.renamed_specs import RENAMED_FEATURES
 
 RENAMED_METRICS = {

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from segkd.config.instantiate import resolve_target
+from segkd.config.targets import resolve_target
 from segkd.errors import UserError
 from segkd.models.student_io import read_student_metadata
 from segkd.runs.compatibility import RENAMED_CURVES, rename_metrics, rename_targets

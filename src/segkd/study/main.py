@@ -5,18 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from omegaconf import DictConfig
 from pydantic import BeforeValidator, Field, PositiveInt
 
 from segkd.builders.datasets import open_dataset
 from segkd.config.instantiate import parse_spec
-from segkd.config.paths import CONFIGS
+from segkd.config.named_parts import read_part
 from segkd.config.schema import Settings, load_settings
 from segkd.data.base import SegmentationDataset
 from segkd.errors import CheckFailed, UserError
 from segkd.study.picture import draw_picture
-from segkd.study.plan import Job, MethodSettings, format_override, plan_jobs
+from segkd.study.plan import Job, MethodSettings, Overrides, format_override, plan_jobs
 from segkd.study.results import build_table, score_jobs, update_markdown_table
 from segkd.study.scheduler import run_jobs
 from segkd.utils.signals import GracefulShutdown
@@ -65,7 +64,7 @@ class StudySettings(Settings):
     seeds: Annotated[list[int], Field(min_length=1)] = Field(
         description="seeds of every method", json_schema_extra={"default": "per plan"}
     )
-    overrides: list[str] = Field(
+    overrides: Overrides = Field(
         description="overrides of every training, such as 'trainer.max_epochs=2'",
         json_schema_extra={"values": "['KEY=VALUE',…]"},
     )
@@ -155,12 +154,7 @@ def _write_picture(jobs: list[Job], settings: StudySettings) -> None:
 
 
 def _open_split(settings: StudySettings) -> SegmentationDataset:
-    file = CONFIGS / "dataset" / f"{settings.dataset.name}.yaml"
-    if not file.is_file():
-        raise UserError(
-            f"there is no dataset '{settings.dataset.name}'; give dataset.name=NAME, a file of configs/dataset"
-        )
-    node = yaml.safe_load(file.read_bytes())
+    node = read_part("dataset", settings.dataset.name)
     if settings.dataset.root is not None:
         node["root"] = str(settings.dataset.root)
     try:

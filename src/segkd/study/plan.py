@@ -5,22 +5,36 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from segkd.config.schema import Settings
 from segkd.errors import UserError
 from segkd.runs.layout import SUMMARY_FILE
+from segkd.utils.plugins import explain_plugins_key
 
 STUDENT_FILE = "student.safetensors"
+
+
+def _check_overrides(overrides: list[str]) -> list[str]:
+    """Return the overrides of a training; a plan is a file, and a training's options and plugins run code."""
+    for override in overrides:
+        if override.startswith("-"):
+            raise ValueError(f"'{override}' is an option; write KEY=VALUE, and options in the command")
+        if re.match(r"[+~]*plugins\b", override):
+            raise ValueError(explain_plugins_key())
+    return overrides
+
+
+Overrides = Annotated[list[str], AfterValidator(_check_overrides)]
 
 
 class MethodSettings(Settings):
     """One method of a study."""
 
     experiment: str = Field(description="experiment to train", json_schema_extra={"values": "NAME"})
-    overrides: list[str] = Field(
+    overrides: Overrides = Field(
         default_factory=list, description="overrides of the experiment", json_schema_extra={"values": "['KEY=VALUE',…]"}
     )
     teacher_from: str | None = Field(

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from segkd.errors import UserError
 
+log = logging.getLogger(__name__)
+
 VARIABLE = "SEGKD_PLUGINS"
+
+_SEGKD = Path(__file__).parents[1]
 
 _FILES_NAME_NONE = (
     f"a file cannot name plugins, because importing one runs its code; name it on the command line, plugins=[my_pkg], "
@@ -48,7 +54,8 @@ def load_plugins(names: Iterable[str] = ()) -> None:
     add_plugins(names)
     for name in list_plugins():
         try:
-            importlib.import_module(name)
+            with _kept_process(name):
+                importlib.import_module(name)
         except (Exception, SystemExit) as error:
             raise UserError(f"the plugin '{name}' cannot be imported: {describe_error(error)}") from None
 
@@ -77,13 +84,17 @@ def explain_missing_plugin(path: str) -> str:
     return f"if '{package}' is a package that you trust, add plugins=[{package}]"
 
 
-def refuse_plugins_in_file(content: Mapping[Any, Any], file: Path) -> None:
+def refuse_plugins_in_file(content: Mapping[Any, Any], file: Path | str) -> None:
     """Check that a file names no plugins.
+
+    Args:
+        content: its keys, or the environment variables that it sets.
+        file: its name, for the error.
 
     Raises:
         UserError: it does.
     """
-    if "plugins" in content:
+    if "plugins" in content or VARIABLE in content:
         raise UserError(f"{file}: {_FILES_NAME_NONE}")
 
 
@@ -93,13 +104,47 @@ def explain_plugins_key() -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return the last line of an error's traceback, and the line of code that it comes from."""
+    """Return the last line of an error's traceback, and the line of code that it comes from: the plugin's, if it has a part in it."""
     last = traceback.format_exception_only(error)[-1].strip()
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
     if isinstance(error, SyntaxError) and error.filename:
         return f"{last} ({error.filename}, line {error.lineno})"
-    is_own = frames and frames[-1].filename not in (__file__, importlib.__file__)
-    return f"{last} ({frames[-1].filename}, line {frames[-1].lineno})" if is_own else last
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<frozen") and not _is_in(frame.filename, [_SEGKD, Path(importlib.__file__)])
+    ]
+    own = [frame for frame in frames if _is_in(frame.filename, _list_places())]
+    return f"{last} ({(own or frames)[-1].filename}, line {(own or frames)[-1].lineno})" if frames else last
+
+
+@contextmanager
+def _kept_process(name: str) -> Iterator[None]:
+    """Keep what a command needs as it was while a plugin is imported: its arguments, its folder, and stdout for its result."""
+    arguments, folder = [*sys.argv], Path.cwd()
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        changed = [
+            text
+            for text, is_changed in (("sys.argv", sys.argv != arguments), ("the folder", Path.cwd() != folder))
+            if is_changed
+        ]
+        if changed:
+            log.warning("the plugin '%s' changes %s when it is imported; that is undone", name, " and ".join(changed))
+        sys.argv[:] = arguments
+        os.chdir(folder)
+
+
+def _is_in(file: str, places: Iterable[Path]) -> bool:
+    return any(Path(file).is_relative_to(place) for place in places)
+
+
+def _list_places() -> list[Path]:
+    """Return the folders of the plugins, and the files of those that are one; nothing is imported."""
+    specs = [importlib.util.find_spec(name.partition(".")[0]) for name in list_plugins()]
+    places = [place for spec in specs if spec for place in spec.submodule_search_locations or [spec.origin or ""]]
+    return [Path(place) for place in places if place]
 
 
 def _locate(name: str) -> list[Path]:
@@ -108,10 +153,12 @@ def _locate(name: str) -> list[Path]:
     Raises:
         UserError: it is no package of the user's own, or Python does not find it.
     """
+    given = f"{VARIABLE}={os.environ[VARIABLE]}" if name in list_plugins() else f"plugins=[{name}]"
     if not _is_package_name(name):
-        raise UserError(f"plugins=[{name}]: '{name}' is not the name of a package; give one such as plugins=[my_pkg]")
+        example = f"{VARIABLE}=my_pkg,other" if name in list_plugins() else "plugins=[my_pkg]"
+        raise UserError(f"{given}: '{name}' is not the name of a package; give one such as {example}")
     if (reason := _explain_no_plugin(name.partition(".")[0])) is not None:
-        raise UserError(f"plugins=[{name}]: {reason}; name a package of your own")
+        raise UserError(f"{given}: {reason}; name a package of your own")
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)  # `segkd COMMAND` lacks it, `python -m segkd.COMMAND` has it
@@ -124,7 +171,7 @@ def _locate(name: str) -> list[Path]:
         raise UserError(f"the plugin '{name}' cannot be imported: {describe_error(error)}") from None
     if spec is None:
         raise UserError(
-            f"plugins=[{name}]: Python finds no package '{name}'; install it (pip install -e DIR), or run in the folder that holds it"
+            f"{given}: Python finds no package '{name}'; install it (pip install -e DIR), or run in the folder that holds it"
         )
     return [Path(folder) for folder in spec.submodule_search_locations or []]
 
