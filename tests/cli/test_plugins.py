@@ -249,6 +249,12 @@ def test_yaml_that_shadows_one_of_segkd_is_refused(command: Command) -> None:
     assert_refused(command("train", "plugins=[mine]", *QUICK), "segkd has a loss/pixelwise.yaml of its own")
 
 
+def test_empty_file_is_refused(command: Command) -> None:
+    write_package("mine", loss__mine="# loss: mine\n")
+    result = command("train", "plugins=[mine]", *QUICK, "loss=[cross_entropy,mine]", "output_dir=run")
+    assert_refused(result, "mine.yaml is empty")
+
+
 def test_loss_file_without_the_loss_s_name_is_explained(command: Command) -> None:
     write_package("mine", loss__mine="_target_: mine.Loss\n")
     result = command("train", "plugins=[mine]", *QUICK, "loss=[cross_entropy,mine]", "output_dir=run")

@@ -30,13 +30,16 @@ def list_own_files() -> list[Path]:
 
 
 def check_own_files() -> None:
-    """Check that each chosen file of a group like `experiment` says that its keys are those of the whole config.
+    """Check that each chosen file has keys and, in a group like `experiment`, says that they are those of the whole config.
 
     Raises:
-        UserError: a file does not; Hydra would put its keys below `experiment`.
+        UserError: a file does not; Hydra would leave it out, or put its keys below `experiment`.
     """
     for path in list_own_files():
         group = path.parent.name
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        if all(line.strip() == "" or line.lstrip().startswith("#") for line in lines):
+            raise UserError(f"{path} is empty; write its keys, or leave it out")
         if not any(_is_global(shipped) for shipped in (CONFIGS / group).glob("*.yaml")) or _is_global(path):
             continue
         if path.read_bytes().startswith(b"\xef\xbb\xbf"):

@@ -135,7 +135,8 @@ def load_run_teacher(run: Path, check: ClassCheck = "names") -> SegmentationMode
         spec = parse_optional_spec(rename_network_keys(config["teacher"]))
         if not isinstance(spec, NetworkSpec):
             raise ValueError
-        dataset = open_dataset(parse_spec(config["dataset"], kind=SegmentationDataset), config["data"]["val_split"])  # for its statistics
+        data = parse_spec(config["dataset"], kind=SegmentationDataset)
+        dataset = open_dataset(data, config["data"]["val_split"])  # for its statistics
         return build_network(spec, dataset, check=_choose_check(check, config))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f" ({' '.join(str(error).split())})" if isinstance(error, ValueError) and str(error) else ""
