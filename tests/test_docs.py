@@ -31,7 +31,13 @@ PARTS = (
 """Where the keys of a part are in a config, and the config group of the part."""
 FILE_SUFFIXES = (".yaml", ".safetensors", ".onnx", ".xml", ".bin", ".torchscript")
 """Files named like keys: `student.yaml`."""
-LIGHTNING_NAMES = {"trainer.callback_metrics", "trainer.current_epoch", "trainer.global_step", "trainer.should_stop"}
+LIGHTNING_NAMES = {
+    "logger.experiment",
+    "trainer.callback_metrics",
+    "trainer.current_epoch",
+    "trainer.global_step",
+    "trainer.should_stop",
+}
 """What Python pages read of Lightning's Trainer; no keys."""
 MAX_WORDS = 900
 MAX_TABLE_LINE = 160
