@@ -122,6 +122,19 @@ class LazyProjector(FeatureL1):
         return super().forward(step) + 0 * self.projector(step.student.features["encoder"]).sum()
 
 
+class AutocastProjector(FeatureL1):
+    """A projector of plain layers, which autocast computes in bfloat16."""
+
+    def setup(self, student: FeatureInfos, teacher: FeatureInfos | None) -> None:
+        super().setup(student, teacher)
+        assert teacher is not None
+        self.projector = torch.nn.Conv2d(student["encoder"].channels, teacher["encoder"].channels, 1)
+
+    def forward(self, step: Step) -> Tensor:
+        student, teacher, _ = align_features(step, "encoder", "encoder")
+        return square_difference(self.projector(student), teacher).mean().float()
+
+
 class IdleProjector(FeatureL1):
     def setup(self, student: FeatureInfos, teacher: FeatureInfos | None) -> None:
         super().setup(student, teacher)
@@ -254,6 +267,10 @@ FAULTY: dict[str, list[tuple[Callable[..., Any], str]]] = {
                 lambda s, t: square_difference(s, resize(t, s.shape[2:], True)).mean() * float(s.detach().numpy().size)
             ),
             "BFloat16",
+        ),
+        (
+            AutocastProjector,
+            r"call layers of the loss in `with torch\.autocast\(student\.device\.type, enabled=False\):`",
         ),
     ],
     "zero_features": [(Normalizing, r"the gradient is up to .*e\+\d+ where all channels of a position are zero")],

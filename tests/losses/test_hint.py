@@ -9,6 +9,7 @@ from torch import nn
 from segkd.check_part.steps import make_step_from_maps
 from segkd.distillation.phases import build_phases
 from segkd.errors import UserError
+from segkd.losses.features import make_projector
 from segkd.losses.hint import Hint
 from segkd.losses.weighted_sum import LossSum
 from segkd.types import FeatureInfo
@@ -37,6 +38,18 @@ def test_projector_is_trained_with_the_student() -> None:
         loss(step).backward()
         optimizer.step()
     assert loss(step).item() < 1e-3 * before
+
+
+def test_projector_is_exact_under_autocast() -> None:
+    """A plain layer rounds 1 + 2⁻¹² to 1 in bfloat16."""
+    projector, maps = make_projector(FeatureInfo(1, 8), FeatureInfo(1, 8)), torch.full((1, 1, 1, 1), 1 + 2**-12)
+    plain = nn.Conv2d(1, 1, 1, bias=False)
+    for layer in (projector, plain):
+        nn.init.ones_(layer.weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert projector(maps).item() == maps.item()
+        assert projector(maps.bfloat16()).dtype == torch.float32
+        assert plain(maps).item() == 1
 
 
 def test_missing_feature_is_refused() -> None:

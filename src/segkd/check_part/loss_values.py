@@ -14,7 +14,10 @@ from segkd.check_part.steps import change_all_maps, change_maps, compute_gradien
 from segkd.types import IGNORE_INDEX, Batch, NetworkOutput, resize
 
 _MEAN = "return the mean over the valid pixels of the global batch, segkd.losses.distributed.global_mean(total, count)"
-_FLOAT32 = "the same values in float32 give the latter, so cast maps with segkd.losses.tensors.at_least_float32 (align_features does)"
+_FLOAT32 = (
+    "the same values in float32 give the latter, so cast maps with segkd.losses.tensors.at_least_float32 (align_features does), "
+    "and call layers of the loss in `with torch.autocast(student.device.type, enabled=False):` (make_projector's do)"
+)
 
 
 def check_odd_sizes(case: LossCase) -> None:

@@ -97,6 +97,4 @@ class Channelwise(Loss):
     def forward(self, step: Step) -> Tensor:
         """Compute the loss, a scalar."""
         student, teacher, valid = align_features(step, self.feature, self.feature)
-        with torch.autocast(student.device.type, enabled=False):
-            student = self.projector(student)
-        return channelwise_loss(student, teacher, valid, self.temperature)
+        return channelwise_loss(self.projector(student), teacher, valid, self.temperature)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from segkd.errors import UserError
@@ -67,6 +68,18 @@ def align_features(step: Step, student_feature: str, teacher_feature: str) -> tu
     return student, teacher, downsample_mask(step.batch.valid, size)
 
 
-def make_projector(student: FeatureInfo, teacher: FeatureInfo) -> nn.Conv2d:
+class Projector(nn.Conv2d):
+    """A linear map of channels, B C h w → B C' h w, that computes in float32 or wider, also under autocast."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1, bias=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map the channels."""
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(at_least_float32(input))
+
+
+def make_projector(student: FeatureInfo, teacher: FeatureInfo) -> Projector:
     """Create a linear map from the student's channels to the teacher's, to be trained with the student."""
-    return nn.Conv2d(student.channels, teacher.channels, 1, bias=False)
+    return Projector(student.channels, teacher.channels)

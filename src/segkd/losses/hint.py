@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from segkd.losses.base import Loss
@@ -83,6 +82,4 @@ class Hint(Loss):
     def forward(self, step: Step) -> Tensor:
         """Compute the loss, a scalar."""
         student, teacher, valid = align_features(step, self.feature, self.feature)
-        with torch.autocast(student.device.type, enabled=False):
-            student = self.projector(student)
-        return hint_loss(student, teacher, valid)
+        return hint_loss(self.projector(student), teacher, valid)
