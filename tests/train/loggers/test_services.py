@@ -185,6 +185,34 @@ def test_auto_is_online_with_a_key_for_the_host(
     assert choose_mode("auto") == expected
 
 
+def test_mlflow_stopped_while_it_creates_its_database_starts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    from mlflow.store.db import utils as database
+    from mlflow.tracking import MlflowClient
+
+    def stop_in_between(engine: Any) -> None:
+        with engine.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE logged_models (model_id TEXT)")  # one of those of a later version
+        sys.exit(143)
+
+    run, faulty = tmp_path / "run", tmp_path / "faulty"
+    run.mkdir()
+    faulty.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "_upgrade_db", stop_in_between)
+        with pytest.raises(SystemExit):
+            MlflowClient(f"sqlite:///{faulty / 'mlflow.db'}")
+        with pytest.raises(SystemExit):
+            mlflow.Mlflow(info(run))
+    with pytest.raises(Exception, match="already exists"):
+        mlflow.Mlflow(info(faulty))
+    assert mlflow.Mlflow(info(run)).run_id == info(run).find_id("mlflow")
+    assert {path.name for path in run.iterdir()} == {"mlflow.db", LOGGER_IDS_FILE}
+
+
 @pytest.mark.parametrize("kind", [tensorboard.TensorBoard, mlflow.Mlflow])
 def test_a_missing_package_is_told_before_anything_is_read(monkeypatch: pytest.MonkeyPatch, kind: Any) -> None:
     specs = {kind.package: Spec(kind, {})}

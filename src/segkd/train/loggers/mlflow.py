@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import MLFlowLogger
 
 from segkd.config.keys import flatten
 from segkd.train.loggers.run_info import RunInfo
+from segkd.utils.files import atomic_write
 
 _STATUS = {"success": "FINISHED", "failed": "FAILED", "aborted": "KILLED"}
 
@@ -42,10 +44,13 @@ class Mlflow(MLFlowLogger):
         for name in ("mlflow", "alembic", "pytorch_lightning.loggers.mlflow"):  # they tell of each new table
             logging.getLogger(name).setLevel(logging.ERROR)
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+        file = run.directory.absolute() / "mlflow.db"
+        if not uri and not file.exists():
+            _create_database(file)
         own_id = f"mlflow {uri}" if uri else "mlflow"  # an id holds in its own store
         found = run.find_id(own_id)
         super().__init__(
-            tracking_uri=uri or f"sqlite:///{run.directory.absolute() / 'mlflow.db'}",
+            tracking_uri=uri or f"sqlite:///{file}",
             experiment_name=experiment_name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "segkd",
             run_name=run.name,
             tags={**({"group": run.group} if run.group else {}), **(tags or {})},
@@ -70,3 +75,11 @@ class Mlflow(MLFlowLogger):
         """Log the config as parameters; MLflow never changes one, so a resumed run adds those that are new."""
         known = self.experiment.get_run(self.run_id).data.params
         super().log_hyperparams({key: value for key, value in flatten(config) if key not in known})
+
+
+def _create_database(file: Path) -> None:
+    """Create the tables under a temporary name: MLflow, which takes seconds, refuses a file where it was stopped in between."""
+    from mlflow.tracking import MlflowClient
+
+    with atomic_write(file) as part:
+        MlflowClient(f"sqlite:///{part}").search_experiments(max_results=1)
