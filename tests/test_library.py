@@ -6,7 +6,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -142,6 +144,27 @@ def test_a_student_of_a_plugin_is_loaded_with_its_package(tmp_path: Path, monkey
         segkd.load_student(tmp_path)
     assert type(segkd.load_student(tmp_path, plugins=["library_plugin"])) is library_plugin.Net
     assert read_student_metadata(tmp_path)["network"] == "library_plugin.Net"
+
+
+def test_parts_of_a_plugin_are_created_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples/my_parts"))
+    monkeypatch.setenv("SEGKD_PLUGINS", "")
+    own_parts: list[Callable[..., Any]] = [
+        partial(segkd.create_model, "tiny_net", 3, width=4),
+        partial(segkd.create_loss, "feature_l1", weight=2.0),
+    ]
+    for create in own_parts:
+        with pytest.raises(UserError, match=r"; for one of your own, name its package, plugins=\[my_pkg\]$"):
+            create()
+    assert not {"tiny_net", "feature_l1"} & {*segkd.list_models(), *segkd.list_losses()}
+    for create, name in zip(own_parts, ("TinyNet", "FeatureL1"), strict=True):
+        monkeypatch.setenv("SEGKD_PLUGINS", "")
+        assert type(create(plugins=["my_parts"])).__name__ == name
+    monkeypatch.setenv("SEGKD_PLUGINS", "")
+    assert "tiny_net" in segkd.list_models(plugins=["my_parts"])
+    assert "feature_l1" in segkd.list_losses()
+    with pytest.raises(UserError, match="; the plugins my_parts have none of that name"):
+        segkd.create_loss("xyz")
 
 
 def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

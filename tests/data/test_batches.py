@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
+from segkd.data.base import Sample
 from segkd.data.batches import check_pair, check_range, make_batch, split_pair
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX, Batch
 
-IMAGES = torch.zeros(2, 3, 8, 6, dtype=torch.uint8)
+IMAGES = torch.arange(2 * 3 * 8 * 6, dtype=torch.uint8).view(2, 3, 8, 6)
 TARGET = torch.tensor([0, 1, 2, IGNORE_INDEX] * 24).view(2, 8, 6)
 
 FAULTS: dict[str, tuple[Tensor, Tensor, str]] = {
@@ -83,6 +85,16 @@ def test_every_pixel_of_a_pair_is_valid() -> None:
     assert torch.equal(batch.target, TARGET)
     assert batch.target.dtype == batch.seeds.dtype == torch.int64
     assert split_pair(batch) == (batch.images, batch.target)
+
+
+def test_a_loader_may_stack_samples_of_a_dataset_of_segkd() -> None:
+    samples = [
+        Sample(image.permute(1, 2, 0).numpy(), target.numpy()) for image, target in zip(IMAGES, TARGET, strict=True)
+    ]
+    images, target = split_pair(default_collate(samples))
+    check_pair(images, target, 3)
+    assert torch.equal(images, IMAGES)
+    assert torch.equal(target, TARGET)
 
 
 def test_seeds_follow_from_the_seed_the_step_and_the_process() -> None:

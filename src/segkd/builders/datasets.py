@@ -34,7 +34,8 @@ def open_splits(spec: Spec, names: Sequence[str] | None, complete: bool) -> dict
     """
     if not issubclass(spec.target, FileDataset):
         raise UserError(
-            f"{spec.target.__name__} has no image and label files; choose another dataset with dataset=NAME"
+            f"{spec.target.__name__} has no image and label files, which this command reads; choose another dataset with "
+            "dataset=NAME (`python -m segkd.check_part dataset=NAME` checks any)"
         )
     first: FileDataset = spec.build(split=names[0] if names else "train", complete=False)
     single = dict.fromkeys(part for name in names or first.splits for part in first.combined_splits.get(name, (name,)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,18 @@ from segkd.data.facts import OwnData
 from segkd.errors import UserError
 from segkd.losses.base import Loss
 from segkd.models.base import IMAGENET_MEAN, IMAGENET_STD, SegmentationModel
+from segkd.utils.plugins import load_plugins
 
 
-def list_models() -> list[str]:
-    """Return the names that `create_model` takes: those of segkd and of the plugins."""
+def list_models(plugins: Iterable[str] = ()) -> list[str]:
+    """Return the names that `create_model` takes: those of segkd and of the plugins, packages of your own."""
+    load_plugins(plugins)
     return list_parts("model")
 
 
-def list_losses() -> list[str]:
-    """Return the names that `create_loss` takes: those of segkd and of the plugins."""
+def list_losses(plugins: Iterable[str] = ()) -> list[str]:
+    """Return the names that `create_loss` takes: those of segkd and of the plugins, packages of your own."""
+    load_plugins(plugins)
     return list_parts("loss")
 
 
@@ -33,6 +36,7 @@ def create_model(
     init_from: str | Path | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    plugins: Iterable[str] = (),
     **arguments: Any,
 ) -> SegmentationModel:
     """Build a network, with random weights unless they are given, in training mode.
@@ -46,11 +50,13 @@ def create_model(
         init_from: `imagenet`, or weights of a network of the family, to start from.
         mean: RGB in 0..255 that is subtracted; None for ImageNet's. Weights that come with their own normalization keep it.
         std: RGB in 0..255 that is divided by.
+        plugins: packages of your own that have or define the network; they are imported, and stay plugins of the process.
         **arguments: of the constructor, in place of those in `configs/model/NAME.yaml`.
 
     Raises:
         UserError: there is no such network or argument, or weights do not fit.
     """
+    load_plugins(plugins)
     node = read_part("model", name)
     _check_arguments(arguments)
     given = {"mean": mean, "std": std} if "mean" in node else {}  # an adapter takes them as arguments
@@ -75,16 +81,18 @@ def create_model(
     return network
 
 
-def create_loss(name: str, **arguments: Any) -> Loss:
+def create_loss(name: str, *, plugins: Iterable[str] = (), **arguments: Any) -> Loss:
     """Build a loss for `Distiller(losses={NAME: …})`.
 
     Args:
         name: one of `list_losses()`.
+        plugins: packages of your own that have the loss; they are imported, and stay plugins of the process.
         **arguments: of the constructor, in place of those in `configs/loss/NAME.yaml`.
 
     Raises:
         UserError: there is no such loss or argument.
     """
+    load_plugins(plugins)
     node = read_part("loss", name)
     _check_arguments(arguments)
     loss: Loss = _parse({**node.get(name, node), **arguments}, Loss).build()

@@ -22,7 +22,7 @@ from segkd.config.paths import CONFIGS
 from segkd.config.suggestions import explain_unknown_name, suggest
 from segkd.errors import CheckFailed, UserError
 from segkd.utils.packages import explain_install
-from segkd.utils.plugins import list_plugins
+from segkd.utils.plugins import explain_own_part, list_plugins
 
 _EXTRAS = {
     ("hydra/sweeper", "optuna"): "hpo",
@@ -161,7 +161,4 @@ def explain_unknown_option(group: str, name: str) -> str:
 
 def _explain_own_option() -> str:
     """Return how to name a part of one's own."""
-    plugins = list_plugins()
-    if plugins:
-        return f"; the plugins {', '.join(plugins)} have none of that name"
-    return "; for one of your own, name its package, plugins=[my_pkg], or its folder, --config-dir DIR"
+    return explain_own_part() + ("" if list_plugins() else ", or its folder, --config-dir DIR")

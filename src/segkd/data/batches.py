@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segkd.data.base import Sample
 from segkd.errors import UserError
 from segkd.types import IGNORE_INDEX, Batch
 
@@ -13,13 +14,15 @@ _CURE = "give RGB in 0..255, not scaled or normalized, because every network nor
 
 
 def split_pair(batch: object) -> tuple[Tensor, Tensor]:
-    """Return images and targets of a batch, which is a pair of them, or a `Batch`.
+    """Return images and targets of a batch, which is a pair of them, a `Batch`, or stacked samples of a dataset of segkd.
 
     Raises:
         UserError: it is something else.
     """
     if isinstance(batch, Batch):
         return batch.images, batch.target
+    if isinstance(batch, Sample) and isinstance(batch.image, Tensor) and isinstance(batch.label, Tensor):
+        return batch.image.movedim(-1, -3), batch.label
     if not isinstance(batch, tuple | list) or len(batch) != 2 or not all(isinstance(part, Tensor) for part in batch):
         raise UserError(f"a batch is {_describe(batch)}; let the data loader give pairs of tensors, (images, target)")
     return batch[0], batch[1]

@@ -84,6 +84,13 @@ def explain_missing_plugin(path: str) -> str:
     return f"if '{package}' is a package that you trust, add plugins=[{package}]"
 
 
+def explain_own_part() -> str:
+    """Return what to add to the sentence for a name that does not exist: how to name a part of one's own."""
+    if plugins := list_plugins():
+        return f"; the plugins {', '.join(plugins)} have none of that name"
+    return "; for one of your own, name its package, plugins=[my_pkg]"
+
+
 def refuse_plugins_in_file(content: Mapping[Any, Any], file: Path | str) -> None:
     """Check that a file names no plugins.
 
