@@ -215,6 +215,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (*TEACHER, "loss=[cross_entropy,pixelwise]", "loss.pixelwise.temperature=0"),
         ("Pixelwise: temperature must be positive, not 0",),
     ),
+    "missing value": (("trainer.on_nan=null",), ("trainer.on_nan needs a value; it takes stop or skip",)),
     "dry run that is not a boolean": (("dry_run=yes",), ("dry_run=yes: it takes true or false; did you mean dry_run=true?",)),
     "synchronized BatchNorm on CPUs": (("trainer.devices=2", "trainer.sync_batchnorm=true"), ("needs GPUs",)),
     "impossible EMA decay": (("trainer.ema=1",), ("trainer.ema", "less than 1")),

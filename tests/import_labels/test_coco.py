@@ -213,9 +213,22 @@ def make_square(left: float, top: float, right: float, bottom: float, box: float
         ([make_square(1, 1, 4, 5)] * 3, True),
         ([make_square(1, 1, 7, 3)] * 2, False),
         ([*[make_square(1, 1, 7, 3)] * 3, make_square(1, 1, 8, 3)], False),
+        ([*[make_square(1, 1, 7, 3)] * 5, *[make_square(1, 1, 6, 3)] * 2], False),
+        ([*[make_square(1, 1, 7, 3)] * 6, *[make_square(1, 1, 6, 3)] * 2], True),
         ([{"segmentation": CROWD_RLE, "bbox": [6, 0, 2, 6]}, {"segmentation": []}, {}], False),
     ],
-    ids=["larger boxes", "edges", "positions", "last column", "last row", "too few", "one at the edge", "no outlines"],
+    ids=[
+        "larger boxes",
+        "edges",
+        "positions",
+        "last column",
+        "last row",
+        "too few",
+        "one at the edge",
+        "by chance",
+        "cut off",
+        "no outlines",
+    ],
 )
 def test_outlines_of_pixel_indices_are_noticed(squares: list[dict[str, Any]], are_indices: bool) -> None:
     assert are_outlines_indices((square, (6, 8)) for square in squares) == are_indices

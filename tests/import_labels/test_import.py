@@ -205,7 +205,7 @@ def test_labels_lie_on_images_that_exif_data_turn(tmp_path: Path, run: Any, anno
         for annotation in content["annotations"]:
             annotation["segmentation"] = [[2, 1, 5, 1, 5, 5, 2, 5]]
         (tmp_path / "in/annotations.json").write_text(json.dumps(content))
-    result = run("empty_images=skip")
+    result = run("empty_images=skip", "outlines=edges")
     assert result.code == 0, result.err
     assert ("labels are turned as the EXIF data of their images say: 4" in result.err) == (annotated == "stored")
     sample = Folder(tmp_path / "out", "train")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -59,18 +60,24 @@ def test_own_splits_are_kept() -> None:
 def test_an_export_without_splits_is_divided() -> None:
     splits, notes = choose(make_images(*[None] * 20))
     assert Counter(splits) == {"train": 16, "val": 4}
-    assert notes == []
+    assert len(notes) == 1
+    assert re.search("divided one by one; group= .* keeps together .*: 20, the first is None/00.jpg", notes[0])
     assert choose(make_images(*[None] * 20))[0] == splits
     assert choose(make_images(*[None] * 20), seed=1)[0] != splits
     assert Counter(choose(make_images(*[None] * 20), val=0.5, test=0.1)[0]) == {"train": 8, "val": 10, "test": 2}
     assert {*choose(make_images(*[None] * 20), val=0)[0]} == {"train"}
 
 
+@pytest.mark.parametrize("choice", [{"val": 0.2}, {"group": "."}])
+def test_who_says_how_to_divide_is_told_nothing(choice: dict[str, Any]) -> None:
+    assert choose(make_images(*[None] * 20), **choice)[1] == []
+
+
 def test_an_export_without_val_gets_one_and_keeps_test() -> None:
     splits, notes = choose(make_images(*["train"] * 10, *["test"] * 2))
     assert Counter(splits) == {"train": 8, "val": 2, "test": 2}
     assert splits[10:] == ["test", "test"]
-    assert notes == ["images of the export's train are divided anew: 10, the first is train/00.jpg"]
+    assert notes == ["the export has no val, and its images of train are divided anew: 10, the first is train/00.jpg"]
     assert Counter(choose(make_images(*["val"] * 10))[0]) == {"train": 8, "val": 2}
     assert Counter(choose(make_images(*["test"] * 10))[0]) == {"train": 8, "val": 2}
 
@@ -86,7 +93,7 @@ def test_images_of_one_name_in_two_splits_are_divided_one_by_one() -> None:
 def test_all_are_divided_anew_if_asked() -> None:
     splits, notes = choose(make_images(*["train"] * 10, *["val"] * 5, *["test"] * 5), resplit=True, val=0.5)
     assert Counter(splits) == {"train": 10, "val": 10}
-    assert notes == ["images of the export's test, train, val are divided anew: 20, the first is train/00.jpg"]
+    assert notes == ["the export's images of test, train, val are divided anew: 20, the first is train/00.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +106,7 @@ def test_all_are_divided_anew_if_asked() -> None:
         ),
         (["train", "train", "train", "test"], {"test": 0.1}, "has a split test of its own; leave out test="),
         ([None] * 4, {"val": 1.0}, "val: 1"),
-        ([None], {}, "1 images are too few for train and val"),
+        ([None], {}, "1 image is too few for train and val"),
     ],
 )
 def test_what_cannot_be_divided_is_refused(splits: list[str | None], settings: dict[str, float], sentence: str) -> None:

@@ -57,6 +57,8 @@ def _describe(settings: type[BaseModel], config: Mapping[str, Any], key: str, fa
     if ranges := [fault for fault in faults if fault["type"] in _RANGES]:
         name, given = _select(config, ranges[0]["loc"])
         return [f"{name} must be {ranges[0]['msg'].removeprefix('Input should be ')}{_name_given(given)}"]
+    if value is None:
+        return [f"{key} needs a value; it takes {values}"]
     hint = suggest_value(key, value, annotation)
     return [f"{key}={format_default(value)}: it takes {values}{hint}"]
 

@@ -165,7 +165,8 @@ def _explain_few_groups(groups: Mapping[str, Sequence[str]], splits: Sequence[st
     images = sum(map(len, groups.values()))
     wanted = f"{', '.join(splits[:-1])} and {splits[-1]}"
     if len(groups) == images:
-        return f"{images} images are too few for {wanted}; each needs at least one"
+        count = "1 image is" if images == 1 else f"{images} images are"
+        return f"{count} too few for {wanted}; each needs at least one"
     kind = "near_duplicates" if group is None else f"group: '{group}'"
     first = min(groups)
     example = f" and the first is '{first}'" if first else ""

@@ -11,19 +11,19 @@ from segkd.import_labels.annotations import Points
 
 _MOST = 0.9
 _TOLERANCE = 0.01  # pixels
-_MIN_ENDS = 3  # outlines at the last row or column
+_MIN_ENDS = 3  # outlines at the last row or column, for each one before it
 
 
 def are_outlines_indices(objects: Iterable[tuple[Mapping[str, Any], tuple[int, int] | None]]) -> bool:
     """Return whether outlines are whole numbers that seem to be indices of pixels.
 
     Then nearly all boxes are a pixel wider and higher, as those of `cv2.boundingRect` are; or outlines end at the index of
-    the last row or column, and none at the edge of the image, which is one more.
+    the last row or column, far more of them than one before it, and none at the edge of the image, which is one more.
 
     Args:
         objects: Annotations, each with the height and width of its image.
     """
-    larger = checked = ends = edges = 0
+    larger = checked = ends = near = edges = 0
     for annotation, size in objects:
         points = _read_points(annotation.get("segmentation"))
         if points is None:
@@ -36,8 +36,10 @@ def are_outlines_indices(objects: Iterable[tuple[Mapping[str, Any], tuple[int, i
         if size is not None:
             last = points.max(0) - (size[1], size[0])
             ends += bool((last == -1).any())
+            near += bool((last == -2).any())
             edges += bool((last >= 0).any())
-    return (checked > 0 and larger >= _MOST * checked) or (ends >= _MIN_ENDS and edges == 0)
+    # Objects that the image cuts off are many at its last index; without such, as many end there by chance as before it.
+    return (checked > 0 and larger >= _MOST * checked) or (edges == 0 and ends >= _MIN_ENDS * max(near, 1))
 
 
 def _read_points(outline: Any) -> Points | None:

@@ -88,22 +88,33 @@ def choose_splits(images: Sequence[AnnotatedImage], settings: SplitSettings, not
     if all(stays):
         stays = [False] * len(own)
     divided = [image for image, stay in zip(images, stays, strict=True) if not stay]
-    if present := sorted({*(split for split, stay in zip(own, stays, strict=True) if not stay)} - {""}):
-        kinds = ", ".join(present)
-        notes.add(f"images of the export's {kinds} are divided anew", str(divided[0].path), len(divided))
-    _note_augmented_copies(divided, settings, notes)
+    _note_division(divided, own, settings, notes)
     new = iter(_divide(divided, settings, any(stays)))
     return ["test" if stay else next(new) for stay in stays]
 
 
-def _note_augmented_copies(images: Sequence[AnnotatedImage], settings: SplitSettings, notes: Notes) -> None:
-    """Note images of one name before Roboflow's `.rf.HASH`, which are copies of one picture."""
-    copies = Counter(image.name.rpartition(".rf.")[0] for image in images if ".rf." in image.name)
+def _note_division(
+    divided: Sequence[AnnotatedImage], own: Sequence[str], settings: SplitSettings, notes: Notes
+) -> None:
+    """Note which images leave their split, and that nothing says which images belong together."""
+    path = str(divided[0].path)
+    if present := sorted({normalize_split(image.split) for image in divided if image.split}):
+        lacking = " and ".join(split for split in ("train", "val") if split not in own)
+        export = f"the export has no {lacking}, and its" if lacking else "the export's"
+        notes.add(f"{export} images of {', '.join(present)} are divided anew", path, len(divided))
+    copies = Counter(image.name.rpartition(".rf.")[0] for image in divided if ".rf." in image.name)
     if settings.group is None and (several := [name for name, count in copies.items() if count > 1]):
+        # Roboflow names the copies of one picture NAME.rf.HASH.
         kind = (
             "pictures have augmented copies that may get into two splits; 'group=\"(.+)[.]rf[.]\"' keeps them together"
         )
         notes.add(kind, several[0], len(several))
+    elif not present and settings.val is None and settings.group is None and not settings.near_duplicates:
+        kind = (
+            "images of an export without splits are divided one by one; group= or near_duplicates=true keeps together "
+            "what belongs together, such as the frames of a video"
+        )
+        notes.add(kind, path, len(divided))
 
 
 def _divide(images: Sequence[AnnotatedImage], settings: SplitSettings, has_test: bool) -> list[str]:
