@@ -119,7 +119,10 @@ def test_label_table_is_part_of_a_run(trained: Path, command: Command, tmp_path:
     write_dataset(trained / "moved", NAMES["ab"], [1, 0, 2])
     result = command("train", *on("moved"), *QUICK, "resume=run/last.ckpt", f"output_dir={tmp_path / 'out'}")
     assert result.code == 2
-    assert "label 0 was 'sky' in the training of run/last.ckpt and is 'road'; resume with the classes" in result.err
+    assert (
+        "label 0 was 'sky' in the training of run/last.ckpt and is 'road'; resume with the dataset= and the classes"
+        in result.err
+    )
 
 
 def test_checkpoint_without_classes_is_resumed(trained: Path, command: Command, tmp_path: Path) -> None:

@@ -42,12 +42,12 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Image.fromarray(Streets("test")[i].image).save(f"photographs/day/{i}.jpg", quality=95)
 
 
-def save_teacher(name: str, metadata: dict[str, object]) -> None:
+def save_teacher(name: str, metadata: dict[str, object], sharpness: float = 300) -> None:
     Path(name).mkdir()
     torch.manual_seed(0)
     network = ESPNetC(11, Normalization(Streets.mean, Streets.std), p=1, q=1)
     with torch.no_grad():
-        network.classifier.weight.mul_(300)  # probabilities of random weights are nearly equal
+        network.classifier.weight.mul_(sharpness)  # probabilities of random weights are nearly equal
     save_student(network, Path(name), metadata)
 
 
@@ -75,6 +75,16 @@ def test_a_student_is_trained_on_what_its_teacher_labels(command: Command) -> No
     )
     assert code == 0, err
     assert "val mIoU" in out
+
+
+def test_a_teacher_that_is_nowhere_sure_is_named(command: Command) -> None:
+    save_teacher("beginner", METADATA, sharpness=0)
+    arguments = ("input=photographs", "outputs=[class_ids]", "min_confidence=0.5")
+    code, out, err = command("predict", "run=beginner", "output=none", *arguments)
+    assert (code, "100.0 % of the pixels below 0.5" in out) == (0, True), err
+    assert "no class of student has a probability of 0.5 anywhere, so all pixels are left out; give a smaller" in err
+    code, _, err = command("predict", "run=teacher", "output=some", *arguments)
+    assert (code, "anywhere" in err) == (0, False)
 
 
 def test_images_of_the_dataset_stay_where_they_are(command: Command) -> None:

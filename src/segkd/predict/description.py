@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,8 @@ from segkd.predict.rendering import extend_legend
 from segkd.predict.settings import PredictSettings
 from segkd.predict.writers import write_file
 from segkd.utils.files import atomic_write, write_json
+
+log = logging.getLogger(__name__)
 
 _LEGEND_WIDTH = 480  # pixels of legend.png
 
@@ -63,6 +66,17 @@ def write_description(
         legend = extend_legend(palette.classes, settings.min_confidence, palette.unsure_color)
         with write_file(destination.path / "legend.png") as write:
             write("legend", np.asarray(draw_legend(legend, _LEGEND_WIDTH)))
+
+
+def warn_if_all_unsure(totals: Totals, min_confidence: float | None) -> None:
+    """Warn of networks that are nowhere sure enough, whose labels are of no use for a training."""
+    for name, part in totals.unsure.items():
+        if min_confidence is not None and part == 1:
+            log.warning(
+                "no class of %s has a probability of %g anywhere, so all pixels are left out; give a smaller "
+                "min_confidence, or train the network longer",
+                *(name, min_confidence),
+            )
 
 
 def format_summary(work: Work, min_confidence: float | None, path: Path) -> str:

@@ -15,7 +15,7 @@ from segkd.data.base import SegmentationDataset
 from segkd.errors import UserError
 from segkd.models.base import SegmentationModel
 from segkd.models.inference import check_window
-from segkd.predict.description import Work, format_summary, write_description
+from segkd.predict.description import Work, format_summary, warn_if_all_unsure, write_description
 from segkd.predict.destination import Destination, check_destination, open_outputs, resolve_destination
 from segkd.predict.label_values import (
     LabelValues,
@@ -62,6 +62,7 @@ def predict(cfg: DictConfig) -> None:
         totals = run_pipeline(limited, networks, labeling, outputs, settings.batch_size, title, length)
         if not totals.frames:
             raise UserError(f"no frame of {title} can be read; copy it again")
+    warn_if_all_unsure(totals, settings.min_confidence)
     work = Work(title, totals, frames.skipped, time.monotonic() - start)
     if not destination.suffix:
         write_description(settings, destination, palette, values, work)

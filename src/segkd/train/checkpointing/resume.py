@@ -114,7 +114,7 @@ def _check_classes(checkpoint: Path, saved: State, current: State, check: ClassC
     if not saved.keys() >= ADDED_FINGERPRINT_KEYS:
         return
     names, classes = saved["classes"], current["classes"]
-    cure = "resume with the classes that it was trained on"
+    cure = "resume with the dataset= and the classes that it was trained on"
     if find_class_difference(names, classes, check) is not None:
         raise UserError(explain_difference(names, classes, str(checkpoint), "the dataset", cure))
     shared = saved["labels"].keys() & current["labels"].keys()
