@@ -255,10 +255,27 @@ def test_empty_file_is_refused(command: Command) -> None:
     assert_refused(result, "mine.yaml is empty")
 
 
-def test_loss_file_without_the_loss_s_name_is_explained(command: Command) -> None:
-    write_package("mine", loss__mine="_target_: mine.Loss\n")
-    result = command("train", "plugins=[mine]", *QUICK, "loss=[cross_entropy,mine]", "output_dir=run")
-    assert_refused(result, "a loss's file has one key, its name, with _target_ below it")
+MISPLACED = {
+    "loss": ("loss__mine", "_target_: mine.Part", "loss=[cross_entropy,mine]", "a loss's file has one key, its name"),
+    "callback": ("callbacks__mine", "_target_: mine.Part", "callbacks=[mine]", "a callback's file has one key, its name"),
+    "logger": ("logger__mine", "_target_: mine.Part", "logger=[csv,mine]", "a logger's file has one key, its name"),
+    "student": ("model__mine", "mine: {_target_: mine.Part}", "model@student=mine", "student: _target_ stands below 'mine'"),
+    "teacher": ("model__mine", "mine: {_target_: mine.Part}", "model@teacher=mine", "teacher: _target_ stands below 'mine'"),
+    "dataset": ("dataset__mine", "mine: {_target_: mine.Part}", "dataset=mine", "dataset: _target_ stands below 'mine'"),
+    "optimizer": ("optimizer__mine", "mine: {_target_: mine.Part}", "optimizer@optimizers.student=mine", "_target_ stands below"),
+    "schedule": ("schedule__mine", "mine: {_target_: mine.Part}", "schedule=mine", "schedule: _target_ stands below 'mine'"),
+    "module": ("model__mine", "_target_: mine.Module", "model@student=mine", "wrap it, model=adapter network=mine.Module"),
+}  # fmt: skip
+"""Part → its file, the content, the override, and what is said."""
+
+
+@pytest.mark.parametrize("part", MISPLACED)
+def test_file_of_another_form_is_explained(command: Command, part: str) -> None:
+    file, content, override, phrase = MISPLACED[part]
+    code = "from torch import nn\n\nclass Module(nn.Module):\n    def __init__(self, outputs):\n        super().__init__()\n"
+    write_package("mine", code, **{file: content + "\n"})
+    given = ("experiment=quickstart", "model@teacher=none", "loss=[cross_entropy]", "adversary=none")
+    assert_refused(command("train", "plugins=[mine]", *QUICK, *given, override, "output_dir=run"), phrase)
 
 
 def test_unknown_option_names_the_way_to_ones_own(command: Command) -> None:

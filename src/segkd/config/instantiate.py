@@ -100,6 +100,7 @@ def parse_spec(
     Raises:
         ValueError: the class is not allowed, not of the kind, or does not take these arguments; the message lists every fault.
     """
+    _check_level(node)
     if not isinstance(node, Mapping) or node.get("_target_") is None:
         raise ValueError(missing)
     target = resolve_target(node["_target_"], kind)
@@ -114,6 +115,16 @@ def parse_spec(
     return NetworkSpec(
         target, arguments, _to_optional_str(checkpoint), _to_optional_str(init_from), class_map=class_map
     )
+
+
+def _check_level(node: Any) -> None:
+    """Raise a ValueError if `_target_` stands below a name in the file of a part, where it belongs at the top."""
+    if isinstance(node, Mapping) and "_target_" not in node:
+        for name, part in node.items():
+            if _is_node(part):
+                raise ValueError(
+                    f"_target_ stands below '{name}'; in the file of this part, _target_ and its arguments stand at the top"
+                )
 
 
 def _check_name(network: type) -> None:
@@ -131,6 +142,7 @@ def parse_optional_spec(node: Mapping[str, Any] | None, kind: type | None = None
     Raises:
         ValueError: see `parse_spec`.
     """
+    _check_level(node)
     is_none = node is None or (isinstance(node, Mapping) and node.get("_target_") is None)
     return None if is_none else parse_spec(cast("Mapping[str, Any]", node), kind=kind)
 

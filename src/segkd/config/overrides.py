@@ -13,6 +13,9 @@ from segkd.config.keys import flatten
 from segkd.config.paths import CONFIGS
 from segkd.errors import UserError
 
+_NAMED_PARTS = {"loss": "loss", "callbacks": "callback", "logger": "logger"}
+"""Config group, of which several parts are chosen → what one is called."""
+
 
 def apply_overrides(cfg: DictConfig, hydra: DictConfig | None = None) -> None:
     """Drop an experiment's settings of parts that the overrides replace or leave out.
@@ -41,11 +44,13 @@ def apply_overrides(cfg: DictConfig, hydra: DictConfig | None = None) -> None:
 def _check_parts(cfg: DictConfig) -> None:
     if not isinstance(cfg.loss, DictConfig):
         raise UserError(f"loss={cfg.loss} is not a set of losses; choose them with loss=[NAME,…]")
-    for name, node in cfg.loss.items():
-        if name == "_target_":
+    for group, part in _NAMED_PARTS.items():
+        if isinstance(cfg.get(group), DictConfig) and "_target_" in cfg[group]:
             raise UserError(
-                f"loss._target_={node} is no loss; a loss's file has one key, its name, with _target_ below it"
+                f"{group}._target_={cfg[group]['_target_']} is no {part}; a {part}'s file has one key, its name, with _target_ "
+                "below it"
             )
+    for name, node in cfg.loss.items():
         if not isinstance(node, DictConfig):
             raise UserError(f"loss.{name!s}={node} is not a loss; choose losses with loss=[NAME,…]")
     for role in ("student", "teacher"):

@@ -22,9 +22,11 @@ from torch.optim import Optimizer
 from segkd.config.faults import describe_faults
 from segkd.config.instantiate import NetworkSpec, Spec, list_accepted_keys, parse_optional_spec, parse_spec
 from segkd.config.renamed_values import check_values
+from segkd.config.targets import resolve_target
 from segkd.data.base import SegmentationDataset
 from segkd.errors import UserError
 from segkd.losses.base import Loss
+from segkd.models.base import SegmentationModel
 from segkd.models.class_names import ClassCheck
 
 
@@ -68,15 +70,12 @@ class Settings(BaseModel):
 
 
 def _parse_network(node: Any) -> NetworkSpec | None:
-    spec = parse_optional_spec(node)
-    if spec is not None and not isinstance(spec, NetworkSpec):
-        cure = (
-            f"wrap it, model=adapter network={spec.path}"
-            if issubclass(spec.target, nn.Module)
-            else "choose one with model=NAME"
-        )
-        raise ValueError(f"{spec.target.__name__} is not a network; {cure}")
-    return spec
+    path = node.get("_target_") if isinstance(node, Mapping) else None
+    if path is not None and not issubclass(target := resolve_target(path), SegmentationModel):
+        is_module = issubclass(target, nn.Module)
+        cure = f"wrap it, model=adapter network={path}" if is_module else "choose one with model=NAME"
+        raise ValueError(f"{target.__name__} is not a network; {cure}")
+    return cast("NetworkSpec | None", parse_optional_spec(node))
 
 
 def _parse_student(node: Any) -> NetworkSpec:
