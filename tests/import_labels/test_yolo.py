@@ -79,6 +79,29 @@ def test_outlines_of_pixel_indices(tmp_path: Path) -> None:
     np.testing.assert_array_equal(drawn, paint("........ .ccccc.. .ccccc.. .ccccc..", VALUES))
 
 
+LEFT, RIGHT = "0 0 0 0.5 0 0.5 0.75", "0 0.5 0 1 0 1 0.75"
+
+
+@pytest.mark.parametrize(
+    ("lines", "settings", "is_noted"),
+    [
+        ([LEFT] * 10, {}, True),
+        ([LEFT] * 9, {}, False),
+        ([*[LEFT] * 10, RIGHT], {}, False),
+        ([LEFT] * 10, {"outlines": "edges"}, False),
+        ([RIGHT] * 10, {}, False),
+    ],
+    ids=["indices", "too few", "one at the right", "told", "edges"],
+)
+def test_outlines_that_end_before_the_edge_are_noted(
+    tmp_path: Path, lines: list[str], settings: dict[str, Any], is_noted: bool
+) -> None:
+    root = write_export(tmp_path, "\n".join(lines))
+    (root / "labels/val/a.txt").write_text("")
+    notes = read(root, **settings)[1]
+    assert any("outlines=centers draws them so" in note and ": 10, the first is" in note for note in notes) == is_noted
+
+
 @pytest.mark.parametrize(
     "table",
     [

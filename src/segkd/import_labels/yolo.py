@@ -23,6 +23,8 @@ from segkd.import_labels.splits import find_split_in_name
 from segkd.import_labels.yolo_table import YoloTable, read_yolo_table
 
 _BOX_LENGTH, _MIN_POLYGON_LENGTH = 4, 6  # numbers after the class: center and size; three points
+_MIN_STARTS = 10  # outlines at the left edge
+_AT_EDGE = 2e-6  # parts of a side; labels have six decimals
 _OUTSIDE = 0.5  # sides by which an outline may leave the image; beyond, the numbers are pixels
 
 
@@ -58,6 +60,8 @@ def read_yolo(path: Path, settings: ReadSettings, notes: Notes) -> Export:
     if unlabeled:
         notes.add("images have no text file, so nothing is in them", str(unlabeled[0]), len(unlabeled))
     _note_labels_without_image([*images], notes)
+    if settings.outlines is None:
+        _note_pixel_indices([*images.values()], notes)
     return Export([LabelClass(name) for name in table.names.values()], [*images.values()])
 
 
@@ -134,6 +138,22 @@ def _list_names(table: YoloTable) -> str:
 def _find_split(image: Path, root: Path) -> str | None:
     names = reversed(image.relative_to(root).parts[:-1])
     return next((split for name in names if (split := find_split_in_name(name))), None)
+
+
+def _note_pixel_indices(images: Sequence[AnnotatedImage], notes: Notes) -> None:
+    """Note outlines of which many begin at the left edge of their image, and none ends at the right or lower one.
+
+    The index of the last column is one less than the width, so outlines of pixel indices do not reach it.
+    """
+    regions = [(image, region) for image in images if isinstance(image.content, tuple) for region in image.content]
+    rings = [(image, part.rings[0]) for image, region in regions for part in region.parts if isinstance(part, Polygon)]
+    starts = [image for image, ring in rings if (ring[:, 0] <= _AT_EDGE).any()]
+    if len(starts) >= _MIN_STARTS and not any((ring >= 1 - _AT_EDGE).any() for _, ring in rings):
+        kind = (
+            "outlines begin at the left edge of their image, and none ends at the right or lower one, as if points were "
+            "pixel indices, such as those of cv2.findContours; outlines=centers draws them so, outlines=edges as they are"
+        )
+        notes.add(kind, str(starts[0].path), len(starts))
 
 
 def _note_labels_without_image(images: Sequence[Path], notes: Notes) -> None:
