@@ -28,8 +28,8 @@ from tests.helpers.losses import SPECS
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     name: getattr(functional, f"{name}_loss") for name in SPECS if hasattr(functional, f"{name}_loss")
 }
-LABEL_LOSSES = {"cross_entropy", "lovasz"}
-MAP_LOSSES = sorted(FUNCTIONS.keys() - LABEL_LOSSES - {"cirkd_memory"})
+LABEL_LOSSES = ["cross_entropy", "lovasz"]
+MAP_LOSSES = sorted(FUNCTIONS.keys() - {*LABEL_LOSSES, "cirkd_memory"})
 """Those of a student's and a teacher's map."""
 CLASS_LOSSES, CHANNEL_LOSSES = ["dist", "pixelwise"], ["channelwise", "hint"]
 
@@ -253,22 +253,22 @@ CURES: dict[str, tuple[list[str], tuple[Any, ...], str]] = {
         r"not of shape \(2, 1, 6, 8\); valid.squeeze\(1\) removes",
     ),
     "logits and target": (
-        list(LABEL_LOSSES),
+        LABEL_LOSSES,
         (X, Y[:, :3]),
         r"logits are 6×8 and target is 3×8; enlarge the logits first, as in F.interpolate\(logits, size=\(3, 8\)",
     ),
     "soft target": (
-        list(LABEL_LOSSES),
+        LABEL_LOSSES,
         (X, X[:, 0]),
         r"target must be class indices, not float32; pass integers, such as target.long\(\)",
     ),
-    "target with channels": (list(LABEL_LOSSES), (X, Y[:, None]), r"not of shape \(2, 1, 6, 8\); target.squeeze\(1\)"),
+    "target with channels": (LABEL_LOSSES, (X, Y[:, None]), r"not of shape \(2, 1, 6, 8\); target.squeeze\(1\)"),
     "unknown label": (
-        list(LABEL_LOSSES),
+        LABEL_LOSSES,
         (X, Y + 34),
         "target has the label 34, and there are 5 classes; map labels to 0..4, and what should not count to 255",
     ),
-    "binary": (list(LABEL_LOSSES), (X[:, :1], Y), "logits of one channel have a constant softmax"),
+    "binary": (LABEL_LOSSES, (X[:, :1], Y), "logits of one channel have a constant softmax"),
 }
 
 
