@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt
 
 from segkd.builders.datasets import open_splits
 from segkd.cli.launch import launch
+from segkd.cli.quoting import format_shell_override
 from segkd.config.schema import DatasetSpec, Settings, load_settings
 from segkd.data.packed import write_pack
 from segkd.errors import UserError
@@ -46,7 +47,8 @@ def pack(cfg: DictConfig) -> None:
     with atomic_write(directory) as partial_dir:
         size = write_pack(partial_dir, list(splits.values()), settings.workers)
     images = sum(map(len, splits.values()))
-    print(f"{images} images, {size / 1e6:.0f} MB → {directory}; open it with dataset=packed dataset.root={directory}")
+    root = format_shell_override("dataset.root", directory)
+    print(f"{images} images, {size / 1e6:.0f} MB → {directory}; open it with dataset=packed {root}")
 
 
 if __name__ == "__main__":

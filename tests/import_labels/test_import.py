@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from segkd.cli.quoting import format_override
 from segkd.data.folder import Folder
 from segkd.utils.files import sha256
 from tests.helpers.commands import Command, Result
@@ -69,6 +71,18 @@ def test_what_is_written_and_said(tmp_path: Path, run: Any) -> None:
     assert f"5 images (3 train, 2 val) → {tmp_path}/out" in result.out
     assert hash_files(tmp_path / "in") == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
+def test_the_command_that_is_named_can_be_pasted(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_export(tmp_path / "in")
+    output = format_override("output", tmp_path / "Straße 1's")
+    result = command("import", "from=coco", f"input={tmp_path / 'in'}", output, "val=0.4")
+    assert result.code == 0, result.err
+    words = shlex.split(result.out.strip().splitlines()[-1].partition("python -m segkd.")[2])
+    assert command(*words).code == 0
 
 
 @pytest.mark.parametrize("transfer", ["copy", "hardlink", "symlink"])

@@ -14,11 +14,12 @@ import torch
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from segkd.cli.quoting import format_override
 from segkd.config.paths import CONFIGS
 from segkd.errors import UserError
 from segkd.models.checkpoint_io import load_file
 from segkd.study.main import EMPTY_TABLE
-from segkd.study.plan import MethodSettings, format_override, plan_jobs
+from segkd.study.plan import MethodSettings, plan_jobs
 from segkd.study.results import build_table, update_markdown_table
 from tests.helpers.commands import Command, in_own_process, start_process
 from tests.helpers.run_folders import write_record

@@ -1,4 +1,4 @@
-"""Explain `KEY=VALUE` that Hydra cannot read, and give the form that it can."""
+"""Write `KEY=VALUE` as Hydra reads it, and explain what it cannot read."""
 
 from __future__ import annotations
 
@@ -14,6 +14,21 @@ _QUOTED = r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'"
 _UNREADABLE = re.compile(rf"(?:{_QUOTED})|(?P<character>[^\w/\\\-+.$%*@?|:,\s]|[^\x00-\x7f])", re.ASCII)
 _LIST = re.compile(r"\[(.*)\]", re.S)
 _TUPLE = re.compile(r"\(([^()]*)\)", re.S)
+
+
+def format_override(key: str, value: object) -> str:
+    """Return `KEY=VALUE` as Hydra reads it, whatever characters the value has."""
+    text = str(value)
+    if re.fullmatch(r"[\w/.-]+", text, re.ASCII):
+        return f"{key}={text}"
+    # Within quotes, backslashes are doubled only where a quote follows.
+    escaped = re.sub(r'(\\*)("|$)', lambda match: 2 * match[1] + ('\\"' if match[2] else ""), text)
+    return f'{key}="{escaped}"'
+
+
+def format_shell_override(key: str, value: object) -> str:
+    """Return `KEY=VALUE` as it is typed in a shell."""
+    return shlex.quote(format_override(key, value))
 
 
 def explain_unreadable(override: str, example: str) -> str:

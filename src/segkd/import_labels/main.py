@@ -11,6 +11,7 @@ from typing import Any, Literal
 from omegaconf import DictConfig
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
+from segkd.cli.quoting import format_shell_override
 from segkd.config.schema import Settings, load_settings
 from segkd.data.folder import METADATA_FILE
 from segkd.data.proposal import format_proposal
@@ -163,5 +164,5 @@ def _print_summary(class_list: ClassList, export: Export, summary: Summary, sett
     splits = ", ".join(f"{count} {split}" for split, count in sorted(summary.splits.items()))
     print(
         f"{sum(summary.splits.values())} images ({splits}) → {settings.output}; "
-        f"check them: python -m segkd.check dataset=folder dataset.root={settings.output}"
+        f"check them: python -m segkd.check dataset=folder {format_shell_override('dataset.root', settings.output)}"
     )

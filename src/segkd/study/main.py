@@ -9,13 +9,14 @@ from omegaconf import DictConfig
 from pydantic import BeforeValidator, Field, PositiveInt
 
 from segkd.builders.datasets import open_dataset
+from segkd.cli.quoting import format_override
 from segkd.config.instantiate import parse_spec
 from segkd.config.named_parts import read_part
 from segkd.config.schema import Settings, load_settings
 from segkd.data.base import SegmentationDataset
 from segkd.errors import CheckFailed, UserError
 from segkd.study.picture import draw_picture
-from segkd.study.plan import Job, MethodSettings, Overrides, format_override, plan_jobs
+from segkd.study.plan import Job, MethodSettings, Overrides, plan_jobs
 from segkd.study.results import build_table, score_jobs, update_markdown_table
 from segkd.study.scheduler import run_jobs
 from segkd.utils.signals import GracefulShutdown

@@ -9,6 +9,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator, Field
 
+from segkd.cli.quoting import format_override
 from segkd.config.schema import Settings
 from segkd.errors import UserError
 from segkd.runs.layout import SUMMARY_FILE
@@ -123,16 +124,6 @@ def _format_teacher_overrides(folders: Sequence[Path]) -> list[str]:
     if len(checkpoints) == 1:
         return [format_override("teacher.checkpoint", checkpoints[0])]
     return [format_override(f"teacher.members.m{i}.checkpoint", checkpoint) for i, checkpoint in enumerate(checkpoints)]
-
-
-def format_override(key: str, value: object) -> str:
-    """Return `KEY=VALUE` as Hydra reads it, whatever characters the value has."""
-    text = str(value)
-    if re.fullmatch(r"[\w/.-]+", text, re.ASCII):
-        return f"{key}={text}"
-    # Within quotes, backslashes are doubled only where a quote follows.
-    escaped = re.sub(r'(\\*)("|$)', lambda match: 2 * match[1] + ('\\"' if match[2] else ""), text)
-    return f'{key}="{escaped}"'
 
 
 def _add_teachers(methods: Mapping[str, MethodSettings], select: Sequence[str]) -> list[str]:

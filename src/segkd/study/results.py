@@ -13,6 +13,7 @@ from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from segkd.cli.quoting import format_override
 from segkd.errors import UserError
 from segkd.models.base import count_parameters
 from segkd.models.student_io import load_student
@@ -20,7 +21,7 @@ from segkd.report.comparison import TITLES, build_summary_table, compare_methods
 from segkd.runs.comparable import check_same_data
 from segkd.runs.layout import EVALUATION_FILE
 from segkd.runs.run import Run, read_run
-from segkd.study.plan import STUDENT_FILE, Job, format_override, is_finished
+from segkd.study.plan import STUDENT_FILE, Job, is_finished
 from segkd.utils.files import atomic_write, sha256, write_json
 from segkd.utils.tables import Rows, to_markdown
 
