@@ -85,6 +85,9 @@ YAMLS = {
     "schedule/rising": "{_target_: own_parts.Rising}",
     "callbacks/counter": "counter: {_target_: own_parts.Counter}",
     "logger/rows": "rows: {_target_: own_parts.Rows}",
+    "loss/flat": "{_target_: own_parts.Good, weight: 1.0}",
+    "callbacks/flat": "{_target_: own_parts.Counter}",
+    "dataset/nested": "mine: {_target_: own_parts.Rows}",
 }  # fmt: skip
 
 
@@ -159,6 +162,9 @@ def test_smaller_parts(command: Command) -> None:
         (("model=espnet_c", "+model.checkpoint=a.pth"), "model: model.checkpoint is given, and a new network"),
         (("logger=[csv]",), "logger csv: segkd's own loggers need a run"),
         (("model=none",), "no part to check"),
+        (("loss=flat",), "a loss's file has one key, its name, with _target_ below it"),
+        (("callbacks=[flat]",), "a callback's file has one key, its name, with _target_ below it"),
+        (("dataset=nested",), "dataset: _target_ stands below 'mine'"),
     ],
 )
 def test_what_cannot_be_built_is_refused(command: Command, arguments: tuple[str, ...], sentence: str) -> None:

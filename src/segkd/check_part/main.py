@@ -18,6 +18,7 @@ from segkd.check_part.loss_contract import check_loss
 from segkd.check_part.network_contract import check_network
 from segkd.check_part.other_contracts import check_callback, check_logger, check_optimizer, check_schedule
 from segkd.config.instantiate import NetworkSpec, Spec, list_accepted_keys, parse_spec
+from segkd.config.overrides import check_named_parts
 from segkd.config.schema import (
     CallbackSpec,
     LoggerSpec,
@@ -36,9 +37,9 @@ _NORMALIZATION = (127.5, 127.5, 127.5), (64.0, 64.0, 64.0)
 
 def _parse_dataset(node: Any) -> Spec | None:
     if isinstance(node, Mapping) and node.get("root") is None:
-        if node.get("_target_") is None:
+        if not node.keys() - {"root", "_target_"} and node.get("_target_") is None:
             return None
-        if "root" not in list_accepted_keys(node):
+        if "_target_" in node and "root" not in list_accepted_keys(node):
             node = {key: value for key, value in node.items() if key != "root"}  # the command's own `root: null`
     return parse_spec(node, "choose a dataset with dataset=NAME", SegmentationDataset)
 
@@ -83,10 +84,12 @@ def check_part(cfg: DictConfig) -> None:
         UserError: No part is named, or one cannot be built.
         SystemExit: With code 1 if a part breaks its contract.
     """
+    check_named_parts(cfg)
     parts = list(_list_parts(load_settings(cfg, CheckPartSettings)))
     if not parts:
         raise UserError(
-            "no part to check; name one: loss=NAME, model=NAME, dataset=NAME, optimizer=NAME or schedule=NAME"
+            "no part to check; name one: loss=NAME, model=NAME, dataset=NAME, optimizer=NAME, schedule=NAME, callbacks=[NAME] "
+            "or logger=[NAME]"
         )
     findings = [finding for part in parts for finding in _check(part)]
     count = sum(finding.is_fault for finding in findings)

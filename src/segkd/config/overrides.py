@@ -41,15 +41,24 @@ def apply_overrides(cfg: DictConfig, hydra: DictConfig | None = None) -> None:
     _drop_arguments_of_replaced_networks(cfg, overrides)
 
 
-def _check_parts(cfg: DictConfig) -> None:
-    if not isinstance(cfg.loss, DictConfig):
-        raise UserError(f"loss={cfg.loss} is not a set of losses; choose them with loss=[NAME,…]")
+def check_named_parts(cfg: DictConfig) -> None:
+    """Check the files of losses, callbacks and loggers, which hold a name above the part.
+
+    Raises:
+        UserError: one has `_target_` at the top.
+    """
     for group, part in _NAMED_PARTS.items():
         if isinstance(cfg.get(group), DictConfig) and "_target_" in cfg[group]:
             raise UserError(
                 f"{group}._target_={cfg[group]['_target_']} is no {part}; a {part}'s file has one key, its name, with _target_ "
                 "below it"
             )
+
+
+def _check_parts(cfg: DictConfig) -> None:
+    if not isinstance(cfg.loss, DictConfig):
+        raise UserError(f"loss={cfg.loss} is not a set of losses; choose them with loss=[NAME,…]")
+    check_named_parts(cfg)
     for name, node in cfg.loss.items():
         if not isinstance(node, DictConfig):
             raise UserError(f"loss.{name!s}={node} is not a loss; choose losses with loss=[NAME,…]")
