@@ -20,7 +20,7 @@ from segkd.export.formats import FORMATS
 from segkd.export.graph import Graph
 from segkd.export.pooling import TraceableAdaptivePooling
 from segkd.export.verification import TOLERANCE, export_and_verify
-from segkd.models import adapter, mobilenet, segnet
+from segkd.models import mobilenet, segnet, wrapped
 from segkd.models.adapter import Adapter
 from segkd.models.base import Normalization, SegmentationModel
 from segkd.models.ensemble import Ensemble
@@ -116,7 +116,7 @@ def round_down(dividend: int, divisor: int) -> int:
     ("module", "make"),
     [
         (mobilenet, lambda: MobileNetV2Plus(CLASSES, STATISTICS, pyramid=8)),
-        (adapter, lambda: build_adapter("quarter size", 32)),
+        (wrapped, lambda: build_adapter("quarter size", 32)),
     ],
 )
 def test_a_ceiling_that_becomes_a_floor_is_found(

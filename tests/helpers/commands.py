@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import signal
 import subprocess
@@ -34,6 +35,7 @@ def in_process(name: str, *arguments: str) -> Result:
     """Run `python -m segkd.NAME ARGUMENTS` without a new process."""
     out, err, argv, path = io.StringIO(), io.StringIO(), sys.argv, [*sys.path]
     plugins = os.environ.get(VARIABLE)
+    _keep_capture_open()
     GlobalHydra.instance().clear()
     sys.argv = [f"segkd.{name}", *arguments]
     try:
@@ -45,6 +47,14 @@ def in_process(name: str, *arguments: str) -> Result:
         if plugins is not None:
             os.environ[VARIABLE] = plugins
     return Result(int(end.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def _keep_capture_open() -> None:
+    """Keep absl, which TensorBoard brings, from closing what was stderr at its import: Hydra closes all log handlers at its start."""
+    for reference in logging._handlerList:  # type: ignore[attr-defined]
+        handler = reference()
+        if type(handler).__module__ == "absl.logging":
+            handler.stream = sys.__stderr__  # which it leaves open
 
 
 def start_process(

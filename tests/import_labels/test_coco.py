@@ -12,8 +12,8 @@ import pytest
 
 from segkd.errors import UserError
 from segkd.import_labels.annotations import IGNORED, UNLABELED, Export, Notes, ReadSettings
-from segkd.import_labels.coco import read_coco
-from segkd.import_labels.coco_outlines import are_outlines_indices
+from segkd.import_labels.formats.coco import read_coco
+from segkd.import_labels.formats.coco_outlines import are_outlines_indices
 from tests.helpers.exports import draw_labels, paint, write_image
 
 CATEGORIES = [

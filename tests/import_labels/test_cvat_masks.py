@@ -9,7 +9,7 @@ from PIL import Image
 from segkd.data.image_io import Array
 from segkd.errors import UserError
 from segkd.import_labels.annotations import IGNORED, UNLABELED, Export, Notes, ReadSettings
-from segkd.import_labels.cvat import read_cvat
+from segkd.import_labels.formats.cvat import read_cvat
 from tests.helpers.exports import draw_labels, write_image
 
 LABEL_MAP = """# label:color_rgb:parts:actions

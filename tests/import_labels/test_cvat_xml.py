@@ -7,7 +7,7 @@ import pytest
 
 from segkd.errors import UserError
 from segkd.import_labels.annotations import IGNORED, Export, Notes, ReadSettings
-from segkd.import_labels.cvat import read_cvat
+from segkd.import_labels.formats.cvat import read_cvat
 from tests.helpers.exports import draw_labels, paint, write_image
 
 LABELS = {"car": "#ff0000", "person": "#00ff00"}

@@ -11,7 +11,7 @@ from PIL import Image
 from segkd.data.image_io import Array
 from segkd.errors import UserError
 from segkd.import_labels.annotations import IGNORED, Export, Notes, ReadSettings
-from segkd.import_labels.folder import read_folder
+from segkd.import_labels.formats.folder import read_folder
 from tests.helpers.exports import draw_labels, write_image
 
 PALETTE = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (224, 224, 192)]

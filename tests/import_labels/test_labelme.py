@@ -12,7 +12,7 @@ from PIL import Image
 
 from segkd.errors import UserError
 from segkd.import_labels.annotations import IGNORED, UNLABELED, Export, Notes, ReadSettings
-from segkd.import_labels.labelme import read_labelme
+from segkd.import_labels.formats.labelme import read_labelme
 from tests.helpers.exports import draw_labels, paint, write_image
 
 IDS = {"c": 0, "p": 1, "i": IGNORED}

@@ -13,9 +13,9 @@ import pytest
 from segkd.data.image_io import Array
 from segkd.data.streets import Streets
 from segkd.import_labels.annotations import Export, Notes, ReadSettings
-from segkd.import_labels.cvat import read_cvat
-from segkd.import_labels.labelme import read_labelme
-from segkd.import_labels.supervisely import read_supervisely
+from segkd.import_labels.formats.cvat import read_cvat
+from segkd.import_labels.formats.labelme import read_labelme
+from segkd.import_labels.formats.supervisely import read_supervisely
 from segkd.types import IGNORE_INDEX
 from tests.helpers.exports import draw_labels, write_image
 from tests.import_labels import test_cvat_xml, test_labelme, test_supervisely

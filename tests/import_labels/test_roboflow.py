@@ -11,7 +11,7 @@ from PIL import Image
 
 from segkd.errors import UserError
 from segkd.import_labels.annotations import Export, Notes, ReadSettings
-from segkd.import_labels.roboflow import read_roboflow
+from segkd.import_labels.formats.roboflow import read_roboflow
 from tests.helpers.exports import draw_labels, paint, write_image
 
 CLASSES = "Pixel Value, Class\n0, background\n2, car\n"

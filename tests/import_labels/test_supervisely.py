@@ -14,7 +14,7 @@ from PIL import Image
 
 from segkd.errors import UserError
 from segkd.import_labels.annotations import IGNORED, UNLABELED, Export, Notes, ReadSettings
-from segkd.import_labels.supervisely import read_supervisely
+from segkd.import_labels.formats.supervisely import read_supervisely
 from tests.helpers.exports import draw_labels, paint, write_image
 from tests.helpers.image_files import PALETTE, make_png
 

@@ -10,7 +10,7 @@ import pytest
 
 from segkd.errors import UserError
 from segkd.import_labels.annotations import Export, Notes, ReadSettings
-from segkd.import_labels.yolo import find_label_file, read_yolo
+from segkd.import_labels.formats.yolo import find_label_file, read_yolo
 from tests.helpers.exports import draw_labels, paint, write_image
 
 TABLE = "path: .\ntrain: images/train\nval: images/val\nnames: {0: car, 1: person}\n"

@@ -33,7 +33,7 @@ FAULTS = [
     ("channelwise", "any(1).sum() * student.shape[1]", "any(1).sum()"),
     ("channelwise", "valid.flatten(1).any(1).sum() *", "torch.tensor(len(valid)) *"),
     ("channelwise", "maps.masked_fill(~valid[:, None], torch.finfo(maps.dtype).min)", "maps"),
-    ("channelwise of features", "= self.projector(student)", "= -self.projector(student)"),
+    ("channelwise of features", "(self.projector(student)", "(-self.projector(student)"),
     ("attention", "maps.square().sum(1)", "maps.abs().sum(1)"),
     ("attention", "F.normalize((maps.square().sum(1) * valid).flatten(1), dim=1)", "(maps.square().sum(1) * valid)"),
     ("attention", "flatten(1), dim=1", "flatten(1), dim=0"),

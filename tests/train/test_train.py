@@ -286,7 +286,9 @@ class TestWandb:
         def well(*_: object, **__: object) -> types.SimpleNamespace:
             return run_of
 
-        run_of = types.SimpleNamespace(define_metric=well, log=well, finish=lambda exit_code: finished.append(exit_code))
+        run_of = types.SimpleNamespace(
+            define_metric=well, log=well, finish=lambda exit_code: finished.append(exit_code)
+        )
         fake = types.SimpleNamespace(init=well, Settings=well, Image=well, Table=well)
         setattr(run_of if hasattr(run_of, call) else fake, call, broken)
         monkeypatch.setitem(sys.modules, "wandb", None if call == "not" else fake)

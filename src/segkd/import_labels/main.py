@@ -19,16 +19,16 @@ from segkd.errors import UserError
 from segkd.import_labels.annotations import IGNORED, Export, Notes, Outline, ReadSettings
 from segkd.import_labels.archives import open_export
 from segkd.import_labels.class_list import ClassList, Unlabeled, describe_classes, list_classes
-from segkd.import_labels.coco import read_coco
-from segkd.import_labels.cvat import read_cvat
 from segkd.import_labels.destination import check_destination, replace_folder
-from segkd.import_labels.folder import read_folder
-from segkd.import_labels.labelme import read_labelme
-from segkd.import_labels.roboflow import read_roboflow
+from segkd.import_labels.formats.coco import read_coco
+from segkd.import_labels.formats.cvat import read_cvat
+from segkd.import_labels.formats.folder import read_folder
+from segkd.import_labels.formats.labelme import read_labelme
+from segkd.import_labels.formats.roboflow import read_roboflow
+from segkd.import_labels.formats.supervisely import read_supervisely
+from segkd.import_labels.formats.yolo import read_yolo
 from segkd.import_labels.splits import SplitSettings, choose_splits, find_names
-from segkd.import_labels.supervisely import read_supervisely
 from segkd.import_labels.write import Job, Summary, Transfer, Writer
-from segkd.import_labels.yolo import read_yolo
 from segkd.utils.tables import print_table
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from segkd.data.image_io import Color
 from segkd.errors import UserError
 from segkd.import_labels.annotations import AnnotatedImage, Export, Notes, ReadSettings, Region
 from segkd.import_labels.assemble import assemble_export, parse_color
-from segkd.import_labels.cvat_shapes import read_number, read_shape
+from segkd.import_labels.formats.cvat_shapes import read_number, read_shape
 from segkd.import_labels.image_files import ImageFinder
 from segkd.import_labels.xml_files import read_xml
 

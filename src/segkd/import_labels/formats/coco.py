@@ -9,9 +9,9 @@ from pathlib import Path
 
 from segkd.errors import UserError
 from segkd.import_labels.annotations import AnnotatedImage, Export, LabelClass, Notes, Outline, ReadSettings, Region
-from segkd.import_labels.coco_file import CocoFile, Entry, find_coco_files, read_coco_file
-from segkd.import_labels.coco_objects import read_object
-from segkd.import_labels.coco_outlines import are_outlines_indices
+from segkd.import_labels.formats.coco_file import CocoFile, Entry, find_coco_files, read_coco_file
+from segkd.import_labels.formats.coco_objects import read_object
+from segkd.import_labels.formats.coco_outlines import are_outlines_indices
 from segkd.import_labels.image_files import ImageFinder
 
 

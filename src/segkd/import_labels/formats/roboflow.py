@@ -13,8 +13,8 @@ from segkd.data.image_io import Array, read_bytes
 from segkd.data.label_io import decode_label
 from segkd.errors import UserError
 from segkd.import_labels.annotations import IGNORED, UNLABELED, AnnotatedImage, Export, LabelClass, Notes, ReadSettings
-from segkd.import_labels.coco import read_coco
-from segkd.import_labels.yolo import read_yolo
+from segkd.import_labels.formats.coco import read_coco
+from segkd.import_labels.formats.yolo import read_yolo
 
 _COCO_FILE, _YOLO_FILE, _MASK_FILE = "_annotations.coco.json", "data.yaml", "_classes.csv"
 _MASK_SUFFIX = "_mask.png"

@@ -11,10 +11,10 @@ from segkd.data.image_io import Color
 from segkd.errors import UserError
 from segkd.import_labels.annotations import AnnotatedImage, Export, Notes, ReadSettings, Region
 from segkd.import_labels.assemble import assemble_export, is_split, name_by_folders, parse_color
+from segkd.import_labels.formats.supervisely_objects import SHAPES_WITHOUT_AREA, read_object
 from segkd.import_labels.image_files import ImageFinder
 from segkd.import_labels.json_files import read_json
 from segkd.import_labels.layout import find_layout
-from segkd.import_labels.supervisely_objects import SHAPES_WITHOUT_AREA, read_object
 
 _META, _ANNOTATIONS, _IMAGES, _NESTED = "meta.json", "ann", "img", "datasets"
 

@@ -19,8 +19,8 @@ from segkd.import_labels.annotations import (
     ReadSettings,
     Region,
 )
+from segkd.import_labels.formats.yolo_table import YoloTable, read_yolo_table
 from segkd.import_labels.splits import find_split_in_name
-from segkd.import_labels.yolo_table import YoloTable, read_yolo_table
 
 _BOX_LENGTH, _MIN_POLYGON_LENGTH = 4, 6  # numbers after the class: center and size; three points
 _MIN_STARTS = 10  # outlines at the left edge

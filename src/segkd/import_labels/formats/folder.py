@@ -9,9 +9,9 @@ from segkd.data.folder import METADATA_FILE
 from segkd.errors import UserError
 from segkd.import_labels.annotations import AnnotatedImage, Export, Notes, ReadSettings
 from segkd.import_labels.assemble import find_background, name_by_folders
-from segkd.import_labels.cvat_masks import LIST_FOLDER, read_image_lists
-from segkd.import_labels.folder_classes import find_classes
-from segkd.import_labels.folder_pairs import pair_files
+from segkd.import_labels.formats.cvat_masks import LIST_FOLDER, read_image_lists
+from segkd.import_labels.formats.folder_classes import find_classes
+from segkd.import_labels.formats.folder_pairs import pair_files
 from segkd.import_labels.label_files import read_label_file
 from segkd.import_labels.layout import find_layout
 

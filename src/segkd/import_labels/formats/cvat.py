@@ -7,8 +7,8 @@ from pathlib import Path
 from segkd.data.discovery import is_hidden
 from segkd.errors import UserError
 from segkd.import_labels.annotations import Export, Notes, ReadSettings
-from segkd.import_labels.cvat_masks import MASK_FOLDER, read_mask_export
-from segkd.import_labels.cvat_xml import ANNOTATION_FILE, read_xml_export
+from segkd.import_labels.formats.cvat_masks import MASK_FOLDER, read_mask_export
+from segkd.import_labels.formats.cvat_xml import ANNOTATION_FILE, read_xml_export
 from segkd.import_labels.layout import find_layout
 
 _EXPECTED = (

@@ -13,9 +13,9 @@ from segkd.errors import UserError
 from segkd.import_labels.annotations import AnnotatedImage, Export, Notes, ReadSettings, Region
 from segkd.import_labels.assemble import assemble_export, name_by_folders
 from segkd.import_labels.embedded import decode_base64
+from segkd.import_labels.formats.labelme_shapes import read_shape
 from segkd.import_labels.image_files import ImageFinder
 from segkd.import_labels.json_files import read_json
-from segkd.import_labels.labelme_shapes import read_shape
 
 _CLASS_FILES = ("labels.txt", "class_names.txt")
 _IGNORED_LABEL = "__ignore__"  # labelme writes it into labels.txt only

@@ -1,0 +1,1 @@
+"""Readers: one export format each, with what it needs beside it."""
