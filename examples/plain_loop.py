@@ -28,7 +28,7 @@ class Network(nn.Module):
         self.encoder = nn.Sequential(*(nn.Sequential(c, nn.BatchNorm2d(width), nn.ReLU()) for c in convolutions))
         self.classifier = nn.Conv2d(width, 3, 1)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         features = self.encoder(images)
         return self.classifier(features), features
 
