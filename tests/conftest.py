@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,7 +58,7 @@ def _logged_to_caplog() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _without_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _without_plugins(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Forget the plugins that a test names, and the packages of its folder that it imports: tests reuse their names."""
     monkeypatch.delenv(VARIABLE, raising=False)
     path, modules = [*sys.path], {*sys.modules}
@@ -68,7 +67,7 @@ def _without_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     sys.path[:] = path
     for name in [name for name in sys.modules if name not in modules]:
         origin = getattr(sys.modules[name], "__file__", None)
-        if origin is not None and Path(origin).is_relative_to(tempfile.gettempdir()):
+        if origin is not None and Path(origin).is_relative_to(tmp_path_factory.getbasetemp()):
             del sys.modules[name]
 
 
