@@ -42,6 +42,8 @@ class LinearLoss(Loss):
     The factor is 1, or the number of calls so far if it `counts_calls`.
     """
 
+    needs_teacher = False
+
     def __init__(self, u: float, v: float, weight: float, counts_calls: bool = False) -> None:
         super().__init__(weight)
         self.gradient, self.counts_calls, self.factor = torch.tensor([u, v]), counts_calls, 0
@@ -61,7 +63,7 @@ def test_norms_and_weights_by_hand() -> None:
         "counting": LinearLoss(0, 1, 5, counts_calls=True),
         "kept": LinearLoss(1, 0, 3),
     }
-    distiller = Distiller(TwoParameterModel(), None, LossSum(losses), None, {}, lambda _: 1.0, 1, Streets.classes)
+    distiller = Distiller(TwoParameterModel(), None, LossSum(losses), None, {}, lambda _: 1.0, 1, ("first", "second"))
     datamodule = SegmentationDataModule(
         Streets("train", 8), Streets("val", 8), Augmentation((32, 32), fill=Streets.mean), 2
     )

@@ -61,7 +61,7 @@ def test_scores_are_those_of_the_predicted_labels(network: ESPNet) -> None:
 
     losses = LossSum({"cross_entropy": CrossEntropy()})
     losses.setup(network.features, None)
-    distiller = Distiller(network, None, losses, None, {}, Poly(), 1, Streets.classes)
+    distiller = Distiller(network, None, losses, None, {}, Poly(), 1, Streets.classes).eval()
     for i in range(4):
         image, label = (torch.from_numpy(np.ascontiguousarray(array)) for array in dataset[i])
         batch = Batch(image.permute(2, 0, 1)[None], label.long()[None], label[None] < 11, torch.zeros(1).long())

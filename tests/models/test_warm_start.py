@@ -29,6 +29,12 @@ NUM_CLASSES = len(Streets.classes)
 DECODER = {"classifier", "norm3", "up3", "project2", "join2", "fuse2", "up2", "norm_act2", "fuse1", "up1"}
 
 
+@pytest.fixture(autouse=True)
+def _named_as_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name the networks of this file, as a user names those of a package."""
+    monkeypatch.setenv("SEGKD_PLUGINS", __name__)
+
+
 def build(network_class: type[SegmentationModel], **arguments: Any) -> SegmentationModel:
     torch.manual_seed(0)
     return network_class(num_classes=NUM_CLASSES, normalization=NORMALIZATION, **arguments)
