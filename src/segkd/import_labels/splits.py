@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from segkd.data.near_duplicates import group_near_duplicates
-from segkd.data.splitting import REST, assign_splits
+from segkd.data.folder_splits import SplitRule, split_images
+from segkd.data.splitting import REST
 from segkd.errors import UserError
 from segkd.import_labels.annotations import AnnotatedImage, Notes
 
@@ -127,10 +127,7 @@ def _divide(images: Sequence[AnnotatedImage], settings: SplitSettings, has_test:
     names = find_names(images, [REST] * len(images), Notes())
     if not fractions:
         return [REST] * len(images)
-    together: list[list[str]] = []
-    if settings.near_duplicates:
-        name_of = {image.path: name for image, name in zip(images, names, strict=True)}
-        found = group_near_duplicates([*name_of], progress="comparing images")
-        together = [[name_of[path] for path in paths] for paths in found]
-    split_of = assign_splits(names, fractions, settings.seed, settings.group, together)
+    paths = {name: image.path for name, image in zip(names, images, strict=True)}
+    rule = SplitRule(fractions, settings.seed, settings.group, settings.near_duplicates)
+    split_of = split_images(paths, rule).split_of
     return [split_of[name] for name in names]
